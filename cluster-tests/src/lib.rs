@@ -1,0 +1,1 @@
+//! System tests of `smg`: whole nodes, simulated workers, real sockets, faults on purpose.

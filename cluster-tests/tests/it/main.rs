@@ -1,0 +1,1 @@
+//! One test binary: every extra one links the whole system again.

@@ -1,0 +1,135 @@
+//! Names, parsed once and trusted afterwards.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a name was refused. The caller's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// The text is empty.
+    #[error("an id must not be empty")]
+    Empty,
+    /// The text is longer than the bound.
+    #[error("an id may have at most {max} bytes, this one has: {len}")]
+    TooLong {
+        /// Bytes given.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// A control character: it could forge log lines and headers.
+    #[error("an id must not contain control characters")]
+    ControlCharacter,
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Longest accepted, in bytes.
+            pub const LEN_MAX: usize = $max;
+
+            /// The only way in. Past it nobody checks again.
+            pub fn parse(text: &str) -> Result<Self, InvalidId> {
+                check(text, Self::LEN_MAX).map(|()| Self(text.into()))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+text_id!(
+    /// A model as clients name it.
+    ModelId,
+    256
+);
+text_id!(
+    /// Who asks: the unit of isolation, limits and accounting.
+    TenantId,
+    64
+);
+text_id!(
+    /// One request, as it appears in logs, traces and the `x-request-id` header.
+    RequestId,
+    128
+);
+
+/// One worker of this gateway: stable for the life of its registration, never reused. Shown as `w-` and 16 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(pub u64);
+
+impl WorkerId {
+    /// Reads `w-0123456789abcdef`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.strip_prefix("w-").filter(|hex| hex.len() == 16)?;
+        u64::from_str_radix(hex, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "w-{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn check(text: &str, max: usize) -> Result<(), InvalidId> {
+    match text {
+        "" => Err(InvalidId::Empty),
+        text if text.len() > max => Err(InvalidId::TooLong { len: text.len(), max }),
+        text if text.chars().any(char::is_control) => Err(InvalidId::ControlCharacter),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_refuse_what_could_forge_a_line_or_grow_without_bound() {
+        assert_eq!(TenantId::parse(""), Err(InvalidId::Empty));
+        assert_eq!(TenantId::parse("a\nb"), Err(InvalidId::ControlCharacter));
+        assert!(matches!(TenantId::parse(&"x".repeat(65)), Err(InvalidId::TooLong { len: 65, max: 64 })));
+        assert_eq!(TenantId::parse("team-a").map(|it| it.to_string()), Ok("team-a".to_owned()));
+    }
+
+    #[test]
+    fn worker_ids_survive_being_shown() {
+        let id = WorkerId(0xABC);
+        assert_eq!(WorkerId::parse(&id.to_string()), Some(id));
+        assert_eq!(WorkerId::parse("w-zz"), None);
+    }
+}

@@ -1,0 +1,40 @@
+//! Every bound of the system in one place, with the reason for its size and what happens beyond it.
+
+use std::time::Duration;
+
+/// Default for the largest request body, in bytes. Beyond it: 413. Smaller cuts image prompts, larger lets one client
+/// hold much of [`BODY_BUDGET_BYTES`].
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Default for all request bodies held at one time, in bytes. Beyond it a request waits, then gets 503.
+pub const BODY_BUDGET_BYTES: usize = 512 << 20;
+
+/// A response that is not a stream is held back whole up to this size, so that a worker that dies half way can be
+/// replaced unseen (P6); longer ones are passed on as they come.
+pub const RESPONSE_HELD_BYTES_MAX: usize = 1 << 20;
+
+/// Longest single SSE event accepted from a worker, in bytes. Beyond it the stream fails as malformed.
+pub const SSE_EVENT_BYTES_MAX: usize = 4 << 20;
+
+/// Deepest JSON nesting accepted in a request body. Beyond it: 400. Real requests stay below 32.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Request head: bytes and number of header lines. Beyond: 431 and the connection is closed.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// See [`HEAD_BYTES_MAX`].
+pub const HEADERS_MAX: usize = 100;
+
+/// A client has this long to send a complete request head (slow loris), then the connection is closed.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest pause between two pieces of a request body, then 408. The whole body is bounded by the total timeout.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Workers in one registry. Beyond it adding one is refused.
+pub const WORKERS_MAX: usize = 16_384;
+
+/// Distinct models shown as a metric label; later ones are counted under `other`, so that clients cannot grow series.
+pub const MODEL_LABELS_MAX: usize = 256;
+
+const _: () = assert!(BODY_BYTES_MAX <= BODY_BUDGET_BYTES, "one body must fit the budget");
+const _: () = assert!(RESPONSE_HELD_BYTES_MAX <= SSE_EVENT_BYTES_MAX, "a whole answer may be one event");

@@ -1,0 +1,157 @@
+//! The only door to spawn: every task has a name, a stage in which it stops, and a rule for when it ends early.
+//!
+//! Shutdown goes through [`Stage`]s in order, each with a deadline, so that what serves is stopped before what it
+//! stands on. A task that ends by itself before its stage is an event in the log, never silence.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+pub use tokio_util::sync::CancellationToken as Stop;
+
+/// When a task stops. In this order, so nothing loses what it stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Stop listening; readiness is false.
+    Accept,
+    /// Finish streams.
+    Serve,
+    /// Routing and tenancy: probes, refills.
+    Decide,
+    /// History: flush.
+    Agree,
+    /// Replication: last delta.
+    Share,
+    /// Membership: say goodbye.
+    Belong,
+    /// Transport, metrics, logs.
+    Carry,
+}
+
+impl Stage {
+    /// All, in stopping order.
+    pub const ALL: [Self; 7] =
+        [Self::Accept, Self::Serve, Self::Decide, Self::Agree, Self::Share, Self::Belong, Self::Carry];
+}
+
+/// What it means when a task ends before its stage was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnEnd {
+    /// Its work was done: a connection, a probe.
+    Fine,
+    /// Worth a line in the log.
+    Log,
+    /// The node cannot go on without it: everything stops.
+    StopNode,
+}
+
+/// How a task is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Shown in logs and in `smg status`.
+    pub name: &'static str,
+    /// When it stops.
+    pub stage: Stage,
+    /// What an early end means.
+    pub on_end: OnEnd,
+}
+
+/// Owns the tasks of one runtime. Clones are the same owner.
+#[derive(Clone)]
+pub struct Tasks(Arc<Inner>);
+
+struct Inner {
+    stops: [Stop; Stage::ALL.len()],
+    sets: Mutex<[JoinSet<()>; Stage::ALL.len()]>,
+    fatal: Stop,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tasks {
+    /// No tasks yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { stops: Default::default(), sets: Mutex::default(), fatal: Stop::new() }))
+    }
+
+    /// Starts a task on the current runtime. `work` gets the token that fires when its stage stops; it must then end.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn spawn<F>(&self, task: Task, work: impl FnOnce(Stop) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop(task.stage);
+        let work = work(stop.clone());
+        let fatal = self.0.fatal.clone();
+        let mut sets = self.0.sets.lock();
+        let set = &mut sets[task.stage as usize];
+        // BOUND: finished tasks are collected as new ones come, so the set holds at most twice the live ones.
+        while set.try_join_next().is_some() {}
+        set.spawn(async move {
+            work.await;
+            if !stop.is_cancelled() {
+                match task.on_end {
+                    OnEnd::Fine => {}
+                    OnEnd::Log => tracing::warn!(task = task.name, "a task ended early"),
+                    OnEnd::StopNode => {
+                        tracing::error!(task = task.name, "a task the node cannot go on without has ended");
+                        fatal.cancel();
+                    }
+                }
+            }
+        });
+    }
+
+    /// The token that fires when `stage` stops.
+    #[must_use]
+    pub fn stop(&self, stage: Stage) -> Stop {
+        self.0.stops[stage as usize].clone()
+    }
+
+    /// Fires when a task ended whose rule is [`OnEnd::StopNode`].
+    #[must_use]
+    pub fn fatal(&self) -> Stop {
+        self.0.fatal.clone()
+    }
+
+    /// Stops one stage: fires its token, waits up to `deadline`, then aborts what is left. Returns how many were aborted.
+    pub async fn stop_stage(&self, stage: Stage, deadline: Duration) -> usize {
+        self.0.stops[stage as usize].cancel();
+        let mut set = std::mem::take(&mut self.0.sets.lock()[stage as usize]);
+        let drain = async { while set.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(deadline, drain).await; // elapsed: the rest is aborted below
+        let left = set.len();
+        set.shutdown().await;
+        left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: Task = Task { name: "test", stage: Stage::Serve, on_end: OnEnd::StopNode };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_waits_for_its_tasks_and_aborts_those_past_the_deadline() {
+        let tasks = Tasks::new();
+        tasks.spawn(TASK, |stop| async move { stop.cancelled().await });
+        tasks.spawn(TASK, |_| std::future::pending());
+        assert_eq!(tasks.stop_stage(Stage::Serve, Duration::from_secs(5)).await, 1);
+        assert!(!tasks.fatal().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vital_task_that_ends_early_stops_the_node() {
+        let tasks = Tasks::new();
+        tasks.spawn(TASK, |_| async {});
+        tokio::time::timeout(Duration::from_secs(1), tasks.fatal().cancelled()).await.expect("fatal fires");
+    }
+}

@@ -1,0 +1,96 @@
+//! The internal form: what any dialect's request and event stream mean to the rest of the system.
+//!
+//! Borrowed from the body wherever possible. Grows with the dialects that need more of it.
+
+use smallvec::SmallVec;
+
+/// A prompt as a worker's cache sees it: an ordered list of pieces whose rendering is canonical, so that two requests
+/// that share a conversation's beginning share a byte prefix whatever their JSON looked like.
+#[derive(Clone, Debug, Default)]
+pub struct Prompt<'a> {
+    /// In rendering order: tools first (templates put them into the system prompt), then messages.
+    pub pieces: SmallVec<[Piece<'a>; 24]>,
+}
+
+/// One piece of a [`Prompt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A structural mark that no text can imitate: rendered as `0xFF` and this byte (`0xFF` never occurs in UTF-8).
+    Mark(Mark),
+    /// The inside of a JSON string (escapes not yet undone); rendered decoded.
+    Text(&'a [u8]),
+    /// A JSON value whose meaning does not matter here (tool definitions, images, arguments); rendered without
+    /// whitespace outside of strings.
+    Json(&'a [u8]),
+    /// A token id given by the client.
+    Token(u32),
+}
+
+/// Structural marks of a rendering. The numbers are part of the prefix map's keys: append only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mark {
+    /// Begins the tool definitions.
+    Tools = 1,
+    /// Begins a message; its role follows as text.
+    Message = 2,
+    /// Begins the content of a message.
+    Content = 3,
+    /// Begins a non-text part (image, audio, file).
+    Part = 4,
+    /// Begins the tool calls of a message.
+    Calls = 5,
+    /// Begins any other field of a message that templates can show (name, tool_call_id, reasoning).
+    Field = 6,
+    /// Separates inputs of a batch.
+    Next = 7,
+}
+
+impl Prompt<'_> {
+    /// Appends the canonical rendering to `out`, at most `limit` bytes (0xFF-marked; see [`Piece`]).
+    pub fn render(&self, out: &mut Vec<u8>, limit: usize) {
+        let end = out.len().saturating_add(limit);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Mark(mark) => out.extend_from_slice(&[0xFF, *mark as u8]),
+                Piece::Text(raw) => super::json::decode_into(raw, out),
+                Piece::Json(raw) => super::json::compact_into(raw, out),
+                Piece::Token(token) => out.extend_from_slice(&token.to_le_bytes()),
+            }
+            if out.len() >= end {
+                out.truncate(end);
+                return;
+            }
+        }
+    }
+}
+
+/// What a finished answer cost, in tokens, as the worker reports it. Absent is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt: Option<u64>,
+    /// Tokens of the answer.
+    pub completion: Option<u64>,
+    /// Tokens of the prompt that the worker had in its cache.
+    pub cached: Option<u64>,
+}
+
+/// One event of a streamed answer, as far as the gateway needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Opens the answer without content (a role, an id): may be held back.
+    Preamble,
+    /// Text, reasoning or a piece of a tool call: from here on a retry would be visible.
+    Content,
+    /// The choice ended (`finish_reason`).
+    Finish,
+    /// Usage alone, without choices.
+    Usage,
+    /// The end marker of the dialect (`[DONE]`).
+    Done,
+    /// The worker reports an error inside the stream.
+    Error,
+    /// Not an event of this dialect: a broken worker.
+    Malformed,
+}

@@ -1,0 +1,1 @@
+//! What everyone exactly agrees on: the raft log on RocksDB.

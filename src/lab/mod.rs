@@ -1,0 +1,1 @@
+//! Simulated workers and a whole lab on one machine.
