@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "replication"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
-    ("routing", &["base", "observability", "workers", "replication"]),
+    ("routing", &["base", "observability", "dialects", "workers", "replication"]),
     ("plugins", &["base", "observability"]),
     (
         "api",
@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Roots may name everything; nothing may name them.
-const ROOTS: &[&str] = &["config", "node", "cli"];
+const ROOTS: &[&str] = &["config", "node", "lab", "cli"];
 
 /// Crates that exactly one place may name: the adapter that hides them.
 const FENCES: &[(&str, &[&str])] = &[
