@@ -94,3 +94,52 @@ pub enum Event {
     /// Not an event of this dialect: a broken worker.
     Malformed,
 }
+
+/// What the gateway needs to know of a request, whatever its dialect.
+#[derive(Clone, Debug, Default)]
+pub struct Request<'a> {
+    /// The model asked for; `None` where the endpoint does not need one.
+    pub model: Option<std::borrow::Cow<'a, str>>,
+    /// Whether the answer is to be streamed.
+    pub is_stream: bool,
+    /// The prompt, where caches can share it.
+    pub prompt: Option<Prompt<'a>>,
+    /// Where usage has to be asked for in the body: `None` when the client asked itself, or the dialect always tells.
+    pub usage_splice: Option<Splice>,
+}
+
+/// A change of a body: `range` is replaced by `text`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// Bytes to leave out.
+    pub range: std::ops::Range<usize>,
+    /// Bytes to put there.
+    pub text: &'static str,
+}
+
+/// What one streamed event told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Its kind.
+    pub event: Event,
+    /// Usage, where it carried any.
+    pub usage: Option<Usage>,
+}
+
+impl From<Event> for Observed {
+    fn from(event: Event) -> Self {
+        Self { event, usage: None }
+    }
+}
+
+impl Usage {
+    /// Later reports win, field by field: some dialects tell the prompt first and the rest at the end.
+    #[must_use]
+    pub fn merged(self, later: Self) -> Self {
+        Self {
+            prompt: later.prompt.or(self.prompt),
+            completion: later.completion.or(self.completion),
+            cached: later.cached.or(self.cached),
+        }
+    }
+}

@@ -1,9 +1,112 @@
 //! Wire APIs as pure translations between bytes and [`form`], the one internal form of a request and of an event stream.
 //!
 //! Nothing here waits, reads a clock or knows a worker. Same dialect on both sides: bodies pass by splicing bytes
-//! ([`json`] finds the few fields that are ours), so what we do not own arrives unchanged.
+//! ([`json`] finds the few fields that are ours), so what we do not own arrives unchanged. Each endpoint is one
+//! [`Wire`]: a constant in a file of its own.
 
+pub mod anthropic;
 pub mod form;
 pub mod json;
 pub mod openai;
+pub mod sglang;
 pub mod sse;
+
+use bytes::Bytes;
+
+use self::form::Observed;
+use self::form::Request;
+use self::form::Usage;
+use self::json::Object;
+
+/// Whose error schema and end marker an endpoint follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `{"error":{"message","type","param","code"}}`, streams end with `data: [DONE]`.
+    OpenAi,
+    /// `{"type":"error","error":{"type","message"}}`, streams end with `message_stop`.
+    Anthropic,
+}
+
+/// Why a well-formed body is not a request of its endpoint. The client's fault; nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// A field has the wrong type.
+    #[error("`{field}` must be {expected}")]
+    WrongType {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// A field is missing.
+    #[error("`{0}` is required")]
+    Missing(&'static str),
+    /// A field that decides where the request goes is given twice.
+    #[error("`{0}` is given twice")]
+    Repeated(&'static str),
+}
+
+impl BadRequest {
+    /// The field to name in the error body.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::WrongType { field, .. } | Self::Missing(field) | Self::Repeated(field) => field,
+        }
+    }
+}
+
+/// How one endpoint is read and watched.
+pub struct Wire {
+    /// The name in metrics and logs.
+    pub name: &'static str,
+    /// Whose errors it speaks.
+    pub family: Family,
+    /// Reads a request body.
+    pub read: for<'a> fn(&Object<'a>) -> Result<Request<'a>, BadRequest>,
+    /// What one event of a streamed answer is; `None`: the endpoint never streams.
+    pub observe: Option<fn(&[u8]) -> Observed>,
+    /// Whether a stream without the end marker is incomplete.
+    pub needs_done: bool,
+    /// The usage of a whole answer.
+    pub usage: fn(&Object<'_>) -> Usage,
+}
+
+/// The public face of an error, before it is written in a family's schema.
+#[derive(Clone, Debug)]
+pub struct ErrorText {
+    /// What happened and what to do next.
+    pub message: String,
+    /// The family-neutral kind, e.g. `invalid_request_error`.
+    pub kind: &'static str,
+    /// A stable code for programs.
+    pub code: &'static str,
+    /// The field at fault.
+    pub param: Option<&'static str>,
+}
+
+impl Family {
+    /// An error as a whole response body.
+    #[must_use]
+    pub fn error_body(self, error: &ErrorText) -> Bytes {
+        let value = match self {
+            Self::OpenAi => serde_json::json!({"error": {
+                "message": error.message, "type": error.kind, "param": error.param, "code": error.code}}),
+            Self::Anthropic => serde_json::json!({"type": "error", "error": {
+                "type": error.kind, "message": error.message}}),
+        };
+        Bytes::from(value.to_string())
+    }
+
+    /// An error as the last event of a stream that had begun. No end marker follows it.
+    #[must_use]
+    pub fn error_event(self, error: &ErrorText) -> Bytes {
+        let mut event = match self {
+            Self::OpenAi => b"data: ".to_vec(),
+            Self::Anthropic => b"event: error\ndata: ".to_vec(),
+        };
+        event.extend_from_slice(&self.error_body(error));
+        event.extend_from_slice(b"\n\n");
+        Bytes::from(event)
+    }
+}

@@ -1,0 +1,86 @@
+//! `/v1/chat/completions`.
+
+use crate::dialects::BadRequest;
+use crate::dialects::Family;
+use crate::dialects::Wire;
+use crate::dialects::form::Event;
+use crate::dialects::form::Observed;
+use crate::dialects::form::Prompt;
+use crate::dialects::form::Request;
+use crate::dialects::json;
+use crate::dialects::json::Object;
+use crate::dialects::json::Value;
+
+use super::push_message;
+use super::push_tools;
+
+/// How chat completions are read and watched.
+pub const WIRE: Wire = Wire {
+    name: "chat",
+    family: Family::OpenAi,
+    read,
+    observe: Some(observe),
+    needs_done: true,
+    usage: super::answer_usage,
+};
+
+fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
+    let model = super::model(body)?;
+    let is_stream = super::stream(body)?;
+    let messages = body.get("messages").ok_or(BadRequest::Missing("messages"))?.value;
+    if !messages.is_array() {
+        return Err(BadRequest::WrongType { field: "messages", expected: "an array of messages" });
+    }
+    let mut prompt = Prompt::default();
+    push_tools(&mut prompt, body);
+    for message in messages.items() {
+        if !message.is_object() {
+            return Err(BadRequest::WrongType { field: "messages", expected: "an array of objects" });
+        }
+        push_message(&mut prompt, message);
+    }
+    let usage_splice = super::usage_splice(body, is_stream)?;
+    Ok(Request { model, is_stream, prompt: Some(prompt), usage_splice })
+}
+
+/// What a streamed chunk of chat or completions is.
+#[must_use]
+pub fn observe(data: &[u8]) -> Observed {
+    if data == b"[DONE]" {
+        return Event::Done.into();
+    }
+    let Ok(chunk) = json::parse(data) else { return Event::Malformed.into() };
+    if chunk.get("error").is_some_and(|it| !it.value.is_null()) {
+        return Event::Error.into();
+    }
+    let usage = chunk.get("usage").filter(|it| it.value.is_object()).map(|it| super::usage_of(it.value));
+    let Some(choices) = chunk.get("choices") else {
+        return Observed { event: if usage.is_some() { Event::Usage } else { Event::Preamble }, usage };
+    };
+    let mut event = None;
+    for choice in choices.value.items() {
+        let told = choice_event(choice);
+        // Content outranks the end of another choice: from content on, a retry would be visible.
+        event = Some(if event == Some(Event::Content) { Event::Content } else { told });
+    }
+    let alone = if usage.is_some() { Event::Usage } else { Event::Preamble };
+    Observed { event: event.unwrap_or(alone), usage }
+}
+
+fn choice_event(choice: Value<'_>) -> Event {
+    let mut finished = false;
+    for member in choice.entries() {
+        match member.key {
+            b"delta" if member.value.entries().any(|it| is_content(it.key, it.value)) => return Event::Content,
+            b"text" if member.value.string_raw().is_some_and(|it| !it.is_empty()) => return Event::Content,
+            b"finish_reason" if !member.value.is_null() => finished = true,
+            _ => {}
+        }
+    }
+    if finished { Event::Finish } else { Event::Preamble }
+}
+
+/// Anything a person or a program would see. Roles and empty texts are not.
+fn is_content(key: &[u8], value: Value<'_>) -> bool {
+    key != b"role" && !value.is_null() && !matches!(value.raw(), b"\"\"" | b"[]" | b"{}")
+}
