@@ -1,1 +1,3 @@
 //! Who asks, and how much they may.
+
+pub mod config;
