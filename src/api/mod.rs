@@ -1,5 +1,6 @@
 //! The HTTP edge.
 
+pub mod config;
 pub mod error;
 pub mod intake;
 

@@ -1,1 +1,3 @@
-//! The composition root: build, run, drain.
+//! The composition root: builds every area, runs, drains.
+
+pub mod config;

@@ -9,14 +9,8 @@ use http::header::AUTHORIZATION;
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
 
-/// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Workers, drain, explain: everything.
-    Admin,
-    /// Model requests.
-    User,
-}
+use super::config::KeySpec;
+pub use super::config::Role;
 
 /// Who asks, once the key is known.
 #[derive(Clone, Debug)]
@@ -36,6 +30,13 @@ pub struct Key {
     pub principal: Arc<Principal>,
     /// The key itself.
     pub secret: Secret,
+}
+
+impl From<KeySpec> for Key {
+    fn from(spec: KeySpec) -> Self {
+        let principal = Principal { name: spec.name.into(), tenant: spec.tenant, role: spec.role };
+        Self { principal: Arc::new(principal), secret: spec.key }
+    }
 }
 
 /// Why a request has no principal. The client's fault; nothing was done.
