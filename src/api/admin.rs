@@ -147,7 +147,8 @@ async fn read<T: serde::de::DeserializeOwned>(gateway: &Gateway, request: Reques
 
 /// A worker as shown: never its key.
 fn view(entry: &Entry, now: Instant) -> serde_json::Value {
-    let models: Vec<_> = entry.facts.models.iter().map(|it| json!({"id": it.id.as_str(), "context_len": it.context_len})).collect();
+    let models: Vec<_> =
+        entry.facts.models.iter().map(|it| json!({"id": it.id.as_str(), "context_len": it.context_len})).collect();
     json!({
         "id": entry.id.to_string(),
         "url": entry.spec.url,

@@ -92,12 +92,15 @@ pub struct Metrics {
 }
 
 fn seconds() -> Histogram {
-    let bounds = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0];
+    let bounds =
+        [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 600.0];
     Histogram::new(bounds)
 }
 
 fn fine_seconds() -> Histogram {
-    Histogram::new([0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 10.0])
+    Histogram::new([
+        0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 10.0,
+    ])
 }
 
 impl Metrics {
@@ -118,10 +121,26 @@ impl Metrics {
             keep_alives: Counter::default(),
         };
         registry.register("smg_api_requests", "Requests answered, by endpoint and status", it.requests.clone());
-        registry.register("smg_api_request_seconds", "From the request's head to the answer's end", it.durations.clone());
-        registry.register("smg_api_first_token_seconds", "From the request's head to the first content of a stream", it.first_tokens.clone());
-        registry.register("smg_api_between_tokens_seconds", "Between two pieces of a stream", it.between_tokens.clone());
-        registry.register("smg_api_stage_seconds", "Where a request's time goes before its first byte", it.stages.clone());
+        registry.register(
+            "smg_api_request_seconds",
+            "From the request's head to the answer's end",
+            it.durations.clone(),
+        );
+        registry.register(
+            "smg_api_first_token_seconds",
+            "From the request's head to the first content of a stream",
+            it.first_tokens.clone(),
+        );
+        registry.register(
+            "smg_api_between_tokens_seconds",
+            "Between two pieces of a stream",
+            it.between_tokens.clone(),
+        );
+        registry.register(
+            "smg_api_stage_seconds",
+            "Where a request's time goes before its first byte",
+            it.stages.clone(),
+        );
         registry.register("smg_api_tokens", "Tokens as workers report them, by kind", it.tokens.clone());
         registry.register("smg_api_streams", "Streams ended, by how", it.stream_ends.clone());
         registry.register("smg_api_in_flight_requests", "Model requests in flight", it.in_flight.clone());
@@ -158,7 +177,11 @@ impl Metrics {
 
     /// A worker told what an answer cost.
     pub fn usage(&self, usage: Usage) {
-        let told = [(TokenKind::Prompt, usage.prompt), (TokenKind::Completion, usage.completion), (TokenKind::Cached, usage.cached)];
+        let told = [
+            (TokenKind::Prompt, usage.prompt),
+            (TokenKind::Completion, usage.completion),
+            (TokenKind::Cached, usage.cached),
+        ];
         for (kind, count) in told {
             self.tokens.get_or_create(&TokenLabels { kind }).inc_by(count.unwrap_or(0));
         }

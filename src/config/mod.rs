@@ -82,6 +82,8 @@ sections! {
     server: crate::api::config::Config,
     /// Keys, and how much may be in flight.
     tenancy: crate::tenancy::config::Config,
+    /// Which workers there are and how they are watched.
+    workers: crate::workers::config::Config,
     /// The process: data, logs, metrics, traces.
     node: crate::node::config::Config,
 }

@@ -31,7 +31,8 @@ impl Router {
             return Err(RouteError::NoWorkers);
         }
         let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let ring = || (0..count).map(|it| (it + start) % count).filter(|it| !request.tried.contains(&candidates.id(*it)));
+        let ring =
+            || (0..count).map(|it| (it + start) % count).filter(|it| !request.tried.contains(&candidates.id(*it)));
         let chosen = ring().find(|it| candidates.at(*it).available).or_else(|| ring().next());
         let worker = candidates.id(chosen.ok_or(RouteError::AllTried)?);
         Ok(Route {

@@ -57,7 +57,8 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     if let Some(outcome) = failure_of(&answer) {
         return refused(job, &entry, answer, outcome).await;
     }
-    let is_events = answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
+    let is_events =
+        answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
     if let (true, Some(observe)) = (is_events, job.wire.observe) {
         let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
         return match live.open().await {

@@ -89,7 +89,8 @@ pub(super) enum End {
 const ATTEMPTS_MAX: usize = 3;
 
 /// Headers of ours and of the connection that workers must not see.
-const PRIVATE: &[&str] = &["x-api-key", "x-smg-routing-key", "x-smg-target-worker", "forwarded", "x-forwarded-for", "x-real-ip"];
+const PRIVATE: &[&str] =
+    &["x-api-key", "x-smg-routing-key", "x-smg-target-worker", "forwarded", "x-forwarded-for", "x-real-ip"];
 
 impl Job {
     pub(super) fn new(

@@ -97,13 +97,27 @@ impl Live {
     }
 
     /// A long answer that is no stream of events; `start` was read already.
-    pub(super) fn raw(job: &Job, answer: Answer, start: Bytes, entry: Arc<Entry>, route: Route, guard: LoadGuard) -> Self {
+    pub(super) fn raw(
+        job: &Job,
+        answer: Answer,
+        start: Bytes,
+        entry: Arc<Entry>,
+        route: Route,
+        guard: LoadGuard,
+    ) -> Self {
         let mut live = Self::new(job, answer, None, entry, route, guard);
         live.out.push_back(start);
         live
     }
 
-    fn new(job: &Job, answer: Answer, parser: Option<Parser>, entry: Arc<Entry>, route: Route, guard: LoadGuard) -> Self {
+    fn new(
+        job: &Job,
+        answer: Answer,
+        parser: Option<Parser>,
+        entry: Arc<Entry>,
+        route: Route,
+        guard: LoadGuard,
+    ) -> Self {
         let now = job.gateway.clock.now();
         let sleep = Box::pin(tokio::time::sleep_until(now + TICK));
         Self {
@@ -219,7 +233,9 @@ impl Live {
                 return Ok(true);
             };
             parser.take(piece, &mut self.out)?;
-            return Ok(!(parser.is_done || (parser.has_error && parser.has_content)) || self.answer.body.is_end_stream());
+            return Ok(
+                !(parser.is_done || (parser.has_error && parser.has_content)) || self.answer.body.is_end_stream()
+            );
         }
     }
 
