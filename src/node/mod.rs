@@ -12,6 +12,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::TlsConnector;
 
@@ -25,6 +27,8 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::config::Loaded;
+use crate::observability::logs;
 use crate::routing::Router;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -68,6 +72,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The log level.
+    #[error(transparent)]
+    Level(#[from] logs::InvalidLevel),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -248,19 +255,24 @@ async fn serve_metrics(host: &str, port: u16, registry: MetricsRegistry, tasks: 
     Ok(address)
 }
 
-/// Runs a node until a signal: the first drains, the second ends it.
-pub fn run(config: Config) -> Result<(), Error> {
+/// Runs a node until a signal: the first drains, the second ends it. SIGHUP reads the configuration again.
+pub fn run(loaded: Loaded) -> Result<(), Error> {
+    let node = &loaded.config.node;
+    let level = logs::start(&node.log_level, node.log_json)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        use tokio::signal::unix::SignalKind;
-        use tokio::signal::unix::signal;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let node = Node::start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = node.fatal().cancelled_owned() => {}
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut loaded = loaded;
+        let node = Node::start(loaded.config.clone()).await?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = node.fatal().cancelled_owned() => break,
+                _ = hangup.recv() => loaded = reload(&node, loaded, level.as_ref()),
+            }
         }
         tokio::select! {
             () = node.shutdown() => {}
@@ -269,4 +281,21 @@ pub fn run(config: Config) -> Result<(), Error> {
         }
         Ok(())
     })
+}
+
+/// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
+fn reload(node: &Node, old: Loaded, level: Option<&logs::LevelHandle>) -> Loaded {
+    let new = match old.reload() {
+        Ok(new) => new,
+        Err(errors) => {
+            tracing::error!(%errors, "the configuration was not reloaded");
+            return old;
+        }
+    };
+    node.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
+    if let Some(Err(error)) = level.map(|it| it.set(&new.config.node.log_level)) {
+        tracing::error!(%error, "the log level was not changed");
+    }
+    tracing::info!("reloaded: keys and log level are in force; other options need a restart");
+    new
 }
