@@ -85,6 +85,8 @@ sections! {
     tenancy: crate::tenancy::config::Config,
     /// Which workers there are, and how they are watched.
     workers: crate::workers::config::Config,
+    /// How a worker is chosen, and what follows when it fails.
+    routing: crate::routing::Config,
     /// The process: data, logs, metrics, traces.
     node: crate::node::config::Config,
 }

@@ -29,6 +29,7 @@ use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
 use crate::observability::logs;
+use crate::routing;
 use crate::routing::Router;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -196,7 +197,7 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         ),
         registry,
         prober,
-        router: Router::default(),
+        router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
         metrics: api::metrics::Metrics::register(metrics),
         config: server.clone(),
         clock: Clock,
