@@ -1,7 +1,7 @@
 //! A fixed number of buckets of four entries, one cache line each: `hash -> the last few workers that got it`.
 //!
 //! Bounded by construction: a full bucket replaces its oldest entry, so there is no eviction pass, no growth and no
-//! rehash. Segments are allocated when first written to, so an idle node pays nothing. Every word is an atomic and there
+//! rehash. The price: of a table that is half full, one entry in thirty was lost to a full bucket already. Segments are allocated when first written to, so an idle node pays nothing. Every word is an atomic and there
 //! is no lock: two threads that write the same entry may lose one hint, which costs at most one cache miss. An entry is
 //! found by its bucket and 32 bits of its hash (51 bits at the default size), so a false hit is expected once in some
 //! 10^7 lookups of a long prompt.
