@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(Origin::parse("gpu1:8000").expect("valid").url(), "http://gpu1:8000");
         assert_eq!(Origin::parse("http://[::1]:80").expect("valid").host, "::1");
         assert_eq!(Origin::parse("http://u:p@h").expect_err("refused"), InvalidUrl::UserInfo);
-        assert_eq!(Origin::parse("file:///etc/passwd").expect_err("refused"), InvalidUrl::Scheme);
+        assert_eq!(Origin::parse("ftp://h/x").expect_err("refused"), InvalidUrl::Scheme);
         assert_eq!(Origin::parse("http://h/?x=1").expect_err("refused"), InvalidUrl::Query);
     }
 }
