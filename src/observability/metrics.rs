@@ -111,7 +111,7 @@ impl Registry {
     /// `docs/reference/metrics.md`.
     #[must_use]
     pub fn render_reference(&self) -> String {
-        let mut page = "# Metrics\n\n*Generated; `UPDATE_EXPECT=1 cargo test reference` rewrites it.*\n\n".to_owned();
+        let mut page = "# Metrics\n\n*Generated; `make bless` rewrites it.*\n\n".to_owned();
         page.push_str(
             "Scraped at `--prometheus-port`, path `/metrics`. Labels are bounded: models beyond the first 256\n",
         );
