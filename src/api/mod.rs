@@ -72,7 +72,7 @@ pub fn last_segment<B>(request: &http::Request<B>) -> String {
 pub fn metrics_routes(render: impl Fn() -> String + Clone + Send + Sync + 'static) -> axum::Router {
     let handler = move || {
         let text = render();
-        async move { ([(http::header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text) }
+        async move { ([(http::header::CONTENT_TYPE, crate::observability::metrics::CONTENT_TYPE)], text) }
     };
     axum::Router::new().route("/metrics", axum::routing::get(handler))
 }

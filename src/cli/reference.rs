@@ -11,7 +11,7 @@ use crate::config::Config;
 
 /// The page.
 pub(super) fn render() -> String {
-    let mut page = "# Command line\n\n*Generated; `UPDATE_EXPECT=1 cargo test reference` rewrites it.*\n\n".to_owned();
+    let mut page = "# Command line\n\n*Generated; `make bless` rewrites it.*\n\n".to_owned();
     page.push_str(
         "`smg [FLAGS]` serves. Exit codes: 0 done, 1 failed while running, 2 a command line or configuration\n",
     );

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry as MetricsRegistry;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -29,6 +28,8 @@ use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
 use crate::observability::logs;
+use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::observability::process;
 use crate::routing;
 use crate::routing::Router;
 use crate::tenancy;
@@ -159,6 +160,7 @@ impl Node {
 }
 
 fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Arc<Gateway>, Error> {
+    process::register(metrics);
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let dialer = Dialer {
         tasks: tasks.clone(),
@@ -247,11 +249,7 @@ async fn serve_metrics(host: &str, port: u16, registry: MetricsRegistry, tasks: 
     let listener = listen(host, port).await?;
     let address = listener.local_addr()?;
     let registry = Arc::new(Mutex::new(registry));
-    let routes = api::metrics_routes(move || {
-        let mut text = String::new();
-        let encoded = prometheus_client::encoding::text::encode(&mut text, &registry.lock());
-        encoded.map(|()| text).unwrap_or_default()
-    });
+    let routes = api::metrics_routes(move || registry.lock().render());
     tasks.spawn(METRICS, |stop| api::serve_plain(listener, routes, stop));
     Ok(address)
 }
@@ -297,6 +295,26 @@ fn reload(node: &Node, old: Loaded, level: Option<&logs::LevelHandle>) -> Loaded
     if let Some(Err(error)) = level.map(|it| it.set(&new.config.node.log_level)) {
         tracing::error!(%error, "the log level was not changed");
     }
-    tracing::info!("reloaded: keys and log level are in force; other options need a restart");
+    for change in crate::config::diff(&old, &new) {
+        let (option, from, to) = (change.flag, change.from, change.to);
+        if change.is_live {
+            tracing::info!(option, from, to, "reloaded: an option changed");
+        } else {
+            tracing::warn!(option, from, to, "reloaded: a changed option needs a restart");
+        }
+    }
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observability::golden;
+
+    #[tokio::test]
+    async fn the_reference_page_of_metrics_is_up_to_date() {
+        let mut metrics = MetricsRegistry::default();
+        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
+        golden("docs/reference/metrics.md", &metrics.render_reference());
+    }
 }
