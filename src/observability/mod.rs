@@ -4,6 +4,7 @@ pub mod labels;
 pub mod logs;
 pub mod metrics;
 pub mod process;
+pub mod traces;
 
 /// Compares generated text with a file of the repository; `UPDATE_EXPECT=1` writes the file instead.
 #[cfg(test)]
