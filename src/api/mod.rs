@@ -7,6 +7,7 @@ pub mod admin;
 pub mod candidates;
 pub mod config;
 pub mod error;
+pub mod explain;
 pub mod gateway;
 pub mod intake;
 pub mod metrics;

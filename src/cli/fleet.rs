@@ -16,9 +16,9 @@ const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
     ("STATE", "state"),
-    ("ENGINE", "engine"),
+    ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
-    ("INFLIGHT", "inflight"),
+    ("INFLIGHT", "load"),
 ];
 
 /// Lists, adds or removes.
@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn workers_are_shown_as_a_table_of_what_they_have() {
         let rows = [
-            json!({ "id": "w-1", "url": "http://gpu1:8000", "models": [{ "id": "m" }, { "id": "n" }], "inflight": 3 }),
-            json!({ "id": "w-22", "url": "http://g:1", "models": [], "inflight": 0 }),
+            json!({ "id": "w-1", "url": "http://gpu1:8000", "models": [{ "id": "m" }, { "id": "n" }], "load": 3 }),
+            json!({ "id": "w-22", "url": "http://g:1", "models": [], "load": 0 }),
         ];
         let expected = "ID    URL               MODELS  INFLIGHT\n\
                         w-1   http://gpu1:8000  m,n     3\n\

@@ -126,3 +126,13 @@ async fn keys_are_asked_for_and_users_are_no_admins() {
     .await;
     node.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_route_is_explained_without_being_taken() {
+    let (first, second) = (Upstream::start("one").await, Upstream::start("two").await);
+    let node = node(config(&[&first, &second])).await;
+    let answer = Client::connect(node.address).await.post("/v1/route/explain", &chat("hi", false)).await;
+    assert_eq!((answer.status, answer.json()["workers"].clone()), (200, 2.into()), "{}", answer.text());
+    assert!(first.requests().is_empty() && second.requests().is_empty());
+    node.shutdown().await;
+}

@@ -21,6 +21,7 @@ use crate::dialects::form::Prompt;
 use crate::dialects::json;
 use crate::routing::Route;
 use crate::routing::RouteError;
+use crate::routing::explain::Explanation;
 use crate::routing::request::RouteRequest;
 use crate::routing::retry::Failure;
 use crate::routing::retry::Verdict;
@@ -126,7 +127,29 @@ impl Job {
 
     /// Chooses a worker not yet tried.
     pub(super) fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
-        let fleet = Arc::clone(&*self.gateway.registry.fleet());
+        let now = self.gateway.clock.now();
+        let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
+            let route = self.gateway.router.choose(now, request, pool)?;
+            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            Ok((Arc::clone(&entries[at]), route))
+        })?;
+        self.tried.push(entry.id);
+        entry.sent(now);
+        Ok(Planned { entry, route })
+    }
+
+    /// Where it would go.
+    pub(super) fn explain(&self, prompt: Option<&Prompt<'_>>) -> Result<Explanation, ApiError> {
+        let now = self.gateway.clock.now();
+        self.ask_router(prompt, |request, pool, _| self.gateway.router.explain(now, request, pool))
+    }
+
+    fn ask_router<T>(
+        &self,
+        prompt: Option<&Prompt<'_>>,
+        ask: impl FnOnce(&RouteRequest<'_, '_>, &Pool<'_>, &[Arc<Entry>]) -> Result<T, RouteError>,
+    ) -> Result<T, ApiError> {
+        let fleet = self.gateway.registry.fleet();
         let now = self.gateway.clock.now();
         let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
         let pool = Pool { entries, now, generation: fleet.generation };
@@ -143,11 +166,7 @@ impl Job {
             target: target.transpose()?,
             tried: &self.tried,
         };
-        let route = self.gateway.router.choose(now, &request, &pool).map_err(|error| refused(error, entries, now))?;
-        let entry = entries.iter().find(|it| it.id == route.worker).cloned().ok_or(ApiError::NoWorkers)?;
-        self.tried.push(entry.id);
-        entry.sent(now);
-        Ok(Planned { entry, route })
+        ask(&request, &pool, entries).map_err(|error| refused(error, entries, now))
     }
 
     /// What follows a failed attempt: another worker, or the end.
