@@ -18,6 +18,7 @@
 //! is behind it.
 
 pub mod engine;
+pub mod process;
 pub mod sim_worker;
 
 use std::net::SocketAddr;

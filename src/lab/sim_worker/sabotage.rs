@@ -147,8 +147,7 @@ impl Wire {
         if is_chunked {
             self.send(b"0\r\n\r\n").await?;
         }
-        let claims_more = self.fault.kind == Kind::WrongLength && self.fault.how.as_deref() != Some("short");
-        Ok(if claims_more && self.fault.ms == 1 { End::Linger } else { End::Close })
+        Ok(End::Close)
     }
 
     /// What the fault does at its place in the body; `Some` ends the answer.
@@ -217,7 +216,10 @@ impl Wire {
             Kind::Drip => {
                 for byte in data {
                     self.write.write_all(std::slice::from_ref(byte)).await?;
-                    self.shared.clock.sleep(Duration::from_millis(self.fault.ms)).await;
+                    match self.fault.ms {
+                        0 => tokio::task::yield_now().await, // a sleep of nothing would still be a millisecond
+                        ms => self.shared.clock.sleep(Duration::from_millis(ms)).await,
+                    }
                 }
             }
             Kind::ResetAfterBytes => {

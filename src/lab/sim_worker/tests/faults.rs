@@ -7,12 +7,17 @@ use super::*;
 
 /// Sends a stream request with `fault` and returns the bytes and how the connection ended.
 async fn play(fault: &str) -> (String, std::io::Result<()>) {
+    let (bytes, end) = play_bytes(fault).await;
+    (String::from_utf8_lossy(&bytes).into_owned(), end)
+}
+
+async fn play_bytes(fault: &str) -> (Vec<u8>, std::io::Result<()>) {
     let (worker, _tasks) = start(Options::default());
     let mut client = Client::connect(&worker).await;
     client.send(PATH, STREAM, &format!("x-sim-fault: {fault}\r\n")).await;
     let (bytes, end) = client.drain().await;
     assert_eq!(worker.snapshot().faults, 1);
-    (String::from_utf8_lossy(&bytes).into_owned(), end)
+    (bytes, end)
 }
 
 fn events(text: &str) -> usize {
@@ -47,10 +52,16 @@ async fn what_is_injected_stands_raw_between_the_events() {
     assert_eq!(text.matches("[DONE]").count(), 2);
     let (text, _) = play("huge-line after=1 bytes=2000000").await;
     assert!(text.len() > 2_000_000 && text.contains("[DONE]"));
-    let (text, _) = play("inject after=1 how=split-utf8").await;
-    assert!(
-        String::from_utf8_lossy(&unchunk(text.split_once("\r\n\r\n").expect("head").1.as_bytes())).contains("[DONE]")
-    );
+}
+
+#[tokio::test]
+async fn a_character_split_over_writes_is_whole_in_the_end() {
+    let (bytes, _) = play_bytes("inject after=1 how=split-utf8").await;
+    let head = memchr::memmem::find(&bytes, b"\r\n\r\n").expect("a head") + 4;
+    let text = String::from_utf8(unchunk(&bytes[head..])).expect("valid once put together");
+    assert!(text.contains("\"😀\"") && text.ends_with("[DONE]\n\n"), "{text}");
+    let (bytes, _) = play_bytes("inject after=1 how=invalid-utf8").await;
+    assert!(String::from_utf8(bytes).is_err());
 }
 
 #[tokio::test]
