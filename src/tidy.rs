@@ -138,10 +138,6 @@ impl Source {
 fn named_area(line: &str) -> Option<&str> {
     let rest = &line[line.find("crate::")? + "crate::".len()..];
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-    // `crate::config!` is base's macro, not the area of that name.
-    if rest[end..].starts_with('!') {
-        return None;
-    }
     let known = LAYERS.iter().map(|(area, _)| area).chain(ROOTS);
     known.copied().find(|area| *area == &rest[..end])
 }
