@@ -1,1 +1,87 @@
-//! The HTTP edge.
+//! The HTTP edge: connections, the route table, model requests, the admin API, and the one error mapping.
+//!
+//! *Invariants:* every answer that is not a worker's own follows the client's error schema; nothing here chooses a worker
+//! or decides on a worker's health.
+
+pub mod admin;
+pub mod candidates;
+pub mod config;
+pub mod error;
+pub mod explain;
+pub mod gateway;
+pub mod intake;
+pub mod metrics;
+pub mod models;
+pub mod relay;
+pub mod routes;
+pub mod serve;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body_util::BodyExt as _;
+
+/// A response.
+pub type Response = http::Response<axum::body::Body>;
+
+/// A body that is there already.
+#[must_use]
+pub fn full(bytes: Bytes) -> axum::body::Body {
+    axum::body::Body::from(bytes)
+}
+
+/// A body that is made as it is read.
+#[must_use]
+pub fn flowing<B>(body: B) -> axum::body::Body
+where
+    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    axum::body::Body::new(body.boxed_unsync())
+}
+
+/// A JSON answer of ours.
+#[must_use]
+pub fn json(value: &serde_json::Value) -> Response {
+    let mut response = Response::new(full(Bytes::from(value.to_string())));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The last part of a request's path, unescaped; at most 300 characters of it.
+#[must_use]
+pub fn last_segment<B>(request: &http::Request<B>) -> String {
+    let raw = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex =
+            tail.get(..2).and_then(|it| std::str::from_utf8(it).ok()).and_then(|it| u8::from_str_radix(it, 16).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (byte, _) => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).chars().take(300).collect()
+}
+
+/// `/metrics` over `render`.
+pub fn metrics_routes(render: impl Fn() -> String + Clone + Send + Sync + 'static) -> axum::Router {
+    let handler = move || {
+        let text = render();
+        async move { ([(http::header::CONTENT_TYPE, crate::observability::metrics::CONTENT_TYPE)], text) }
+    };
+    axum::Router::new().route("/metrics", axum::routing::get(handler))
+}
+
+/// Serves routes on a listener of its own until stopped.
+pub async fn serve_plain(listener: tokio::net::TcpListener, routes: axum::Router, stop: crate::base::tasks::Stop) {
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::warn!(%error, "the metrics listener ended");
+    }
+}

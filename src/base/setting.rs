@@ -22,6 +22,8 @@ pub struct OptionSpec {
     pub is_list: bool,
     /// Whether the value must never be printed.
     pub is_secret: bool,
+    /// See [`Setting::TABLE_KEYS`].
+    pub table_keys: &'static [&'static str],
 }
 
 /// A value that can be read from and shown as text.
@@ -34,8 +36,17 @@ pub trait Setting: Sized {
     const IS_LIST: bool = false;
     /// Whether the value must never be printed.
     const IS_SECRET: bool = false;
+    /// Keys of the table form in the file, in the order in which the text form joins them with colons. Empty: no table form.
+    const TABLE_KEYS: &'static [&'static str] = &[];
     /// Reads the text form; the error says what was expected.
     fn parse(text: &str) -> Result<Self, String>;
+    /// Reads values that were given apart (an array of the file). Only lists take other than exactly one.
+    fn parse_items(items: &[String]) -> Result<Self, String> {
+        match items {
+            [item] => Self::parse(item),
+            _ => Err(format!("expected one {}", Self::KIND)),
+        }
+    }
     /// The text form; stars for secrets.
     fn render(&self) -> String;
 }
@@ -48,6 +59,8 @@ pub trait Section: Default {
     fn options() -> &'static [OptionSpec];
     /// Sets the option named by its file key. The error says what was expected.
     fn set(&mut self, key: &str, text: &str) -> Result<(), String>;
+    /// The same from values that were given apart, so that none of them is split again.
+    fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), String>;
     /// Shows the option named by its file key.
     fn render(&self, key: &str) -> String;
 }
@@ -57,7 +70,7 @@ macro_rules! number_setting {
         impl Setting for $type {
             const KIND: &'static str = "number";
             fn parse(text: &str) -> Result<Self, String> {
-                text.replace('_', "").parse().map_err(|_| format!("expected a number from {} to {}", <$type>::MIN, <$type>::MAX))
+                text.replace('_', "").parse().map_err(|_invalid| format!("expected a number from {} to {}", <$type>::MIN, <$type>::MAX))
             }
             fn render(&self) -> String {
                 self.to_string()
@@ -118,6 +131,10 @@ impl<T: Setting> Setting for Vec<T> {
     const KIND: &'static str = T::KIND;
     const IS_LIST: bool = true;
     const IS_SECRET: bool = T::IS_SECRET;
+    const TABLE_KEYS: &'static [&'static str] = T::TABLE_KEYS;
+    fn parse_items(items: &[String]) -> Result<Self, String> {
+        items.iter().map(|it| T::parse(it)).collect()
+    }
     fn parse(text: &str) -> Result<Self, String> {
         text.split([' ', ',', '\n', '\t']).filter(|it| !it.is_empty()).map(T::parse).collect()
     }
@@ -132,7 +149,7 @@ impl Setting for Duration {
     fn parse(text: &str) -> Result<Self, String> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let number: f64 =
-            digits.parse().map_err(|_| "expected a duration such as `250ms`, `5s`, `2m` or `1h`".to_owned())?;
+            digits.parse().map_err(|_invalid| "expected a duration such as `250ms`, `5s`, `2m` or `1h`".to_owned())?;
         let unit = match &text[digits.len()..] {
             "ms" => 0.001,
             "" | "s" => 1.0,
@@ -140,7 +157,8 @@ impl Setting for Duration {
             "h" => 3600.0,
             _ => return Err("expected a duration in `ms`, `s`, `m` or `h`".to_owned()),
         };
-        Duration::try_from_secs_f64(number * unit).map_err(|_| "expected a duration that is not negative".to_owned())
+        Duration::try_from_secs_f64(number * unit)
+            .map_err(|_invalid| "expected a duration that is not negative".to_owned())
     }
     fn render(&self) -> String {
         match self.as_millis() {
@@ -160,8 +178,10 @@ impl Setting for ByteSize {
     const KIND: &'static str = "bytes (64KiB, 32MiB, 1GiB)";
     fn parse(text: &str) -> Result<Self, String> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let number: usize =
-            digits.replace('_', "").parse().map_err(|_| "expected a size such as `64KiB` or `32MiB`".to_owned())?;
+        let number: usize = digits
+            .replace('_', "")
+            .parse()
+            .map_err(|_invalid| "expected a size such as `64KiB` or `32MiB`".to_owned())?;
         let shift = match &text[digits.len()..] {
             "" | "B" => 0,
             "KiB" | "K" | "k" | "KB" => 10,
@@ -178,6 +198,20 @@ impl Setting for ByteSize {
             n if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{}KiB", n >> 10),
             n => n.to_string(),
         }
+    }
+}
+
+/// A count that may be without limit: `0`, or `-1` as other gateways write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtMost(pub usize);
+
+impl Setting for AtMost {
+    const KIND: &'static str = "number, 0 for no limit";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "-1" { Ok(Self(0)) } else { usize::parse(text).map(Self) }
+    }
+    fn render(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -222,12 +256,23 @@ macro_rules! config {
                     is_switch: <$type as $crate::base::setting::Setting>::IS_SWITCH,
                     is_list: <$type as $crate::base::setting::Setting>::IS_LIST,
                     is_secret: <$type as $crate::base::setting::Setting>::IS_SECRET,
+                    table_keys: <$type as $crate::base::setting::Setting>::TABLE_KEYS,
                 } ),* ]
             }
 
             fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
                 match key {
                     $( stringify!($key) => self.$key = <$type as $crate::base::setting::Setting>::parse(text)?, )*
+                    other => return Err(format!("no such option: {other}")),
+                }
+                Ok(())
+            }
+
+            fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), String> {
+                match key {
+                    $( stringify!($key) => {
+                        self.$key = <$type as $crate::base::setting::Setting>::parse_items(items)?;
+                    } )*
                     other => return Err(format!("no such option: {other}")),
                 }
                 Ok(())

@@ -2,14 +2,12 @@
 //!
 //! Borrowed from the body wherever possible. Grows with the dialects that need more of it.
 
-use smallvec::SmallVec;
-
 /// A prompt as a worker's cache sees it: an ordered list of pieces whose rendering is canonical, so that two requests
 /// that share a conversation's beginning share a byte prefix whatever their JSON looked like.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt<'a> {
     /// In rendering order: tools first (templates put them into the system prompt), then messages.
-    pub pieces: SmallVec<[Piece<'a>; 24]>,
+    pub pieces: Vec<Piece<'a>>,
 }
 
 /// One piece of a [`Prompt`].

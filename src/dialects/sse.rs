@@ -47,6 +47,12 @@ impl Splitter {
         Ok(())
     }
 
+    /// All that can be cut into events now: [`Splitter::next`] gives consecutive pieces of exactly this.
+    #[must_use]
+    pub fn ready(&self) -> Bytes {
+        self.ready.clone()
+    }
+
     /// The next whole event, closing blank line included.
     #[expect(clippy::should_implement_trait, reason = "an iterator would promise that `None` is the end")]
     pub fn next(&mut self) -> Option<Bytes> {

@@ -5,8 +5,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
+use crate::observability::metrics::Registry;
 use crate::routing::prefix_map::table::Table;
 use crate::routing::retry::Class;
 use crate::routing::retry::GiveUp;

@@ -268,7 +268,7 @@ fn explaining_changes_nothing_and_shows_what_was_compared() {
 
 #[test]
 fn every_metric_moves_with_what_it_counts() {
-    let mut registry = prometheus_client::registry::Registry::default();
+    let mut registry = crate::observability::metrics::Registry::default();
     let (mut bench, fleet) = (Bench::new("cache_aware"), Fleet::new(2));
     bench.router = bench.router.with_metrics(Metrics::register(&mut registry));
     let prompt = prose(1, 4_000);
@@ -282,8 +282,7 @@ fn every_metric_moves_with_what_it_counts() {
     assert_eq!(hopeless, Verdict::GiveUp(GiveUp::NoWorkerLeft));
     bench.router.set_default_policy("manual").expect("known");
     bench.send(&Want::key("a"), &fleet);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+    let text = registry.render();
     for line in [
         r#"smg_routing_decisions_total{policy="cache_aware",reason="prefix"} 1"#,
         r#"smg_routing_decisions_total{policy="manual",reason="assigned"} 1"#,

@@ -1,1 +1,9 @@
 //! Who asks, and how much they may.
+//!
+//! *Invariants:* a key is compared before any other work is done for a request; keys never leave this area; a permit is
+//! given back exactly once, whatever ends the request.
+
+pub mod admission;
+pub mod config;
+pub mod keys;
+pub mod metrics;

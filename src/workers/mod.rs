@@ -1,3 +1,17 @@
 //! The model servers upstream: what they are, whether they are well, how they are spoken to.
+//!
+//! [`registry::Registry`] takes edits and publishes a [`registry::Fleet`] that readers take without waiting. Each
+//! [`registry::Entry`] has a [`worker::Worker`] (how to speak to it), a [`load::Load`] (what it has to do for this node) and
+//! a [`health::Health`] core. *Invariants:* every request in flight is held by exactly one load guard; a worker's key is
+//! never shown and never sent to another origin; nothing here chooses.
 
+pub mod address;
+pub mod config;
+pub mod detect;
+pub mod health;
+pub mod http;
+pub mod load;
+pub mod metrics;
+pub mod prober;
+pub mod registry;
 pub mod worker;

@@ -163,7 +163,7 @@ fn manual_keeps_a_key_and_binds_it_again_for_good_when_its_worker_is_gone_or_out
 fn manual_keys_are_bounded_and_idle_ones_are_forgotten() {
     let policy = PolicyName::parse("manual").expect("known");
     let config = Config { policy, manual_keys_max: 1_000, ..Config::default() };
-    let mut registry = prometheus_client::registry::Registry::default();
+    let mut registry = crate::observability::metrics::Registry::default();
     let (mut bench, fleet) = (Bench::with(config), Fleet::new(50));
     bench.router = bench.router.with_metrics(crate::routing::Metrics::register(&mut registry));
     bench.send(&Want::key("kept"), &fleet);
@@ -171,8 +171,7 @@ fn manual_keys_are_bounded_and_idle_ones_are_forgotten() {
         bench.send(&Want::key(&format!("key-{n}")), &fleet);
         assert_eq!(bench.choose(&Want::key("kept"), &fleet).expect("a worker").reason, Reason::Bound, "in use at {n}");
     }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+    let text = registry.render();
     let keys = text.lines().find_map(|line| line.strip_prefix("smg_routing_manual_keys ")).expect("shown");
     assert!(keys.parse::<u32>().is_ok_and(|keys| (500..=1_000).contains(&keys)), "{keys}");
     bench.pass(14_401);

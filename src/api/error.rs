@@ -1,0 +1,235 @@
+//! The only place where an error becomes a status, a stable code, a public sentence and a Retry-After.
+//!
+//! Private causes stay in the log. Every body follows the schema of the client's dialect.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::header::RETRY_AFTER;
+
+use crate::dialects::BadRequest;
+use crate::dialects::ErrorText;
+use crate::dialects::Family;
+use crate::dialects::json::Invalid;
+use crate::routing::retry::Outcome;
+use crate::tenancy::admission::Refused;
+use crate::tenancy::keys::AuthError;
+use crate::workers::worker::CallError;
+
+use super::Response;
+use super::intake::IntakeError;
+
+/// Everything a request can end with besides an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// The key. The client's fault.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// No such path. The client's fault.
+    #[error("no such endpoint: `{0}`. See docs/reference/api.md for what there is")]
+    UnknownPath(String),
+    /// The path exists, the method does not. The client's fault.
+    #[error("this endpoint takes {allowed}, not `{given}`")]
+    MethodNotAllowed {
+        /// What was sent.
+        given: String,
+        /// What is taken.
+        allowed: &'static str,
+    },
+    /// The body. Mostly the client's fault.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// Not JSON. The client's fault.
+    #[error(transparent)]
+    Json(#[from] Invalid),
+    /// Not a request of this endpoint. The client's fault.
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    /// A header or a query of ours that cannot be read. The client's fault.
+    #[error("`{name}` must be {expected}")]
+    BadParameter {
+        /// Which.
+        name: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// Nothing here serves the model. The client's fault, or a worker is missing.
+    #[error("the model `{model}` does not exist here{hint}")]
+    UnknownModel {
+        /// The model asked for.
+        model: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// Several models are served, so one must be named. The client's fault.
+    #[error("`model` is required: several models are served here")]
+    ModelRequired,
+    /// `/workers/{id}` of a worker that is not there. The client's fault.
+    #[error("no worker with this id: `{0}`")]
+    UnknownWorker(String),
+    /// An admin edit that cannot be done. The client's fault.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody serves anything yet.
+    #[error("no worker is registered: start with `--worker-urls URL` or POST /workers {{\"url\": ...}}")]
+    NoWorkers,
+    /// Admission. Nobody's fault.
+    #[error(transparent)]
+    Admission(#[from] Refused),
+    /// Every worker of the model was tried or asked for a pause.
+    #[error("all workers of this model are busy or unavailable; try again")]
+    AllBusy {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The workers failed, and no further attempt was allowed.
+    #[error("the request could not be completed: {cause} (workers tried: {attempts})")]
+    WorkerFailed {
+        /// The last failure.
+        cause: WorkerFailure,
+        /// How many workers were tried.
+        attempts: usize,
+    },
+    /// The gateway is stopping.
+    #[error("this gateway is shutting down; try again")]
+    Draining,
+}
+
+/// How the last worker failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WorkerFailure {
+    /// No whole answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A status that says it failed.
+    #[error("the worker answered with status {0}")]
+    Status(u16),
+    /// The stream broke its grammar.
+    #[error("the worker sent a malformed stream")]
+    Malformed,
+    /// An error inside the stream, before any content.
+    #[error("the worker reported an error inside its stream")]
+    InStream,
+    /// Neither content nor an end in time.
+    #[error("the worker sent no token within: {0:?}")]
+    NoToken(Duration),
+    /// No byte for too long in the middle of an answer.
+    #[error("the worker sent nothing for: {0:?}")]
+    Idle(Duration),
+    /// The whole request took too long.
+    #[error("the request took longer than: {0:?}")]
+    Total(Duration),
+    /// The gateway stops and its drain timeout is over.
+    #[error("the gateway shut down before the answer was complete")]
+    CutOff,
+}
+
+impl WorkerFailure {
+    /// As the retry rules see it.
+    #[must_use]
+    pub fn outcome(&self, retry_after: Option<Duration>) -> Outcome {
+        match self {
+            Self::Status(status) => Outcome::Status { code: *status, retry_after },
+            Self::Call(CallError::Connect(_) | CallError::ConnectTimeout(_)) => Outcome::NotConnected,
+            Self::Call(CallError::FirstByteTimeout(_)) | Self::NoToken(_) => Outcome::FirstByteTimeout,
+            Self::Call(CallError::Lost) | Self::InStream | Self::Idle(_) | Self::Total(_) | Self::CutOff => {
+                Outcome::Lost
+            }
+            Self::Call(CallError::Protocol) | Self::Malformed => Outcome::Malformed,
+        }
+    }
+
+    fn is_timeout(&self) -> bool {
+        match self {
+            Self::Call(CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_))
+            | Self::NoToken(_)
+            | Self::Idle(_)
+            | Self::Total(_) => true,
+            Self::Call(CallError::Connect(_) | CallError::Lost | CallError::Protocol)
+            | Self::Status(_)
+            | Self::Malformed
+            | Self::InStream
+            | Self::CutOff => false,
+        }
+    }
+}
+
+impl ApiError {
+    /// Status, kind and stable code.
+    #[must_use]
+    pub fn classify(&self) -> (StatusCode, &'static str, &'static str) {
+        const INVALID: &str = "invalid_request_error";
+        const OVERLOADED: &str = "overloaded_error";
+        match self {
+            Self::Auth(AuthError::Missing | AuthError::Unknown) => {
+                (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key")
+            }
+            Self::Auth(AuthError::NotAdmin | AuthError::NotLoopback) => {
+                (StatusCode::FORBIDDEN, "permission_error", "admin_required")
+            }
+            Self::UnknownPath(_) => (StatusCode::NOT_FOUND, INVALID, "unknown_url"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
+            Self::Intake(IntakeError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large"),
+            Self::Intake(IntakeError::Stalled(_)) => (StatusCode::REQUEST_TIMEOUT, INVALID, "request_timeout"),
+            Self::Intake(IntakeError::Broken) => (StatusCode::BAD_REQUEST, INVALID, "incomplete_body"),
+            Self::Intake(IntakeError::OverBudget) => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "body_budget"),
+            Self::Json(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_json"),
+            Self::BadRequest(_) | Self::BadParameter { .. } => (StatusCode::BAD_REQUEST, INVALID, "invalid_value"),
+            Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
+            Self::ModelRequired => (StatusCode::BAD_REQUEST, INVALID, "model_required"),
+            Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
+            Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
+            Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),
+            Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "concurrency_limit"),
+            Self::AllBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "workers_busy"),
+            Self::WorkerFailed { cause, .. } if cause.is_timeout() => {
+                (StatusCode::GATEWAY_TIMEOUT, "api_error", "worker_timeout")
+            }
+            Self::WorkerFailed { .. } => (StatusCode::BAD_GATEWAY, "api_error", "worker_failed"),
+            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "draining"),
+        }
+    }
+
+    /// When a retry makes sense; every 429 and 503 says so.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::AllBusy { retry_after } => Some(*retry_after),
+            other => {
+                let status = other.classify().0;
+                let busy = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+                busy.then_some(Duration::from_secs(1))
+            }
+        }
+    }
+
+    /// The public text.
+    #[must_use]
+    pub fn text(&self) -> ErrorText {
+        let (_, kind, code) = self.classify();
+        let param = match self {
+            Self::BadRequest(error) => Some(error.field()),
+            Self::UnknownModel { .. } | Self::ModelRequired => Some("model"),
+            Self::BadParameter { name, .. } => Some(*name),
+            _ => None,
+        };
+        ErrorText { message: self.to_string(), kind, code, param }
+    }
+
+    /// The whole response in the schema of `family`.
+    #[must_use]
+    pub fn response(&self, family: Family) -> Response {
+        let mut response = Response::new(super::full(family.error_body(&self.text())));
+        *response.status_mut() = self.classify().0;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
+            headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

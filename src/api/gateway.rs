@@ -1,0 +1,74 @@
+//! What handlers are given: the handles and views a request needs, and nothing that builds them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::routing::Router;
+use crate::tenancy::admission::Admission;
+use crate::tenancy::keys::Keys;
+use crate::workers::prober::Prober;
+use crate::workers::registry::Registry;
+
+use super::config::Config;
+use super::intake::Intake;
+use super::metrics::Metrics;
+
+/// Handles and views for the edge.
+pub struct Gateway {
+    /// Who may ask.
+    pub keys: Keys,
+    /// How many at a time.
+    pub admission: Admission,
+    /// How much body.
+    pub intake: Intake,
+    /// Who answers.
+    pub registry: Arc<Registry>,
+    /// Finds out what was just added.
+    pub prober: Prober,
+    /// Who is chosen.
+    pub router: Router,
+    /// What happened.
+    pub metrics: Metrics,
+    /// Timeouts and bounds.
+    pub config: Config,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// How the node is stopping.
+    pub phase: Phase,
+}
+
+/// Set once each, on the way down.
+#[derive(Debug, Default)]
+pub struct Phase {
+    draining: AtomicBool,
+    cut_off: AtomicBool,
+}
+
+impl Phase {
+    /// No new connections; readiness is false.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The drain timeout is over: streams end now, with an error event.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is stopping.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether streams must end.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+}

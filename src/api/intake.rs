@@ -1,0 +1,194 @@
+//! Request bodies: held once, under a global byte budget, each piece with a deadline.
+//!
+//! A body that came in one piece is that piece; several are joined once. Over the budget a request waits, then is told
+//! to come back (P8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
+
+/// Why a body was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// Longer than the limit. The client's fault.
+    #[error("the request body is longer than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The client paused for too long.
+    #[error("the request body did not arrive: no byte for {0:?}")]
+    Stalled(Duration),
+    /// The client went away or broke HTTP.
+    #[error("the request body ended early or broke HTTP")]
+    Broken,
+    /// All bodies held at this moment fill the budget. Nobody's fault; a retry is safe.
+    #[error("the gateway holds as many request bytes as it may")]
+    OverBudget,
+}
+
+/// Bounds on bodies.
+#[derive(Clone)]
+pub struct Intake {
+    budget: Arc<Semaphore>,
+    budget_units: u32,
+    body_len_max: usize,
+    idle: Duration,
+    budget_wait: Duration,
+}
+
+/// A body and its share of the budget.
+#[derive(Debug)]
+pub struct Held {
+    /// The body.
+    pub bytes: Bytes,
+    #[expect(dead_code, reason = "held for its drop")]
+    share: Vec<OwnedSemaphorePermit>,
+}
+
+/// The budget is counted in KiB, so that it fits the semaphore.
+const UNIT: usize = 1024;
+
+/// What a body of unknown length asks of the budget at a time.
+const STEP: usize = 64 << 10;
+
+impl Intake {
+    /// `body_len_max` per body, `budget` for all, `idle` between two pieces, `budget_wait` for the budget.
+    #[must_use]
+    pub fn new(body_len_max: usize, budget: usize, idle: Duration, budget_wait: Duration) -> Self {
+        let budget_units = u32::try_from(budget.max(body_len_max).div_ceil(UNIT)).unwrap_or(u32::MAX >> 4);
+        let semaphore = Arc::new(Semaphore::new(budget_units as usize));
+        Self { budget: semaphore, budget_units, body_len_max, idle, budget_wait }
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        (self.budget_units as usize - self.budget.available_permits()) * UNIT
+    }
+
+    /// Reads a whole body.
+    pub async fn read<B>(&self, mut body: B) -> Result<Held, IntakeError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let limit = self.body_len_max;
+        let told = body.size_hint().upper().map(|it| usize::try_from(it).unwrap_or(usize::MAX));
+        if told.is_some_and(|it| it > limit) {
+            return Err(IntakeError::TooLarge { limit });
+        }
+        let mut share = Vec::with_capacity(1);
+        let mut paid = self.pay(told.unwrap_or(STEP), &mut share).await?;
+        let mut first = Bytes::new();
+        let mut joined = BytesMut::new();
+        while let Some(piece) = self.next_piece(&mut body).await? {
+            let len = first.len() + joined.len() + piece.len();
+            if len > limit {
+                return Err(IntakeError::TooLarge { limit });
+            }
+            if len > paid {
+                paid += self.pay(STEP.max(len - paid), &mut share).await?;
+            }
+            if first.is_empty() && joined.is_empty() {
+                first = piece;
+            } else {
+                if joined.is_empty() {
+                    joined.reserve(told.unwrap_or(len * 2).max(len));
+                    joined.extend_from_slice(&std::mem::take(&mut first));
+                }
+                joined.extend_from_slice(&piece);
+            }
+        }
+        let bytes = if joined.is_empty() { first } else { joined.freeze() };
+        Ok(Held { bytes, share })
+    }
+
+    async fn next_piece<B>(&self, body: &mut B) -> Result<Option<Bytes>, IntakeError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        loop {
+            if body.is_end_stream() {
+                return Ok(None);
+            }
+            let waited = tokio::time::timeout(self.idle, body.frame()).await;
+            match waited.map_err(|_elapsed| IntakeError::Stalled(self.idle))? {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(IntakeError::Broken), // hyper's cause is always the connection
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) if piece.is_empty() => {}
+                    Ok(piece) => return Ok(Some(piece)),
+                    Err(_trailers) => {}
+                },
+            }
+        }
+    }
+
+    async fn pay(&self, bytes: usize, share: &mut Vec<OwnedSemaphorePermit>) -> Result<usize, IntakeError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.budget_units);
+        let waited = tokio::time::timeout(self.budget_wait, Arc::clone(&self.budget).acquire_many_owned(units)).await;
+        let permit = waited.map_err(|_elapsed| IntakeError::OverBudget)?;
+        share.push(permit.expect("the semaphore is never closed"));
+        Ok(units as usize * UNIT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Frame;
+    use http_body_util::Full;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    fn intake() -> Intake {
+        Intake::new(8 * UNIT, 16 * UNIT, Duration::from_secs(5), Duration::from_secs(1))
+    }
+
+    fn pieces(pieces: Vec<&'static [u8]>) -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
+        StreamBody::new(futures_util::stream::iter(
+            pieces.into_iter().map(|it| Ok(Frame::data(Bytes::from_static(it)))),
+        ))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_in_one_piece_is_not_copied_and_many_are_joined() {
+        let whole = Bytes::from_static(b"whole");
+        let held = intake().read(Full::new(whole.clone())).await.expect("taken");
+        assert_eq!(held.bytes.as_ptr(), whole.as_ptr());
+        assert_eq!(intake().read(pieces(vec![b"a", b"", b"bc"])).await.expect("taken").bytes, "abc");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_over_the_limit_is_refused_told_or_not() {
+        let long: &'static [u8] = &[b'x'; 8 * UNIT + 1];
+        let expected = Err(IntakeError::TooLarge { limit: 8 * UNIT });
+        assert_eq!(intake().read(Full::new(Bytes::from_static(long))).await.map(drop), expected);
+        assert_eq!(intake().read(pieces(vec![&long[..4000], &long[..4000], &long[..400]])).await.map(drop), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_body_ends_and_gives_its_budget_back() {
+        let intake = intake();
+        let stalled =
+            StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>());
+        assert_eq!(intake.read(stalled).await.map(drop), Err(IntakeError::Stalled(Duration::from_secs(5))));
+        assert_eq!(intake.held_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn over_the_budget_a_request_waits_then_is_refused() {
+        let intake = intake();
+        let eight = || Full::new(Bytes::from_static(&[b'x'; 8 * UNIT]));
+        let (first, _second) = (intake.read(eight()).await.expect("fits"), intake.read(eight()).await.expect("fits"));
+        assert_eq!(intake.read(eight()).await.map(drop), Err(IntakeError::OverBudget));
+        drop(first);
+        intake.read(eight()).await.expect("fits again");
+    }
+}

@@ -1,0 +1,164 @@
+//! One attempt: a call to one worker, read far enough to know that the client may see it.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::StatusCode;
+use http::header;
+use http_body_util::BodyExt as _;
+
+use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
+use crate::dialects::form::Usage;
+use crate::dialects::json;
+use crate::routing::Feedback;
+use crate::workers::health::Outcome;
+use crate::workers::worker::Answer;
+use crate::workers::worker::AnswerBody;
+use crate::workers::worker::Call;
+
+use super::super::error::WorkerFailure;
+use super::super::metrics::Stage;
+use super::job::Failed;
+use super::job::Job;
+use super::job::Planned;
+use super::job::Whole;
+use super::live::Live;
+
+/// An answer that the client may see.
+pub(super) enum Opened {
+    /// Complete.
+    Whole(Whole),
+    /// To be continued.
+    Live(Box<Live>),
+}
+
+/// Tries one worker.
+pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
+    let Planned { entry, route } = planned;
+    let gateway = std::sync::Arc::clone(&job.gateway);
+    let sent = gateway.clock.now();
+    let guard = entry.load.acquire(route.new_tokens);
+    let call = Call {
+        method: http::Method::POST,
+        path: job.path.clone(),
+        headers: job.worker_headers(),
+        body: job.segments(),
+        first_byte_timeout: gateway.config.first_token_timeout,
+    };
+    let answered = entry.worker.call(call).await;
+    let now = gateway.clock.now();
+    let answer = answered.map_err(|error| {
+        entry.ended(now, if error.may_have_run() { Outcome::Failure } else { Outcome::Unreachable });
+        gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
+        Failed { cause: error.into(), retry_after: None, whole: None }
+    })?;
+    gateway.metrics.stage(Stage::Upstream, now - sent);
+    if let Some(outcome) = failure_of(&answer) {
+        return refused(job, &entry, answer, outcome).await;
+    }
+    let is_events =
+        answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
+    if let (true, Some(observe)) = (is_events, job.wire.observe) {
+        let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
+        return match live.open().await {
+            Ok(()) => {
+                live.take_guards(job);
+                Ok(Opened::Live(live))
+            }
+            Err(cause) => Err(Failed { cause, retry_after: None, whole: None }),
+        };
+    }
+    let idle = gateway.config.idle_timeout;
+    let Answer { status, headers, body } = answer;
+    let collected = hold(body, idle).await;
+    let now = gateway.clock.now();
+    match collected {
+        Ok(Held::Whole(body)) => {
+            entry.ended(now, Outcome::Success);
+            let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
+            gateway.metrics.usage(usage);
+            gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            gateway.metrics.ended(job.wire.name, now - job.started);
+            Ok(Opened::Whole(Whole { status, headers, body }))
+        }
+        Ok(Held::Part(start, body)) => {
+            let answer = Answer { status, headers, body };
+            let mut live = Box::new(Live::raw(job, answer, start, entry, route, guard));
+            live.take_guards(job);
+            Ok(Opened::Live(live))
+        }
+        Err(cause) => {
+            entry.ended(now, Outcome::Failure);
+            Err(Failed { cause, retry_after: None, whole: None })
+        }
+    }
+}
+
+/// What a status says of the worker; `None` for success.
+fn failure_of(answer: &Answer) -> Option<Outcome> {
+    match answer.status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Some(Outcome::Busy(retry_after(answer))),
+        status if status.is_server_error() => Some(Outcome::Failure),
+        status if status.is_client_error() => Some(Outcome::Neutral),
+        _ => None,
+    }
+}
+
+/// `Retry-After` in seconds. (A date would need the wall clock of two machines to agree; one second is assumed then.)
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+async fn refused(
+    job: &Job,
+    entry: &crate::workers::registry::Entry,
+    answer: Answer,
+    outcome: Outcome,
+) -> Result<Opened, Failed> {
+    let Answer { status, headers, body } = answer;
+    entry.ended(job.gateway.clock.now(), outcome);
+    let whole = match hold(body, job.gateway.config.idle_timeout).await {
+        Ok(Held::Whole(body)) => Some(Whole { status, headers, body }),
+        Ok(Held::Part(..)) | Err(_) => None, // an error longer than we hold: our own words then
+    };
+    match (outcome, whole) {
+        (Outcome::Neutral, Some(whole)) => Ok(Opened::Whole(whole)),
+        (_, whole) => {
+            let retry_after = if let Outcome::Busy(asked) = outcome { asked } else { None };
+            Err(Failed { cause: WorkerFailure::Status(status.as_u16()), retry_after, whole })
+        }
+    }
+}
+
+enum Held {
+    Whole(bytes::Bytes),
+    Part(bytes::Bytes, AnswerBody),
+}
+
+/// Reads a body to its end, or as far as we hold one back.
+async fn hold(mut body: AnswerBody, idle: Duration) -> Result<Held, WorkerFailure> {
+    let mut first = bytes::Bytes::new();
+    let mut joined = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_elapsed| WorkerFailure::Idle(idle))?;
+        let Some(frame) = frame else { break };
+        let Ok(piece) = frame.map_err(WorkerFailure::Call)?.into_data() else { continue };
+        if first.is_empty() && joined.is_empty() {
+            first = piece;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&std::mem::take(&mut first));
+            }
+            joined.extend_from_slice(&piece);
+        }
+        if first.len() + joined.len() > RESPONSE_HELD_BYTES_MAX {
+            let start = if joined.is_empty() { first } else { joined.freeze() };
+            return Ok(Held::Part(start, body));
+        }
+    }
+    Ok(Held::Whole(if joined.is_empty() { first } else { joined.freeze() }))
+}
+
+/// Nothing told.
+pub(super) const NO_USAGE: Usage = Usage { prompt: None, completion: None, cached: None };

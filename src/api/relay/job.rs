@@ -1,0 +1,287 @@
+//! One request while it is being answered: what it asked, whom it tried, what to do after a failure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::request::Parts;
+use smallvec::SmallVec;
+
+use crate::base::clock::Instant;
+use crate::base::ids::ModelId;
+use crate::base::ids::WorkerId;
+use crate::dialects::ErrorText;
+use crate::dialects::Family;
+use crate::dialects::Wire;
+use crate::dialects::form;
+use crate::dialects::form::Prompt;
+use crate::dialects::json;
+use crate::routing::Route;
+use crate::routing::RouteError;
+use crate::routing::explain::Explanation;
+use crate::routing::request::RouteRequest;
+use crate::routing::retry::Failure;
+use crate::routing::retry::Verdict;
+use crate::tenancy::admission::Permit;
+use crate::tenancy::keys::Principal;
+use crate::workers::registry::Entry;
+use crate::workers::worker::Segments;
+
+use super::super::candidates::Pool;
+use super::super::error::ApiError;
+use super::super::error::WorkerFailure;
+use super::super::gateway::Gateway;
+use super::super::intake::Held;
+use super::super::metrics::GaugeGuard;
+
+/// One request.
+pub(super) struct Job {
+    pub gateway: Arc<Gateway>,
+    pub wire: &'static Wire,
+    pub is_stream: bool,
+    pub headers: HeaderMap,
+    pub path: String,
+    pub started: Instant,
+    /// Whether the client asked for usage itself; if not, the event that only tells usage is taken out again.
+    pub asked_for_usage: bool,
+    pub guards: Option<Guards>,
+    body: Held,
+    splice: Option<form::Splice>,
+    model: ModelId,
+    principal: Arc<Principal>,
+    tried: SmallVec<[WorkerId; 4]>,
+}
+
+/// What is given back when a request ends, however it ends.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for their drops")]
+pub(super) struct Guards(Permit, GaugeGuard);
+
+/// A decision to be tried.
+pub(super) struct Planned {
+    pub entry: Arc<Entry>,
+    pub route: Route,
+}
+
+/// An answer that is there as a whole.
+pub(super) struct Whole {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A failed attempt. Nothing reached the client.
+pub(super) struct Failed {
+    pub cause: WorkerFailure,
+    /// The pause the worker asked for.
+    pub retry_after: Option<Duration>,
+    /// The worker's own words, passed on when no other can be tried.
+    pub whole: Option<Whole>,
+}
+
+/// No further attempt.
+pub(super) enum End {
+    Error(ApiError),
+    Pass(Whole),
+}
+
+/// Headers of ours and of the connection that workers must not see.
+const PRIVATE: &[&str] =
+    &["x-api-key", "x-smg-routing-key", "x-smg-target-worker", "forwarded", "x-forwarded-for", "x-real-ip"];
+
+impl Job {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        wire: &'static Wire,
+        head: Parts,
+        parsed: &form::Request<'_>,
+        body: Held,
+        principal: Arc<Principal>,
+    ) -> Result<Self, ApiError> {
+        let model = resolve_model(&gateway, parsed.model.as_deref())?;
+        let started = gateway.clock.now();
+        Ok(Self {
+            gateway,
+            wire,
+            is_stream: parsed.is_stream,
+            path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+            headers: head.headers,
+            started,
+            asked_for_usage: parsed.usage_splice.is_none(),
+            guards: None,
+            body,
+            splice: parsed.usage_splice.clone(),
+            model,
+            principal,
+            tried: SmallVec::new(),
+        })
+    }
+
+    pub(super) fn keep(&mut self, permit: Permit, started: Instant) {
+        self.guards = Some(Guards(permit, self.gateway.metrics.in_flight()));
+        self.started = started;
+    }
+
+    /// Chooses a worker not yet tried.
+    pub(super) fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
+        let now = self.gateway.clock.now();
+        let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
+            let route = self.gateway.router.choose(now, request, pool)?;
+            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            Ok((Arc::clone(&entries[at]), route))
+        })?;
+        self.tried.push(entry.id);
+        entry.sent(now);
+        Ok(Planned { entry, route })
+    }
+
+    /// Where it would go.
+    pub(super) fn explain(&self, prompt: Option<&Prompt<'_>>) -> Result<Explanation, ApiError> {
+        let now = self.gateway.clock.now();
+        self.ask_router(prompt, |request, pool, _| self.gateway.router.explain(now, request, pool))
+    }
+
+    fn ask_router<T>(
+        &self,
+        prompt: Option<&Prompt<'_>>,
+        ask: impl FnOnce(&RouteRequest<'_, '_>, &Pool<'_>, &[Arc<Entry>]) -> Result<T, RouteError>,
+    ) -> Result<T, ApiError> {
+        let fleet = self.gateway.registry.fleet();
+        let now = self.gateway.clock.now();
+        let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
+        let pool = Pool { entries, now, generation: fleet.generation };
+        let header = |name| self.headers.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
+        let target = header("x-smg-target-worker").map(|it| {
+            WorkerId::parse(it).ok_or(ApiError::BadParameter { name: "x-smg-target-worker", expected: "a worker id" })
+        });
+        let request = RouteRequest {
+            model: &self.model,
+            tenant: &self.principal.tenant,
+            prompt,
+            body_len: self.body.bytes.len(),
+            routing_key: header("x-smg-routing-key"),
+            target: target.transpose()?,
+            tried: &self.tried,
+        };
+        ask(&request, &pool, entries).map_err(|error| refused(error, entries, now))
+    }
+
+    /// What follows a failed attempt: another worker, or the end.
+    pub(super) async fn next(&mut self, failed: Failed) -> Result<Planned, End> {
+        let attempts = self.tried.len();
+        let outcome = failed.cause.outcome(failed.retry_after);
+        let error = ApiError::WorkerFailed { cause: failed.cause, attempts };
+        let ended = |whole: Option<Whole>| whole.map_or(End::Error(error), End::Pass);
+        let fleet = Arc::clone(&*self.gateway.registry.fleet());
+        let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
+        let untried = entries.iter().filter(|it| !self.tried.contains(&it.id)).count();
+        let failure =
+            Failure { outcome, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), untried, is_content_sent: false };
+        let Verdict::Retry { after } = self.gateway.router.after_failure(self.gateway.clock.now(), failure) else {
+            return Err(ended(failed.whole));
+        };
+        self.gateway.clock.sleep(after).await;
+        let body = self.body.bytes.clone();
+        let planned = json::parse(&body).map_err(ApiError::from).and_then(|object| {
+            let parsed = (self.wire.read)(&object)?;
+            self.plan(parsed.prompt.as_ref())
+        });
+        let planned = planned.map_err(|_| ended(failed.whole))?;
+        self.gateway.metrics.retried();
+        Ok(planned)
+    }
+
+    /// The body as the worker gets it: the client's bytes, with our few between where usage must be asked for.
+    pub(super) fn segments(&self) -> Segments {
+        let body = &self.body.bytes;
+        let Some(splice) = &self.splice else { return Segments::from(body.clone()) };
+        let mut segments = Segments::from(body.slice(..splice.range.start));
+        segments.push(Bytes::from_static(splice.text.as_bytes()));
+        segments.push(body.slice(splice.range.end..));
+        segments
+    }
+
+    /// The client's end-to-end headers without what is private to it or to us.
+    pub(super) fn worker_headers(&self) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        PRIVATE.iter().for_each(|name| drop(headers.remove(*name)));
+        headers
+    }
+
+    /// Says which worker answered, and why it.
+    pub(super) fn response_headers(&self, planned: &Planned) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let mut put = |name: &'static str, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        };
+        put("x-smg-worker", &planned.entry.id.to_string());
+        put("x-smg-route", &format!("{}; {}", planned.route.policy, planned.route.reason.as_str()));
+        let given = self.gateway.config.request_id_headers.iter().find_map(|name| self.headers.get(name.as_str()));
+        let id = given.and_then(|it| it.to_str().ok()).filter(|it| it.len() <= crate::base::ids::RequestId::LEN_MAX);
+        match id {
+            Some(id) => put("x-request-id", id),
+            None => put("x-request-id", &format!("req-{:016x}", self.gateway.entropy.next_u64())),
+        }
+        headers
+    }
+}
+
+/// The model asked for, or the only one there is.
+fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
+    let fleet = gateway.registry.fleet();
+    if fleet.all.is_empty() {
+        return Err(ApiError::NoWorkers);
+    }
+    let Some(asked) = asked else {
+        let mut served = fleet.by_model.keys();
+        return match (served.next(), served.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (Some(_), Some(_)) => Err(ApiError::ModelRequired),
+            (None, _) => Err(ApiError::AllBusy { retry_after: Duration::from_secs(1) }),
+        };
+    };
+    if let Some((model, _)) = fleet.by_model.get_key_value(asked) {
+        return Ok(model.clone());
+    }
+    if fleet.by_model.is_empty() {
+        return Err(ApiError::AllBusy { retry_after: Duration::from_secs(1) }); // no worker has told yet what it serves
+    }
+    let mut known: Vec<&str> = fleet.by_model.keys().map(ModelId::as_str).collect();
+    known.sort_unstable();
+    known.truncate(5);
+    let hint = format!(": served are `{}` (GET /v1/models lists all)", known.join("`, `"));
+    Err(ApiError::UnknownModel { model: asked.chars().take(ModelId::LEN_MAX).collect(), hint })
+}
+
+fn refused(error: RouteError, entries: &[Arc<Entry>], now: Instant) -> ApiError {
+    match error {
+        RouteError::NoWorkers => ApiError::NoWorkers,
+        RouteError::AllTried => {
+            let pause = entries.iter().filter_map(|it| it.health().lock().pause_left(now)).min();
+            ApiError::AllBusy { retry_after: pause.unwrap_or(Duration::from_secs(1)) }
+        }
+        RouteError::TargetUnknown(_) | RouteError::TargetUnavailable(_) => ApiError::Refused(error.to_string()),
+    }
+}
+
+/// The whole request took too long.
+pub(super) fn timed_out(total: Duration) -> ApiError {
+    ApiError::WorkerFailed { cause: WorkerFailure::Total(total), attempts: 0 }
+}
+
+impl Whole {
+    /// The worker's refusal as an event, for a stream whose head is out already.
+    pub(super) fn into_error_event(self, family: Family) -> Bytes {
+        let told = json::parse(&self.body).ok().and_then(|body| {
+            let message = body.get("error")?.value.get("message")?.as_str()?.into_owned();
+            Some(message)
+        });
+        let message = told.unwrap_or_else(|| format!("the worker answered with status {}", self.status.as_u16()));
+        family.error_event(&ErrorText { message, kind: "api_error", code: "worker_failed", param: None })
+    }
+}

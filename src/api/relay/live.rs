@@ -1,0 +1,365 @@
+//! A streamed answer on its way: pulled at the client's pace, watched event by event.
+//!
+//! Whole reads without anything to take out are passed on as they came. One timer a stream wakes at most once a second
+//! for all of its deadlines. After content, a failure becomes the dialect's error event and the end, without `[DONE]`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use tokio::time::Sleep;
+
+use crate::base::clock::Instant;
+use crate::dialects::Wire;
+use crate::dialects::form::Event;
+use crate::dialects::form::Observed;
+use crate::dialects::form::Usage;
+use crate::dialects::sse;
+use crate::dialects::sse::Splitter;
+use crate::routing::Feedback;
+use crate::routing::Route;
+use crate::workers::health::Outcome;
+use crate::workers::load::LoadGuard;
+use crate::workers::registry::Entry;
+use crate::workers::worker::Answer;
+use crate::workers::worker::CallError;
+
+use super::super::error::ApiError;
+use super::super::error::WorkerFailure;
+use super::super::gateway::Gateway;
+use super::super::metrics::Stage;
+use super::super::metrics::StreamEnd;
+use super::attempt::NO_USAGE;
+use super::job::Guards;
+use super::job::Job;
+
+/// Longest time between two looks at the deadlines.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A streamed answer.
+pub(super) struct Live {
+    answer: Answer,
+    parser: Option<Parser>,
+    out: VecDeque<Bytes>,
+    watch: Watch,
+    gateway: Arc<Gateway>,
+    entry: Arc<Entry>,
+    route: Route,
+    guard: LoadGuard,
+    guards: Option<Guards>,
+    wire: &'static Wire,
+    is_over: bool,
+}
+
+struct Parser {
+    splitter: Splitter,
+    observe: fn(&[u8]) -> Observed,
+    strips_usage: bool,
+    has_content: bool,
+    is_done: bool,
+    has_error: bool,
+    usage: Usage,
+}
+
+/// Times of one stream.
+struct Watch {
+    started: Instant,
+    last: Instant,
+    last_sent: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Live {
+    /// A stream of events, not yet opened.
+    pub(super) fn events(
+        job: &Job,
+        answer: Answer,
+        observe: fn(&[u8]) -> Observed,
+        entry: Arc<Entry>,
+        route: Route,
+        guard: LoadGuard,
+    ) -> Self {
+        let parser = Parser {
+            splitter: Splitter::default(),
+            observe,
+            strips_usage: !job.asked_for_usage,
+            has_content: false,
+            is_done: false,
+            has_error: false,
+            usage: NO_USAGE,
+        };
+        Self::new(job, answer, Some(parser), entry, route, guard)
+    }
+
+    /// A long answer that is no stream of events; `start` was read already.
+    pub(super) fn raw(
+        job: &Job,
+        answer: Answer,
+        start: Bytes,
+        entry: Arc<Entry>,
+        route: Route,
+        guard: LoadGuard,
+    ) -> Self {
+        let mut live = Self::new(job, answer, None, entry, route, guard);
+        live.out.push_back(start);
+        live
+    }
+
+    fn new(
+        job: &Job,
+        answer: Answer,
+        parser: Option<Parser>,
+        entry: Arc<Entry>,
+        route: Route,
+        guard: LoadGuard,
+    ) -> Self {
+        let now = job.gateway.clock.now();
+        let sleep = Box::pin(tokio::time::sleep_until(now + TICK));
+        Self {
+            answer,
+            parser,
+            out: VecDeque::new(),
+            watch: Watch { started: job.started, last: now, last_sent: now, sleep },
+            gateway: Arc::clone(&job.gateway),
+            entry,
+            route,
+            guard,
+            guards: None,
+            wire: job.wire,
+            is_over: false,
+        }
+    }
+
+    /// Takes over what is given back at the end.
+    pub(super) fn take_guards(&mut self, job: &mut Job) {
+        self.guards = job.guards.take();
+    }
+
+    pub(super) fn is_events(&self) -> bool {
+        self.parser.is_some()
+    }
+
+    /// The worker's status and headers.
+    pub(super) fn head(&mut self) -> (StatusCode, HeaderMap) {
+        let mut headers = std::mem::take(&mut self.answer.headers);
+        if self.parser.is_some() {
+            headers.remove(http::header::CONTENT_LENGTH);
+        }
+        (self.answer.status, headers)
+    }
+
+    /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
+    pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
+        let begun = self.gateway.clock.now();
+        let opened = self.read_to_content().await;
+        match &opened {
+            Ok(()) => {
+                let now = self.gateway.clock.now();
+                self.gateway.metrics.stage(Stage::FirstByte, now - begun);
+                self.gateway.metrics.first_token(self.wire.name, now - self.watch.started);
+                self.guard.prefill_done();
+            }
+            Err(_) => {
+                self.is_over = true;
+                self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
+            }
+        }
+        opened
+    }
+
+    async fn read_to_content(&mut self) -> Result<(), WorkerFailure> {
+        loop {
+            let more = self.fill(true).await?;
+            let Some(parser) = &self.parser else { return Ok(()) };
+            if parser.has_error && !parser.has_content {
+                return Err(WorkerFailure::InStream);
+            }
+            if parser.has_content || parser.is_done {
+                return Ok(());
+            }
+            if !more {
+                return Err(WorkerFailure::Call(CallError::Lost));
+            }
+        }
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.out.pop_front() {
+                self.watch.last_sent = self.watch.last;
+                return Some(bytes);
+            }
+            if self.is_over {
+                return None;
+            }
+            match self.fill(false).await {
+                Ok(true) => {}
+                Ok(false) => self.complete(),
+                Err(cause) => return Some(self.fail(cause)).filter(|it| !it.is_empty()),
+            }
+        }
+    }
+
+    /// Waits for one piece of the answer and takes it in. `false`: the answer is over.
+    async fn fill(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.answer.body.frame() => frame,
+                () = &mut self.watch.sleep => {
+                    if self.tick(is_opening)? {
+                        return Ok(true);
+                    }
+                    continue;
+                }
+            };
+            let Some(frame) = frame else {
+                return self.end_of_body();
+            };
+            let Ok(piece) = frame?.into_data() else { continue };
+            let now = self.gateway.clock.now();
+            if !is_opening {
+                self.gateway.metrics.next_token(now - self.watch.last);
+            }
+            self.watch.last = now;
+            let Some(parser) = &mut self.parser else {
+                self.out.push_back(piece);
+                return Ok(true);
+            };
+            parser.take(piece, &mut self.out)?;
+            return Ok(
+                !(parser.is_done || (parser.has_error && parser.has_content)) || self.answer.body.is_end_stream()
+            );
+        }
+    }
+
+    /// Whether the answer may end here.
+    fn end_of_body(&self) -> Result<bool, WorkerFailure> {
+        match &self.parser {
+            Some(parser) if self.wire.needs_done && !parser.is_done && !parser.has_error => {
+                Err(WorkerFailure::Call(CallError::Lost))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Looks at every deadline; `true` when there is something to send.
+    fn tick(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
+        let now = self.gateway.clock.now();
+        let config = &self.gateway.config;
+        let limit = if is_opening { config.first_token_timeout } else { config.idle_timeout };
+        let next = (self.watch.last + limit).min(now + TICK).max(now + Duration::from_millis(1));
+        self.watch.sleep.as_mut().reset(next);
+        if self.gateway.phase.is_cut_off() {
+            return Err(WorkerFailure::CutOff);
+        }
+        if now - self.watch.started >= config.request_timeout {
+            return Err(WorkerFailure::Total(config.request_timeout));
+        }
+        if now - self.watch.last >= limit {
+            return Err(if is_opening { WorkerFailure::NoToken(limit) } else { WorkerFailure::Idle(limit) });
+        }
+        let quiet = now - self.watch.last_sent;
+        let is_due = !is_opening && self.parser.is_some() && !config.stream_keep_alive.is_zero();
+        if is_due && quiet >= config.stream_keep_alive {
+            self.watch.last_sent = now;
+            self.gateway.metrics.kept_alive();
+            self.out.push_back(Bytes::from_static(b": keep-alive\n\n"));
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn complete(&mut self) {
+        let now = self.gateway.clock.now();
+        self.is_over = true;
+        self.guards = None;
+        let (usage, has_error) = self.parser.as_ref().map_or((NO_USAGE, false), |it| (it.usage, it.has_error));
+        self.gateway.metrics.usage(usage);
+        self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
+        self.gateway.metrics.stream_ended(if has_error { StreamEnd::WorkerFailed } else { StreamEnd::Complete });
+        self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
+        self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
+    }
+
+    /// The error event that ends the stream; a raw body just ends, and its missing bytes tell.
+    fn fail(&mut self, cause: WorkerFailure) -> Bytes {
+        let now = self.gateway.clock.now();
+        self.is_over = true;
+        self.guards = None;
+        if cause != WorkerFailure::CutOff {
+            self.entry.ended(now, Outcome::Failure);
+        }
+        self.gateway.metrics.stream_ended(StreamEnd::WorkerFailed);
+        self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
+        if self.parser.is_none() {
+            return Bytes::new();
+        }
+        self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text())
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.gateway.metrics.stream_ended(StreamEnd::ClientGone);
+        }
+    }
+}
+
+impl Parser {
+    /// Takes in one read; what the client shall see goes to `out`.
+    fn take(&mut self, piece: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), WorkerFailure> {
+        self.splitter.push(piece)?;
+        let whole = self.splitter.ready();
+        let (mut kept, mut from, mut at) = (Vec::new(), 0, 0);
+        while let Some(event) = self.splitter.next() {
+            let keeps = !self.is_done && self.judge(&event)?;
+            if !keeps {
+                if from < at {
+                    kept.push(whole.slice(from..at));
+                }
+                from = at + event.len();
+            }
+            at += event.len();
+        }
+        if from < at {
+            kept.push(whole.slice(from..at));
+        }
+        out.extend(kept);
+        Ok(())
+    }
+
+    /// Learns from one event; whether the client shall see it.
+    fn judge(&mut self, event: &[u8]) -> Result<bool, WorkerFailure> {
+        if sse::is_comment(event) {
+            return Ok(true);
+        }
+        let Some(data) = sse::data(event) else { return Ok(true) };
+        let observed = (self.observe)(&data);
+        if let Some(usage) = observed.usage {
+            self.usage = self.usage.merged(usage);
+        }
+        match observed.event {
+            Event::Preamble => {}
+            Event::Content | Event::Finish => self.has_content = true,
+            Event::Usage => return Ok(!self.strips_usage),
+            Event::Done => self.is_done = true,
+            Event::Error => self.has_error = true,
+            Event::Malformed => return Err(WorkerFailure::Malformed),
+        }
+        Ok(true)
+    }
+}
+
+impl From<sse::Broken> for WorkerFailure {
+    fn from(_: sse::Broken) -> Self {
+        Self::Malformed
+    }
+}

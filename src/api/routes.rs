@@ -1,0 +1,154 @@
+//! The route table: one line a route. Router, access check and reference page are made from it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::routing::MethodFilter;
+use axum::routing::on;
+use http::Request;
+
+use crate::dialects::Family;
+use crate::dialects::Wire;
+use crate::dialects::anthropic;
+use crate::dialects::openai::chat;
+use crate::dialects::openai::completions;
+use crate::dialects::openai::inputs;
+use crate::dialects::openai::responses;
+use crate::dialects::sglang;
+use crate::workers::worker::BoxFuture;
+
+use super::Response;
+use super::admin;
+use super::error::ApiError;
+use super::explain;
+use super::gateway::Gateway;
+use super::models;
+use super::relay;
+
+/// What serves a route.
+#[derive(Clone, Copy)]
+pub enum Serve {
+    /// A model request, with its own key check.
+    Model(&'static Wire),
+    /// Anybody.
+    Public(Handler),
+    /// Who may send model requests.
+    User(Handler),
+    /// Admins; see [`crate::tenancy::keys::Keys::authorise_admin`].
+    Admin(Handler),
+}
+
+/// A handler of our own.
+pub type Handler = fn(Arc<Gateway>, Request<Body>) -> BoxFuture<'static, Result<Response, ApiError>>;
+
+/// One route.
+pub struct Route {
+    /// `GET`, `POST`, `PATCH` or `DELETE`.
+    pub method: &'static str,
+    /// The path, with `{id}` for a part that is read.
+    pub path: &'static str,
+    /// What serves it.
+    pub serve: Serve,
+    /// For people.
+    pub doc: &'static str,
+}
+
+const fn route(method: &'static str, path: &'static str, serve: Serve, doc: &'static str) -> Route {
+    Route { method, path, serve, doc }
+}
+
+use Serve::Admin;
+use Serve::Model;
+use Serve::Public;
+use Serve::User;
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    route("POST", "/v1/chat/completions", Model(&chat::WIRE), "OpenAI chat completions, streamed or not"),
+    route("POST", "/v1/completions", Model(&completions::WIRE), "OpenAI completions, streamed or not"),
+    route("POST", "/v1/embeddings", Model(&inputs::EMBEDDINGS), "OpenAI embeddings"),
+    route("POST", "/v1/rerank", Model(&inputs::RERANK), "Order documents by relevance"),
+    route("POST", "/rerank", Model(&inputs::RERANK), "The same"),
+    route("POST", "/v1/classify", Model(&inputs::CLASSIFY), "Classify inputs"),
+    route("POST", "/v1/tokenize", Model(&inputs::TOKENIZE), "The worker's own tokenizer"),
+    route("POST", "/tokenize", Model(&inputs::TOKENIZE), "The same"),
+    route("POST", "/v1/detokenize", Model(&inputs::DETOKENIZE), "The worker's own tokenizer, backwards"),
+    route("POST", "/detokenize", Model(&inputs::DETOKENIZE), "The same"),
+    route("POST", "/generate", Model(&sglang::GENERATE), "SGLang's native generation, streamed or not"),
+    route("POST", "/v1/responses", Model(&responses::WIRE), "OpenAI responses, where the worker speaks them"),
+    route("POST", "/v1/messages", Model(&anthropic::MESSAGES), "Anthropic messages, where the worker speaks them"),
+    route("POST", "/v1/messages/count_tokens", Model(&anthropic::COUNT_TOKENS), "Their token count"),
+    route("GET", "/v1/models", User(models::list), "Every model served here"),
+    route("GET", "/v1/models/{id}", User(models::one), "One of them"),
+    route(
+        "POST",
+        "/v1/route/explain",
+        Admin(explain::explain),
+        "Where a chat or completions request would go, and why",
+    ),
+    route("GET", "/liveness", Public(admin::liveness), "The process lives"),
+    route("GET", "/health", Public(admin::liveness), "The same"),
+    route("GET", "/readiness", Public(admin::readiness), "Requests can be served"),
+    route("GET", "/workers", Admin(admin::list), "All workers and how they are"),
+    route("POST", "/workers", Admin(admin::add), "Add a worker: `{\"url\": ..., \"api_key\": ..., \"models\": [...]}`"),
+    route("GET", "/workers/{id}", Admin(admin::show), "One worker"),
+    route("PATCH", "/workers/{id}", Admin(admin::change), "Drain it or take it back: `{\"draining\": true}`"),
+    route("DELETE", "/workers/{id}", Admin(admin::remove), "Remove it; what is in flight finishes"),
+];
+
+/// The axum router over [`ROUTES`].
+#[must_use]
+pub fn router(gateway: &Arc<Gateway>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let gateway = Arc::clone(gateway);
+        let serve = route.serve;
+        let filter = match route.method {
+            "GET" => MethodFilter::GET,
+            "POST" => MethodFilter::POST,
+            "PATCH" => MethodFilter::PATCH,
+            _ => MethodFilter::DELETE,
+        };
+        let handler = move |request: Request<Body>| {
+            let gateway = Arc::clone(&gateway);
+            async move { dispatch(gateway, serve, request).await }
+        };
+        router = router.route(route.path, on(filter, handler));
+    }
+    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method)
+}
+
+async fn dispatch(gateway: Arc<Gateway>, serve: Serve, request: Request<Body>) -> Response {
+    let handler = match serve {
+        Model(wire) => return Box::pin(relay::serve(gateway, wire, request)).await,
+        Public(handler) => handler,
+        User(handler) => match gateway.keys.authenticate(request.headers()) {
+            Ok(_) => handler,
+            Err(error) => return ApiError::from(error).response(Family::OpenAi),
+        },
+        Admin(handler) => {
+            let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+            let is_loopback = peer.is_some_and(|it| it.0.ip().to_canonical().is_loopback());
+            match gateway.keys.authorise_admin(request.headers(), is_loopback) {
+                Ok(_) => handler,
+                Err(error) => return ApiError::from(error).response(Family::OpenAi),
+            }
+        }
+    };
+    handler(gateway, request).await.unwrap_or_else(|error| error.response(Family::OpenAi))
+}
+
+async fn unknown_path(request: Request<Body>) -> Response {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::UnknownPath(path).response(Family::OpenAi)
+}
+
+async fn wrong_method(request: Request<Body>) -> Response {
+    let path = request.uri().path();
+    let known = ROUTES.iter().find(|it| it.path == path).map_or("another method", |it| it.method);
+    let given: String = request.method().as_str().chars().take(32).collect();
+    ApiError::MethodNotAllowed { given, allowed: known }.response(Family::OpenAi)
+}

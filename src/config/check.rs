@@ -1,0 +1,110 @@
+//! What options must satisfy beyond their kind: ranges, and rules between options. The one place for them.
+//!
+//! Each rule states what must hold and is negated once; the sentence names the flags and the values that break it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Config;
+use super::error::Problem;
+use crate::base::setting::Setting as _;
+use crate::observability::logs;
+
+/// Every rule that is broken.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut rules = Rules(Vec::new());
+    server(config, &mut rules);
+    timeouts(config, &mut rules);
+    keys(config, &mut rules);
+    node(config, &mut rules);
+    rules.0
+}
+
+struct Rules(Vec<Problem>);
+
+impl Rules {
+    fn must(&mut self, holds: bool, rule: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(Problem::Rule { rule: rule() });
+        }
+    }
+}
+
+fn server(config: &Config, rules: &mut Rules) {
+    let it = &config.server;
+    rules.must(it.tls_cert_path.is_some() == it.tls_key_path.is_some(), || {
+        "`--tls-cert-path` and `--tls-key-path` need each other".to_owned()
+    });
+    rules.must(!it.host.is_empty(), || "`--host` must not be empty; `0.0.0.0` listens everywhere".to_owned());
+    rules.must(it.max_payload_size.0 > 0, || "`--max-payload-size` must be above 0".to_owned());
+    rules.must(it.max_payload_size <= it.body_budget, || {
+        let (one, all) = (it.max_payload_size.render(), it.body_budget.render());
+        format!("`--max-payload-size` {one} must fit `--body-budget` {all}")
+    });
+    rules.must(it.max_connections > 0, || "`--max-connections` must be above 0".to_owned());
+    rules.must(it.threads <= 1024, || format!("`--threads` {} must be 0 to 1024", it.threads));
+    for origin in &it.cors_allowed_origins {
+        let is_origin = origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+        rules.must(origin == "*" || is_origin, || {
+            format!("`--cors-allowed-origins` has `{origin}`: expected `*` or an origin such as `https://app.example`")
+        });
+    }
+    for name in &it.request_id_headers {
+        rules.must(http::HeaderName::try_from(name.as_str()).is_ok(), || {
+            format!("`--request-id-headers` has `{name}`: expected the name of a header")
+        });
+    }
+}
+
+fn timeouts(config: &Config, rules: &mut Rules) {
+    let it = &config.server;
+    for (flag, value) in [
+        ("request-timeout", it.request_timeout),
+        ("first-token-timeout", it.first_token_timeout),
+        ("idle-timeout", it.idle_timeout),
+        ("write-timeout", it.write_timeout),
+        ("head-timeout", it.head_timeout),
+        ("body-idle-timeout", it.body_idle_timeout),
+        ("keep-alive-timeout", it.keep_alive_timeout),
+    ] {
+        rules.must(value > Duration::ZERO, || format!("`--{flag}` must be above 0"));
+    }
+    // Others may be longer than the whole: then the whole ends the request, and people who only lower it are not stopped.
+    rules.must(it.request_timeout <= Duration::from_secs(7 * 86_400), || {
+        format!("`--request-timeout` {} must be at most 7 days", it.request_timeout.render())
+    });
+}
+
+fn keys(config: &Config, rules: &mut Rules) {
+    let mut names = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for spec in &config.tenancy.keys {
+        rules.must(names.insert(spec.name.as_str()), || {
+            format!("`--api-key` has two keys with the name `{}`: give each a name, `NAME:KEY`", spec.name)
+        });
+        rules.must(keys.insert(spec.key.expose()), || {
+            format!("`--api-key` has the key of `{}` twice: one key stands for one name", spec.name)
+        });
+    }
+}
+
+fn node(config: &Config, rules: &mut Rules) {
+    let it = &config.node;
+    let (port, metrics) = (config.server.port, it.prometheus_port);
+    rules.must(port == 0 || port != metrics, || {
+        format!("`--port` and `--prometheus-port` are both {port}: they need two ports")
+    });
+    rules.must((0.0..=1.0).contains(&it.trace_sample_ratio), || {
+        format!("`--trace-sample-ratio` {} must be from 0 to 1", it.trace_sample_ratio)
+    });
+    rules.must(logs::parse_level(&it.log_level).is_ok(), || {
+        let expected =
+            "expected `error`, `warn`, `info`, `debug`, `trace` or directives such as `info,smg::workers=debug`";
+        format!("`--log-level` is `{}`: {expected}", it.log_level)
+    });
+    if let Some(endpoint) = &it.otlp_traces_endpoint {
+        rules.must(endpoint.starts_with("http://"), || {
+            format!("`--otlp-traces-endpoint` is `{endpoint}`: expected OTLP/HTTP, such as `http://localhost:4318`")
+        });
+    }
+}

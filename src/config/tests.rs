@@ -1,0 +1,154 @@
+//! What people may rely on: precedence, origins, errors that help, and secrets that stay secret.
+
+use super::*;
+use crate::observability::golden;
+
+fn sources(flags: &[(&str, &[&str])], env: &[(&str, &str)]) -> Sources {
+    let flags =
+        flags.iter().map(|(flag, values)| ((*flag).to_owned(), values.iter().map(|it| (*it).to_owned()).collect()));
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Sources { flags: flags.collect(), env: env.collect(), path: None }
+}
+
+fn load(flags: &[(&str, &[&str])], env: &[(&str, &str)], file: &str) -> Loaded {
+    sources(flags, env).load_text(file).map_err(|it| it.to_string()).expect("loads")
+}
+
+fn refused(flags: &[(&str, &[&str])], env: &[(&str, &str)], file: &str) -> String {
+    sources(flags, env).load_text(file).err().expect("refused").to_string()
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
+    let file = "[server]\nport = 1\nhost = \"a\"\nidle_timeout = \"5s\"\n";
+    let env = [("SMG_PORT", "2"), ("SMG_HOST", "b"), ("PATH", "/bin"), ("SMG_DRAIN_TIMEOUT", "")];
+    let loaded = load(&[("port", &["3"])], &env, file);
+    let server = &loaded.config.server;
+    assert_eq!((server.port, server.host.as_str(), server.idle_timeout.as_secs()), (3, "b", 5));
+    let origins = ["port", "host", "idle-timeout", "drain-timeout"].map(|it| loaded.origin(it));
+    assert_eq!(origins, [Origin::Flag, Origin::Environment, Origin::File, Origin::Default]);
+}
+
+#[test]
+fn what_does_not_exist_is_refused_and_names_the_nearest() {
+    for (env, file, expected) in [
+        (&[][..], "[sever]\nport = 1", "file: there is no section `sever`; did you mean `server`?"),
+        (&[], "port = 1", "file: there is no section `port`"),
+        (&[], "[server]\nprot = 1", "file: there is no key `server.prot`; did you mean `server.port`?"),
+        (&[("SMG_PROT", "1")], "", "environment: there is no variable `SMG_PROT`; did you mean `SMG_PORT`?"),
+        (
+            &[],
+            "[[tenancy.keys]]\nnaem = \"x\"\nname = \"n\"\nkey = \"sk-12\"",
+            "`tenancy.keys.naem`; did you mean `tenancy.keys.name`?",
+        ),
+    ] {
+        let error = refused(&[], env, file);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_was_expected_and_all_are_told_at_once() {
+    let error = refused(&[("port", &["http"])], &[("SMG_QUEUE_TIMEOUT", "soon")], "[node]\nlog_json = 3");
+    assert!(error.contains("command line: `--port` is `http`: expected a number from 0 to 65535"), "{error}");
+    assert!(error.contains("environment: `SMG_QUEUE_TIMEOUT` is `soon`: expected a duration"), "{error}");
+    assert!(error.contains("file: `node.log_json` is `3`: expected `true` or `false`"), "{error}");
+}
+
+#[test]
+fn no_secret_is_in_an_error_or_in_what_is_printed() {
+    let canary = "canary-5f3a";
+    let broken = format!("[[tenancy.keys]]\nname = \"n\"\nrole = \"root\"\nkey = \"{canary}\"");
+    let syntax = format!("[tenancy]\nkeys = [\"{canary}\" \"x\"]");
+    let twice = format!("[tenancy]\nkeys = [\"a:{canary}\", \"b:{canary}\"]");
+    let table = format!("[tenancy]\nkeys = {{ k = \"{canary}\" }}");
+    for file in [broken, syntax, twice, table] {
+        let error = refused(&[], &[], &file);
+        assert!(!error.contains(canary), "{error}");
+    }
+    let loaded = load(&[("api-key", &["ci:team:admin:canary-5f3a"])], &[], "");
+    let printed = render_print(&loaded);
+    assert!(printed.contains("keys = [\"ci:team:admin:***\"] # --api-key") && !printed.contains(canary), "{printed}");
+    assert!(!format!("{:?}", loaded.config).contains(canary));
+}
+
+#[test]
+fn keys_may_be_tables_and_lists_take_spaces_commas_and_repeats() {
+    let file = "[[tenancy.keys]]\nname = \"ops\"\nrole = \"admin\"\nkey = \"sk:with:colons\"\n";
+    let keys = load(&[], &[], file).config.tenancy.keys;
+    assert_eq!((keys[0].tenant.as_str(), keys[0].key.expose()), ("ops", "sk:with:colons"));
+    let origins: &[&str] = &["https://a", "https://b,https://c"];
+    let loaded = load(&[("cors-allowed-origins", origins)], &[], "");
+    assert_eq!(loaded.config.server.cors_allowed_origins.len(), 3);
+}
+
+#[test]
+fn rules_between_options_are_told() {
+    for (flags, expected) in [
+        (("tls-cert-path", "a.pem"), "`--tls-key-path`"),
+        (("prometheus-port", "30000"), "both 30000"),
+        (("max-payload-size", "1GiB"), "must fit `--body-budget` 512MiB"),
+        (("trace-sample-ratio", "1.5"), "from 0 to 1"),
+        (("log-level", "loud=="), "`--log-level` is `loud==`"),
+        (("api-key", "sk-one,sk-two"), "two keys with the name `default`"),
+        (("cors-allowed-origins", "app.example"), "expected `*` or an origin"),
+        (("otlp-traces-endpoint", "localhost:4317"), "http://localhost:4318"),
+        (("request-timeout", "0"), "above 0"),
+    ] {
+        let error = refused(&[(flags.0, &[flags.1])], &[], "");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_a_kubernetes_service_named_smg_are_not_ours() {
+    let env = [
+        ("SMG_PORT", "tcp://10.0.0.7:30000"),
+        ("SMG_SERVICE_HOST", "10.0.0.7"),
+        ("SMG_SERVICE_PORT_HTTP", "30000"),
+        ("SMG_PORT_30000_TCP_ADDR", "10.0.0.7"),
+        ("SMG_WORKERS_PORT", "tcp://10.0.0.8:80"),
+    ];
+    assert_eq!(load(&[], &env, "").config.server.port, 30_000);
+}
+
+#[test]
+fn what_is_printed_is_read_back_as_the_same_configuration() {
+    let flags: &[(&str, &[&str])] =
+        &[("data-dir", &["/x \"y\""]), ("queue-timeout", &["90s"]), ("log-json", &["true"])];
+    let loaded = load(flags, &[], "");
+    let again = load(&[], &[], &render_print(&loaded));
+    assert_eq!(diff(&loaded, &again), []);
+}
+
+#[test]
+fn a_reload_tells_what_is_live_and_what_needs_a_restart() {
+    let old = load(&[], &[], "[tenancy]\nkeys = [\"sk-one\"]\n[server]\nport = 1");
+    let new = load(&[], &[], "[tenancy]\nkeys = [\"sk-two\"]\n[server]\nport = 2\n[node]\nlog_level = \"debug\"");
+    let changes: Vec<_> = diff(&old, &new).into_iter().map(|it| (it.flag, it.to, it.is_live)).collect();
+    let expected = [("port", "2", false), ("api-key", "default:default:admin:***", true), ("log-level", "debug", true)];
+    assert_eq!(changes, expected.map(|(flag, to, live)| (flag, to.to_owned(), live)));
+}
+
+#[test]
+fn flags_are_unique() {
+    let mut flags: Vec<_> = Config::options().iter().map(|it| it.spec.flag).collect();
+    let all = flags.len();
+    flags.sort_unstable();
+    flags.dedup();
+    assert_eq!(flags.len(), all);
+}
+
+#[test]
+fn the_reference_page_is_up_to_date() {
+    golden("docs/reference/config.md", &render_reference());
+}
+
+#[test]
+fn the_examples_in_the_docs_load() {
+    for file in
+        [include_str!("../../docs/examples/single.toml"), include_str!("../../docs/examples/mixed-engines.toml")]
+    {
+        assert_eq!(load(&[], &[], file).config.server.port, 30_000);
+    }
+}

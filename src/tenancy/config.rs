@@ -1,0 +1,122 @@
+//! What admission and authentication can be told, and how a key is written down: [`KeySpec`].
+//!
+//! A key is never rendered: `smg config print` shows who it stands for and stars.
+
+use std::time::Duration;
+
+use crate::base::ids::TenantId;
+use crate::base::secret::Secret;
+use crate::base::setting::AtMost;
+use crate::base::setting::Setting;
+
+crate::config! {
+    /// Who may ask, and how much at a time.
+    pub struct Config in "tenancy" {
+        /// Keys that are accepted, each `KEY` (an admin's), `NAME:KEY`, `NAME:TENANT:KEY` or `NAME:TENANT:ROLE:KEY` with
+        /// the role `user` (default) or `admin`. A key that contains a colon needs all four parts. In the file also as
+        /// `[[tenancy.keys]]` tables with `name`, `tenant`, `role` and `key`. None: everybody may send model requests.
+        "api-key" => keys: Vec<KeySpec> = Vec::new(),
+        /// Requests in flight at one time; 0 (or -1) is no limit.
+        "max-concurrent-requests" => max_concurrent_requests: AtMost = AtMost(0),
+        /// Requests that may wait for a slot of `--max-concurrent-requests`. Beyond it: 429.
+        "queue-size" => queue_size: usize = 100,
+        /// How long a request waits for a slot. Beyond it: 429.
+        "queue-timeout" => queue_timeout: Duration = Duration::from_secs(60),
+    }
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Workers, drain, explain: everything.
+    Admin,
+    /// Model requests.
+    User,
+}
+
+/// One configured key and who it stands for.
+#[derive(Clone, Debug)]
+pub struct KeySpec {
+    /// Stable when the key is rotated; shown in logs.
+    pub name: String,
+    /// Whose requests these are.
+    pub tenant: TenantId,
+    /// What the key may do.
+    pub role: Role,
+    /// The key itself.
+    pub key: Secret,
+}
+
+const EXPECTED: &str =
+    "expected `KEY`, `NAME:KEY`, `NAME:TENANT:KEY` or `NAME:TENANT:ROLE:KEY` with the role `admin` or `user`";
+
+/// Shortest key accepted. A shorter one can be guessed over the network; this keeps out empty ones and slips.
+const KEY_LEN_MIN: usize = 4;
+
+impl Setting for KeySpec {
+    const KIND: &'static str = "key ([NAME[:TENANT[:ROLE]]:]KEY)";
+    const IS_SECRET: bool = true;
+    const TABLE_KEYS: &'static [&'static str] = &["name", "tenant", "role", "key"];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.splitn(4, ':').collect();
+        // One key alone is the operator's own; whoever names keys also says which of them are admins.
+        let (name, tenant, role, key) = match parts[..] {
+            [key] => ("default", "default", "admin", key),
+            [name, key] => (name, name, "user", key),
+            [name, tenant, key] => (name, tenant, "user", key),
+            [name, tenant, role, key] => (name, tenant, role, key),
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        let role = match role {
+            "admin" => Role::Admin,
+            "user" | "" => Role::User,
+            _ => return Err(EXPECTED.to_owned()),
+        };
+        if name.is_empty() {
+            return Err(EXPECTED.to_owned());
+        }
+        if key.len() < KEY_LEN_MIN || key.bytes().any(|it| !it.is_ascii_graphic()) {
+            return Err(format!("expected a key of at least {KEY_LEN_MIN} printable ASCII characters without spaces"));
+        }
+        let tenant = TenantId::parse(if tenant.is_empty() { name } else { tenant });
+        let tenant = tenant.map_err(|error| format!("expected a tenant: {error}"))?;
+        Ok(Self { name: name.to_owned(), tenant, role, key: Secret::new(key) })
+    }
+
+    fn render(&self) -> String {
+        let role = match self.role {
+            Role::Admin => "admin",
+            Role::User => "user",
+        };
+        format!("{}:{}:{role}:***", self.name, self.tenant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, rendered: &str, key: &str) {
+        let spec = KeySpec::parse(text).expect("parses");
+        assert_eq!((spec.render().as_str(), spec.key.expose()), (rendered, key), "{text}");
+    }
+
+    #[test]
+    fn every_form_of_a_key_is_read() {
+        check("sk-one", "default:default:admin:***", "sk-one");
+        check("ci:sk-two", "ci:ci:user:***", "sk-two");
+        check("ci:team-a:sk-three", "ci:team-a:user:***", "sk-three");
+        check("ops:team-a:admin:sk-four", "ops:team-a:admin:***", "sk-four");
+        check("ops:team-a:user:with:colon", "ops:team-a:user:***", "with:colon");
+        check("ops:::sk-table", "ops:ops:user:***", "sk-table");
+    }
+
+    #[test]
+    fn a_key_that_is_refused_is_not_told() {
+        for text in ["", "ab", "a:b:root:canary", ":canary", "n:", "name:two words"] {
+            let error = KeySpec::parse(text).expect_err(text);
+            assert!(error.starts_with("expected") && !error.contains("canary"), "{error}");
+        }
+    }
+}

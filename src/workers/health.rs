@@ -1,0 +1,293 @@
+//! Whether a worker may be given a request: probes, own evidence, breaker and backpressure in one pure core.
+//!
+//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure;
+//! a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
+
+use std::time::Duration;
+
+use crate::base::clock::Instant;
+
+/// When a worker is out and when it comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Probes in a row that must fail.
+    pub failure_threshold: u32,
+    /// Probes in a row that must succeed after that.
+    pub success_threshold: u32,
+    /// Failed requests within `window` that open the breaker, if they are also half of all.
+    pub breaker_failures: u32,
+    /// The breaker's window.
+    pub breaker_window: Duration,
+    /// How long the breaker stays open before a trickle is let through.
+    pub breaker_open: Duration,
+    /// Longest pause a worker may ask for.
+    pub pause_max: Duration,
+}
+
+/// How one request to the worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A 2xx or 3xx answer.
+    Success,
+    /// A 4xx: the client's business.
+    Neutral,
+    /// 5xx, lost, or no answer in time.
+    Failure,
+    /// No connection: counts at once.
+    Unreachable,
+    /// 429 or 503, with what the worker asked for.
+    Busy(Option<Duration>),
+}
+
+/// How one probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It answered well.
+    Ok,
+    /// It answered badly or refused.
+    Failed,
+    /// It did not answer in time: busy, perhaps.
+    TimedOut,
+}
+
+/// What an operator sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Not probed yet.
+    Pending,
+    /// Takes requests.
+    Ready,
+    /// Asked for a pause.
+    Paused,
+    /// The breaker is open.
+    Tripped,
+    /// Probes or own evidence say it is away.
+    NotReady,
+}
+
+impl State {
+    /// As shown in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Paused => "paused",
+            Self::Tripped => "tripped",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
+/// The core.
+#[derive(Clone, Debug)]
+pub struct Health {
+    rules: Rules,
+    probed: bool,
+    is_down: bool,
+    probes_failed: u32,
+    probes_ok: u32,
+    success_since_probe: bool,
+    paused_until: Option<Instant>,
+    window_start: Option<Instant>,
+    successes: u32,
+    failures: u32,
+    open_until: Option<Instant>,
+    trickle_at: Option<Instant>,
+}
+
+/// Half-open: at most one request each so often.
+const TRICKLE: Duration = Duration::from_millis(500);
+
+impl Health {
+    /// Unknown until probed or used; requests are let through meanwhile.
+    #[must_use]
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            probed: false,
+            is_down: false,
+            probes_failed: 0,
+            probes_ok: 0,
+            success_since_probe: false,
+            paused_until: None,
+            window_start: None,
+            successes: 0,
+            failures: 0,
+            open_until: None,
+            trickle_at: None,
+        }
+    }
+
+    /// What to show, and whether requests may go there ([`State::Ready`] and [`State::Pending`]).
+    #[must_use]
+    pub fn state(&self, now: Instant) -> State {
+        if self.is_down {
+            State::NotReady
+        } else if self.open_until.is_some_and(|until| now < until || self.trickle_at.is_some_and(|it| now < it)) {
+            State::Tripped
+        } else if self.paused_until.is_some_and(|until| now < until) {
+            State::Paused
+        } else if self.probed || self.success_since_probe {
+            State::Ready
+        } else {
+            State::Pending
+        }
+    }
+
+    /// How long the worker wants to be left alone.
+    #[must_use]
+    pub fn pause_left(&self, now: Instant) -> Option<Duration> {
+        self.paused_until.map(|until| until.saturating_duration_since(now)).filter(|it| !it.is_zero())
+    }
+
+    /// A request was sent; in half-open state this uses up the trickle.
+    pub fn sent(&mut self, now: Instant) {
+        if self.open_until.is_some() {
+            self.trickle_at = Some(now + TRICKLE);
+        }
+    }
+
+    /// A request ended.
+    pub fn ended(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Neutral => {}
+            Outcome::Success => {
+                self.success_since_probe = true;
+                self.is_down = false;
+                self.probes_failed = 0;
+                self.paused_until = None;
+                if self.open_until.take().is_some() {
+                    self.trickle_at = None;
+                    (self.successes, self.failures) = (0, 0);
+                }
+                self.count(now, true);
+            }
+            Outcome::Failure => self.count(now, false),
+            Outcome::Unreachable => {
+                self.is_down = true;
+                self.probes_ok = 0;
+            }
+            Outcome::Busy(asked) => {
+                let pause = asked.unwrap_or(Duration::from_secs(1)).min(self.rules.pause_max);
+                self.paused_until = Some(now + pause);
+            }
+        }
+    }
+
+    fn count(&mut self, now: Instant, is_success: bool) {
+        if self.window_start.is_none_or(|start| now.saturating_duration_since(start) > self.rules.breaker_window) {
+            self.window_start = Some(now);
+            (self.successes, self.failures) = (0, 0);
+        }
+        if is_success {
+            self.successes += 1;
+            return;
+        }
+        self.failures += 1;
+        let half_open = self.open_until.is_some();
+        let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
+        if half_open || over {
+            self.open_until = Some(now + self.rules.breaker_open);
+            self.trickle_at = None;
+        }
+    }
+
+    /// A probe ended. Returns whether the worker came back with it.
+    pub fn probed(&mut self, probe: Probe) -> bool {
+        let vetoed = std::mem::take(&mut self.success_since_probe) && probe == Probe::TimedOut;
+        let is_first = !std::mem::replace(&mut self.probed, true);
+        match probe {
+            Probe::Ok => {
+                self.probes_failed = 0;
+                self.probes_ok += 1;
+                let needed = if is_first { 1 } else { self.rules.success_threshold };
+                if self.is_down && self.probes_ok >= needed {
+                    self.is_down = false;
+                    return true;
+                }
+                is_first
+            }
+            Probe::TimedOut if vetoed => false,
+            Probe::Failed | Probe::TimedOut => {
+                self.probes_ok = 0;
+                self.probes_failed += 1;
+                self.is_down |= is_first || self.probes_failed >= self.rules.failure_threshold;
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules {
+        failure_threshold: 3,
+        success_threshold: 2,
+        breaker_failures: 5,
+        breaker_window: Duration::from_secs(60),
+        breaker_open: Duration::from_secs(10),
+        pause_max: Duration::from_secs(30),
+    };
+
+    fn ready() -> (Health, Instant) {
+        let mut health = Health::new(RULES);
+        health.probed(Probe::Ok);
+        (health, Instant::now())
+    }
+
+    #[test]
+    fn field_d1_ten_thousand_bad_requests_open_no_breaker() {
+        let (mut health, now) = ready();
+        (0..10_000).for_each(|_| health.ended(now, Outcome::Neutral));
+        assert_eq!(health.state(now), State::Ready);
+    }
+
+    #[test]
+    fn field_d2_busy_is_a_pause_that_ends_and_is_bounded() {
+        let (mut health, now) = ready();
+        health.ended(now, Outcome::Busy(Some(Duration::from_secs(3600))));
+        assert_eq!(health.state(now), State::Paused);
+        assert_eq!(health.state(now + Duration::from_secs(31)), State::Ready);
+    }
+
+    #[test]
+    fn field_d10_a_busy_worker_whose_probe_times_out_is_not_taken_out() {
+        let (mut health, now) = ready();
+        for _ in 0..10 {
+            health.ended(now, Outcome::Success);
+            health.probed(Probe::TimedOut);
+        }
+        assert_eq!(health.state(now), State::Ready);
+        for _ in 0..3 {
+            health.probed(Probe::TimedOut);
+        }
+        assert_eq!(health.state(now), State::NotReady);
+    }
+
+    #[test]
+    fn the_breaker_opens_trickles_and_closes_and_a_400_does_not_close_it() {
+        let (mut health, now) = ready();
+        (0..5).for_each(|_| health.ended(now, Outcome::Failure));
+        assert_eq!(health.state(now), State::Tripped);
+        let later = now + Duration::from_secs(11);
+        assert_eq!(health.state(later), State::Ready, "half-open lets one through");
+        health.sent(later);
+        assert_eq!(health.state(later), State::Tripped, "and no second one");
+        health.ended(later, Outcome::Neutral);
+        assert_eq!(health.state(later), State::Tripped);
+        health.ended(later, Outcome::Success);
+        assert_eq!(health.state(later), State::Ready);
+    }
+
+    #[test]
+    fn a_refused_connection_counts_at_once_and_probes_bring_it_back() {
+        let (mut health, now) = ready();
+        health.ended(now, Outcome::Unreachable);
+        assert_eq!(health.state(now), State::NotReady);
+        assert!(!health.probed(Probe::Ok) && health.probed(Probe::Ok));
+        assert_eq!(health.state(now), State::Ready);
+    }
+}

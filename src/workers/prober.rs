@@ -1,0 +1,163 @@
+//! Asks every worker in turn how it is and, at first and whenever it comes back, what it is.
+//!
+//! Probing adapts: a server without `/health` (Ollama) is asked for its models instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::Method;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use http_body_util::Limited;
+
+use super::config::Config;
+use super::detect;
+use super::health::Probe;
+use super::health::State;
+use super::metrics::Metrics;
+use super::metrics::ProbeResult;
+use super::registry::Entry;
+use super::registry::Facts;
+use super::registry::Registry;
+use super::worker::Call;
+use super::worker::CallError;
+use super::worker::Segments;
+use crate::base::clock::Clock;
+use crate::base::ids::WorkerId;
+use crate::base::tasks::OnEnd;
+use crate::base::tasks::Stage;
+use crate::base::tasks::Stop;
+use crate::base::tasks::Task;
+use crate::base::tasks::Tasks;
+
+const PROBE: Task = Task { name: "worker-probe", stage: Stage::Decide, on_end: OnEnd::Fine };
+
+/// Longest answer to a probe that is read.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Probes the workers of one registry.
+#[derive(Clone)]
+pub struct Prober {
+    /// Whom.
+    pub registry: Arc<Registry>,
+    /// How long to wait.
+    pub timeout: Duration,
+    /// How often.
+    pub interval: Duration,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Time.
+    pub clock: Clock,
+    /// Owner of single probes.
+    pub tasks: Tasks,
+}
+
+impl Prober {
+    /// From the area's options.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, config: &Config, metrics: Metrics, tasks: Tasks) -> Self {
+        Self { registry, timeout: config.probe_timeout, interval: config.probe_interval, metrics, clock: Clock, tasks }
+    }
+
+    /// The driver: four ticks an interval; ready workers are asked on every fourth, others on each.
+    pub async fn run(self, stop: Stop) {
+        let tick = (self.interval / 4).max(Duration::from_millis(10));
+        let mut round = 0usize;
+        while !stop.is_cancelled() {
+            let fleet = Arc::clone(&*self.registry.fleet());
+            let now = self.clock.now();
+            let mut states: [(State, usize); 5] =
+                [State::Pending, State::Ready, State::Paused, State::Tripped, State::NotReady].map(|it| (it, 0));
+            for (index, entry) in fleet.all.iter().enumerate() {
+                let state = entry.state(now);
+                states.iter_mut().filter(|it| it.0 == state).for_each(|it| it.1 += 1);
+                let is_well = state != State::NotReady && !entry.facts.models.is_empty();
+                if !is_well || (index + round) % 4 == 0 {
+                    let (prober, entry) = (self.clone(), Arc::clone(entry));
+                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
+                }
+            }
+            states.iter().for_each(|(state, count)| self.metrics.workers_in(state.name(), *count));
+            round += 1;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.clock.sleep(tick) => {}
+            }
+        }
+    }
+
+    /// Probes one worker by id at once, as after adding it.
+    pub async fn probe_now(&self, id: WorkerId) {
+        let entry = self.registry.fleet().all.iter().find(|it| it.id == id).cloned();
+        if let Some(entry) = entry {
+            self.probe(&entry).await;
+        }
+    }
+
+    async fn probe(&self, entry: &Arc<Entry>) {
+        let health = self.get(entry, "/health").await;
+        // No `/health` here (404 or 405): the list of models must do.
+        let (result, models) = match health {
+            Ok((status, _)) if status.is_success() => (Probe::Ok, None),
+            Ok((StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNAUTHORIZED, _)) => {
+                match self.get(entry, "/v1/models").await {
+                    Ok((status, body)) if status.is_success() => (Probe::Ok, Some(body)),
+                    other => (judge(other.map(|it| it.0)), None),
+                }
+            }
+            other => (judge(other.map(|it| it.0)), None),
+        };
+        self.metrics.probed(match result {
+            Probe::Ok => ProbeResult::Ok,
+            Probe::Failed => ProbeResult::Failed,
+            Probe::TimedOut => ProbeResult::TimedOut,
+        });
+        let came_back = entry.health().lock().probed(result);
+        if came_back {
+            self.metrics.recovered();
+            tracing::info!(worker = %entry.id, url = entry.spec.url, "worker is ready");
+        }
+        if result == Probe::Ok && (came_back || entry.facts.models.is_empty()) {
+            self.detect(entry, models).await;
+        }
+    }
+
+    async fn detect(&self, entry: &Arc<Entry>, models: Option<Vec<u8>>) {
+        let body = match models {
+            Some(body) => body,
+            None => match self.get(entry, "/v1/models").await {
+                Ok((status, body)) if status.is_success() => body,
+                _ => return, // asked again at the next tick: its models are still unknown
+            },
+        };
+        let Some((models, engine)) = detect::read_models(&body) else { return };
+        self.registry.found(entry.id, Facts { engine, models });
+    }
+
+    async fn get(&self, entry: &Arc<Entry>, path: &str) -> Result<(StatusCode, Vec<u8>), CallError> {
+        let call = Call {
+            method: Method::GET,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            body: Segments::default(),
+            first_byte_timeout: self.timeout,
+        };
+        let asking = async {
+            let answer = entry.worker.call(call).await?;
+            let body = Limited::new(answer.body, ANSWER_BYTES_MAX).collect().await.map_err(|_| CallError::Lost)?;
+            Ok((answer.status, body.to_bytes().to_vec()))
+        };
+        let late = Err(CallError::FirstByteTimeout(self.timeout));
+        tokio::time::timeout(self.timeout, asking).await.unwrap_or(late)
+    }
+}
+
+fn judge(result: Result<StatusCode, CallError>) -> Probe {
+    match result {
+        Err(CallError::FirstByteTimeout(_) | CallError::ConnectTimeout(_)) => Probe::TimedOut,
+        // Asked to wait is alive.
+        Ok(StatusCode::TOO_MANY_REQUESTS) => Probe::Ok,
+        Ok(_) | Err(_) => Probe::Failed,
+    }
+}
