@@ -2,7 +2,8 @@
 //! hashing, lookup, choice and placement included. `cargo bench -p cluster-tests --bench decision` prints the tables.
 //!
 //! Every prompt is random text that never repeats. *Cold*: nothing of it is in the map. *Hot*: it was placed before
-//! and is asked for again, in another order. The map is filled to the stated number of entries first, by placements.
+//! and is asked for again, in another order; *found* is the share of those whose prefix decided (the others had a
+//! cheaper worker without it). The map is filled to the stated number of entries first, by placements.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its tables")]
 
@@ -19,6 +20,7 @@ use smg::dialects::form::Mark;
 use smg::dialects::form::Piece;
 use smg::dialects::form::Prompt;
 use smg::routing::Config;
+use smg::routing::Reason;
 use smg::routing::Router;
 use smg::routing::candidate::Candidate;
 use smg::routing::candidate::Candidates;
@@ -29,6 +31,8 @@ use smg::routing::request::RouteRequest;
 /// Decisions measured for each line of a table.
 const SAMPLES: usize = 4_000;
 const PROMPT_BYTES: usize = 32 << 10;
+/// Prompts that only fill the map: eight entries each.
+const FILL_BYTES: usize = 2 << 10;
 
 struct Fleet(Vec<Candidate>);
 
@@ -101,8 +105,8 @@ impl Setup {
         text
     }
 
-    /// Decides once; returns how long it took.
-    fn decide(&self, text: &[u8]) -> Duration {
+    /// Decides once; returns how long it took and whether a cached prefix decided.
+    fn decide(&self, text: &[u8]) -> (Duration, bool) {
         let mut prompt = Prompt::default();
         let (system, user) = text.split_at(text.len() / 4);
         for (role, content) in [(&b"system"[..], system), (b"user", user)] {
@@ -121,15 +125,14 @@ impl Setup {
         let start = Clock.now();
         let route = self.router.choose(start, &request, &self.fleet).expect("a worker");
         let took = Clock.now() - start;
-        black_box(route);
-        took
+        (took, black_box(route).reason == Reason::Prefix)
     }
 
     /// Places prompts until the map has this many entries.
     fn fill(&self, entries: u64) {
         while self.router.prefix_map_size().0 < entries {
             for _ in 0..16 {
-                self.decide(&self.text(PROMPT_BYTES));
+                self.decide(&self.text(FILL_BYTES));
             }
         }
     }
@@ -146,13 +149,15 @@ impl Setup {
 struct Spread {
     median: f64,
     p99: f64,
+    found_percent: f64,
 }
 
 impl Spread {
-    fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        let at = |part: f64| times[(times.len() as f64 * part) as usize].as_secs_f64() * 1e6;
-        Self { median: at(0.5), p99: at(0.99) }
+    fn of(mut decisions: Vec<(Duration, bool)>) -> Self {
+        let found = decisions.iter().filter(|it| it.1).count();
+        decisions.sort_unstable();
+        let at = |part: f64| decisions[(decisions.len() as f64 * part) as usize].0.as_secs_f64() * 1e6;
+        Self { median: at(0.5), p99: at(0.99), found_percent: found as f64 * 100.0 / decisions.len() as f64 }
     }
 }
 
@@ -160,19 +165,22 @@ fn row(name: &str, setup: &Setup, prompt_bytes: usize) {
     let [cold, hot] = setup.measure(prompt_bytes);
     let (entries, bytes) = setup.router.prefix_map_size();
     println!(
-        "| {name} | {:.1} | {:.1} | {:.1} | {:.1} | {entries} | {:.1} |",
+        "| {name} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} % | {entries} | {:.1} |",
         cold.median,
         cold.p99,
         hot.median,
         hot.p99,
+        hot.found_percent,
         bytes as f64 / f64::from(1 << 20)
     );
 }
 
 fn head(title: &str, first: &str) {
     println!("\n{title}\n");
-    println!("| {first} | cold median us | cold p99 | hot median us | hot p99 | entries at the end | map MiB |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| {first} | cold median us | cold p99 | hot median us | hot p99 | found | entries at the end | map MiB |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
 }
 
 fn main() {
