@@ -11,9 +11,9 @@ use clap::Command;
 use clap::value_parser;
 
 use super::incumbent;
+use super::lab;
 use crate::base::setting::OptionSpec;
 use crate::config::Config;
-use crate::config::Named;
 use crate::config::sentence;
 
 const ABOUT: &str = "A model gateway that is a cluster: one binary in front of LLM inference servers and model APIs";
@@ -37,6 +37,8 @@ pub(super) fn command() -> Command {
             serving(Command::new("serve")).about("Serve; what `smg` alone does").visible_aliases(["launch", "start"]),
         )
         .subcommand(configuration())
+        .subcommand(lab::lab_command())
+        .subcommand(lab::sim_worker_command())
         .subcommand(workers())
         .subcommand(route())
 }
@@ -92,12 +94,12 @@ fn asking(command: Command) -> Command {
 }
 
 /// Arguments of every command that has a whole configuration.
-fn serving(command: Command) -> Command {
+pub(super) fn serving(command: Command) -> Command {
     let config = Arg::new("config").long("config").value_name("PATH").value_parser(value_parser!(PathBuf));
     let mut command = command.arg(config.help("Configuration file (TOML); also SMG_CONFIG"));
     let defaults = Config::default();
     for option in Config::options() {
-        let arg = flag(option.spec).help(help(&defaults, option));
+        let arg = flag(option.spec).help(help(option.spec, &defaults.render(option)));
         command = command.arg(arg.help_heading(heading(option.section)));
     }
     // Hidden: they are accepted, not advertised.
@@ -112,15 +114,12 @@ fn heading(section: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
 }
 
-fn help(defaults: &Config, option: Named) -> String {
-    let text = sentence(option.spec.doc);
-    match defaults.render(option) {
-        default if default.is_empty() => text,
-        default => format!("{text} [default: {default}]"),
-    }
+pub(super) fn help(spec: &OptionSpec, default: &str) -> String {
+    let text = sentence(spec.doc);
+    if default.is_empty() { text } else { format!("{text} [default: {default}]") }
 }
 
-fn flag(spec: &'static OptionSpec) -> Arg {
+pub(super) fn flag(spec: &'static OptionSpec) -> Arg {
     let arg = Arg::new(spec.flag).long(spec.flag).value_name(value_name(spec));
     if spec.is_switch {
         arg.num_args(0..=1).require_equals(true).default_missing_value("true").action(ArgAction::Append)
@@ -165,7 +164,7 @@ pub(super) fn given(matches: &ArgMatches) -> Given {
     Given { flags, incumbent: old.collect(), config: matches.get_one::<PathBuf>("config").cloned() }
 }
 
-fn values(matches: &ArgMatches, name: &str) -> Option<Vec<String>> {
+pub(super) fn values(matches: &ArgMatches, name: &str) -> Option<Vec<String>> {
     // An argument without a value is still an argument: `--worker-urls` alone is the empty list.
     matches.contains_id(name).then(|| matches.get_many::<String>(name).into_iter().flatten().cloned().collect())
 }

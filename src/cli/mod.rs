@@ -8,6 +8,7 @@ mod client;
 mod configuration;
 mod fleet;
 mod incumbent;
+mod lab;
 #[cfg(test)]
 mod reference;
 
@@ -67,18 +68,20 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("serve", matches)) => serve(matches),
         Some(("config", matches)) => configuration::run(matches),
         Some(("workers", matches)) => fleet::workers(matches).map_err(Failure::Run),
+        Some(("sim-worker", matches)) => lab::sim_worker(matches),
+        Some(("lab", matches)) => lab::lab(matches),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }
 }
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
-    let loaded = load(matches)?;
+    let loaded = load(matches, &[])?;
     crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
 }
 
-/// The configuration of this command line, after the incumbent's flags had their word.
-fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
+/// The configuration of this command line, after the incumbent's flags had their word, with these workers added.
+fn load(matches: &ArgMatches, workers: &[String]) -> Result<Loaded, Failure> {
     let given = args::given(matches);
     let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(anyhow::Error::msg(it)))?;
     for warning in &translated.warnings {
@@ -87,6 +90,9 @@ fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
     let mut flags = translated.flags;
     for (flag, values) in given.flags {
         args::merge(&mut flags, flag, values);
+    }
+    if !workers.is_empty() {
+        args::merge(&mut flags, "worker-urls".to_owned(), workers.to_vec());
     }
     Ok(crate::config::Sources::of_process(flags, given.config).load()?)
 }

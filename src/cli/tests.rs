@@ -78,6 +78,16 @@ fn every_replacement_that_is_named_exists() {
 }
 
 #[test]
+fn a_bad_option_of_a_simulated_worker_is_named_and_nothing_starts() {
+    let run = |line: &str| {
+        let matches = args::command().try_get_matches_from(line.split(' ')).expect("parses");
+        dispatch(&matches).expect_err("refused")
+    };
+    let Failure::Usage(error) = run("smg sim-worker --engine nonsense") else { panic!("the user's to fix") };
+    assert!(error.to_string().starts_with("command line: `--engine` is `nonsense`: expected vllm"), "{error}");
+}
+
+#[test]
 fn the_reference_page_is_up_to_date() {
     golden("docs/reference/cli.md", &reference::render());
 }
