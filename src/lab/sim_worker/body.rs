@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Context;
 use std::task::Poll;
@@ -31,7 +33,14 @@ pub(super) enum SimBody {
         has_yielded: bool,
     },
     /// Event by event as the engine has them.
-    Paced(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    Paced(Pin<Box<dyn Stream<Item = Bytes> + Send>>, Arc<Fate>),
+}
+
+/// What became of a streamed answer, for whoever holds its body.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    is_ended: AtomicBool,
+    is_cut: AtomicBool,
 }
 
 impl SimBody {
@@ -40,6 +49,7 @@ impl SimBody {
         let Some(running) = running else {
             return Self::AtOnce { teller: Box::new(teller), has_yielded: true };
         };
+        let fate = Arc::clone(&teller.fate);
         let stream = futures_util::stream::unfold((teller, running), |(mut teller, mut running)| async move {
             if teller.waits_for_token() {
                 let progress = running.beyond(teller.told).await;
@@ -47,7 +57,27 @@ impl SimBody {
             }
             teller.tell().map(|event| (event, (teller, running)))
         });
-        Self::Paced(Box::pin(stream))
+        Self::Paced(Box::pin(stream), fate)
+    }
+
+    /// Whether the engine is done with it, though the client may not have it all.
+    pub(super) fn is_ended(&self) -> bool {
+        self.fate().is_none_or(|it| it.is_ended.load(Relaxed))
+    }
+
+    /// A fault ends it: dropping it now is no abort by the client.
+    pub(super) fn cut(&self) {
+        if let Some(fate) = self.fate() {
+            fate.is_cut.store(true, Relaxed);
+        }
+    }
+
+    fn fate(&self) -> Option<&Fate> {
+        match self {
+            Self::Whole(_) => None,
+            Self::AtOnce { teller, .. } => Some(&teller.fate),
+            Self::Paced(_, fate) => Some(fate),
+        }
     }
 }
 
@@ -76,7 +106,7 @@ impl Body for SimBody {
                 teller.learn(next, teller.turn.cached);
                 Poll::Ready(teller.tell())
             }
-            Self::Paced(stream) => stream.as_mut().poll_next(context),
+            Self::Paced(stream, _) => stream.as_mut().poll_next(context),
         };
         next.map(|it| it.map(|data| Ok(Frame::data(data))))
     }
@@ -88,7 +118,7 @@ impl Body for SimBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, Bytes::len) as u64),
-            Self::AtOnce { .. } | Self::Paced(_) => SizeHint::default(),
+            Self::AtOnce { .. } | Self::Paced(..) => SizeHint::default(),
         }
     }
 }
@@ -106,6 +136,7 @@ pub(super) struct Teller {
     emitted: usize,
     last_token: Option<Instant>,
     writes_each_event: bool,
+    fate: Arc<Fate>,
 }
 
 impl Teller {
@@ -119,6 +150,7 @@ impl Teller {
             told: 0,
             emitted: 0,
             last_token: None,
+            fate: Arc::default(),
         }
     }
 
@@ -153,10 +185,8 @@ impl Teller {
     }
 
     /// The engine did not take it: nobody aborted.
-    pub(super) fn refused(mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.done();
-        }
+    pub(super) fn refused(self) {
+        self.fate.is_cut.store(true, Relaxed);
     }
 
     fn waits_for_token(&self) -> bool {
@@ -195,6 +225,7 @@ impl Teller {
 
     fn end(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
+        self.fate.is_ended.store(true, Relaxed);
         let meters = &ticket.shared.meters;
         meters.prompt_tokens.fetch_add(self.turn.prompt_tokens as u64, Relaxed);
         meters.cached_tokens.fetch_add(self.turn.cached.unwrap_or(0) as u64, Relaxed);
@@ -203,5 +234,15 @@ impl Teller {
         if is_cut { &meters.finished_length } else { &meters.finished_stop }.fetch_add(1, Relaxed);
         meters.whole.observe(ticket.shared.clock.now() - ticket.started);
         ticket.done();
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        if self.fate.is_cut.load(Relaxed)
+            && let Some(ticket) = self.ticket.take()
+        {
+            ticket.done();
+        }
     }
 }

@@ -71,6 +71,10 @@ struct Wire {
 
 impl Wire {
     async fn play(&mut self, outgoing: Outgoing) -> io::Result<End> {
+        let ends_early = [Kind::ResetBeforeHead, Kind::Refuse, Kind::Garbage, Kind::ResetAfterBytes];
+        if ends_early.contains(&self.fault.kind) {
+            outgoing.body().cut();
+        }
         match self.fault.kind {
             Kind::ResetBeforeHead | Kind::Refuse => return Ok(End::Reset),
             Kind::Garbage => {
@@ -126,8 +130,9 @@ impl Wire {
         let mut before = Bytes::new();
         loop {
             if told == self.fault.after
-                && let Some(end) = self.strike(is_chunked, &before).await?
+                && let Some(end) = self.strike(&mut body, is_chunked, &before).await?
             {
+                body.cut();
                 return Ok(end);
             }
             let Some(Ok(frame)) = Pin::new(&mut body).frame().await else { break };
@@ -140,7 +145,7 @@ impl Wire {
             told += 1;
         }
         if told < self.fault.after
-            && let Some(end) = self.strike(is_chunked, &before).await?
+            && let Some(end) = self.strike(&mut body, is_chunked, &before).await?
         {
             return Ok(end); // a shorter answer than the rule expected: at its end, then
         }
@@ -151,12 +156,15 @@ impl Wire {
     }
 
     /// What the fault does at its place in the body; `Some` ends the answer.
-    async fn strike(&mut self, is_chunked: bool, before: &Bytes) -> io::Result<Option<End>> {
+    async fn strike(&mut self, body: &mut SimBody, is_chunked: bool, before: &Bytes) -> io::Result<Option<End>> {
         let ms = Duration::from_millis(self.fault.ms);
+        let lasts = self.fault.kind == Kind::NeverEnding || (self.fault.kind == Kind::Stall && self.fault.ms == 0);
+        // The engine may be done with the answer; the client that leaves now gives it up all the same, once.
+        let _ticket = (lasts && body.is_ended()).then(|| Ticket::new(&self.shared));
         match self.fault.kind {
             Kind::Cut if self.fault.how.as_deref() == Some("reset") => return Ok(Some(End::Reset)),
             Kind::Cut => return Ok(Some(End::Close)),
-            Kind::Stall if self.fault.ms == 0 => return Ok(Some(self.stall_for_ever().await)),
+            Kind::Stall if self.fault.ms == 0 => std::future::pending().await,
             Kind::Stall => self.shared.clock.sleep(ms).await,
             Kind::MalformedEvent => self.piece(b"data: {\"id\": \"broken\", \"choices\": [{\n\n", is_chunked).await?,
             Kind::BadChunk => {
@@ -191,13 +199,6 @@ impl Wire {
             _ => {}
         }
         Ok(None)
-    }
-
-    /// Waits with a ticket of its own: the answer may already be complete as far as the engine knows, and the client
-    /// that leaves now gives it up all the same.
-    async fn stall_for_ever(&self) -> End {
-        let _ticket = Ticket::new(&self.shared);
-        std::future::pending().await
     }
 
     async fn piece(&mut self, data: &[u8], is_chunked: bool) -> io::Result<()> {

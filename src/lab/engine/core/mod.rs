@@ -179,12 +179,17 @@ impl Core {
 
     /// A whole sequence in no time, for engines without delays: looks up, stores, returns the cached prompt tokens.
     pub fn run_at_once(&mut self, work: Work) -> usize {
-        let (blocks, cached) = self.look_up(&work.prompt);
-        let pinned = self.cache.pin(&blocks);
-        self.cache.unpin(&blocks[..pinned]);
+        if self.settings.blocks == 0 {
+            return 0;
+        }
+        let prompt_len = work.prompt.len();
         let mut tokens = work.prompt;
         tokens.extend(work.output);
-        self.store(&tokens);
+        // The chain of the whole begins with the prompt's: one pass over the tokens serves both.
+        let blocks = chain(&tokens[..tokens.len().saturating_sub(1)], self.settings.block_tokens);
+        let cached = self.find(&blocks, prompt_len);
+        let pinned = self.cache.pin(&blocks);
+        self.cache.unpin(&blocks[..pinned]);
         cached
     }
 
@@ -263,13 +268,18 @@ impl Core {
         if self.settings.blocks == 0 {
             return (Vec::new(), 0);
         }
-        let block_tokens = self.settings.block_tokens.max(1);
-        let blocks = chain(prompt, block_tokens);
-        let usable = prompt.len().saturating_sub(1) / block_tokens;
-        let cached = self.cache.hits(&blocks[..usable.min(blocks.len())]) * block_tokens;
-        self.cache_queries += prompt.len() as u64;
-        self.cache_hits += cached as u64;
+        let blocks = chain(prompt, self.settings.block_tokens);
+        let cached = self.find(&blocks, prompt.len());
         (blocks, cached)
+    }
+
+    fn find(&mut self, blocks: &[u64], prompt_len: usize) -> usize {
+        let block_tokens = self.settings.block_tokens.max(1);
+        let usable = prompt_len.saturating_sub(1) / block_tokens;
+        let cached = self.cache.hits(&blocks[..usable.min(blocks.len())]) * block_tokens;
+        self.cache_queries += prompt_len as u64;
+        self.cache_hits += cached as u64;
+        cached
     }
 
     /// Stores what a finished sequence computed: everything but its last token, whose keys were never needed.
