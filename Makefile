@@ -5,8 +5,6 @@ CACHE ?= $(HOME)/.cache/smg
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 DEBUG_BIN := $(CARGO_TARGET_DIR)/debug/smg
 RELEASE_BIN := $(CARGO_TARGET_DIR)/release/smg
-# What `make lab` puts behind the gateway; ENGINE=llama.cpp for real servers.
-ENGINE ?=
 # RocksDB is built once for all profiles (.ci/rocksdb). The assignment stands alone: `export` would hide a failure.
 ENV = set -e; lib="$$(SMG_CACHE="$(CACHE)" .ci/rocksdb)"; export ROCKSDB_LIB_DIR="$$lib" ROCKSDB_STATIC=1;
 TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
@@ -23,8 +21,8 @@ setup: ## install what the build needs, and build RocksDB once
 release: setup ## build the binary people run
 	@$(ENV) cargo build --locked --release --bin smg
 
-lab: release ## a gateway on :30000 in front of four simulated workers (ENGINE=llama.cpp: real ones)
-	@exec "$(RELEASE_BIN)" lab $(if $(ENGINE),--engine $(ENGINE))
+lab: release ## a gateway on :30000 in front of four simulated workers
+	@exec "$(RELEASE_BIN)" lab
 
 test: setup ## all tests, those with real processes included
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
