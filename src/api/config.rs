@@ -29,7 +29,7 @@ crate::config! {
         "body-budget-wait" => body_budget_wait: Duration = Duration::from_secs(10),
         /// Client connections open at one time. Beyond it new ones wait in the kernel's backlog.
         "max-connections" => max_connections: usize = 16_384,
-        /// A client must have sent a complete request head after this time.
+        /// A client must have sent a complete request head after this time; a connection without a request is closed then too.
         "head-timeout" => head_timeout: Duration = limits::HEAD_TIMEOUT,
         /// Longest pause between two pieces of a request body. Beyond it: 408.
         "body-idle-timeout" => body_idle_timeout: Duration = limits::BODY_IDLE_TIMEOUT,
@@ -39,12 +39,8 @@ crate::config! {
         "first-token-timeout" => first_token_timeout: Duration = Duration::from_secs(600),
         /// Longest pause between two pieces of a worker's answer.
         "idle-timeout" => idle_timeout: Duration = Duration::from_secs(300),
-        /// A client that takes no byte of its answer for this time is disconnected.
-        "write-timeout" => write_timeout: Duration = Duration::from_secs(120),
         /// A stream that is silent for this time gets an SSE comment, so that proxies keep it open. 0 sends none.
         "stream-keep-alive" => stream_keep_alive: Duration = Duration::from_secs(15),
-        /// A connection without a request is closed after this time.
-        "keep-alive-timeout" => keep_alive_timeout: Duration = Duration::from_secs(75),
         /// Origins that browsers may call from (`https://app.example`, or `*`). None: CORS is off.
         "cors-allowed-origins" => cors_allowed_origins: Vec<String> = Vec::new(),
         /// Headers in which a client may bring its own request id; the first one present is used.

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod candidates;
 pub mod config;
+pub mod cors;
 pub mod error;
 pub mod explain;
 pub mod gateway;

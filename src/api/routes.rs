@@ -22,6 +22,7 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::cors;
 use super::error::ApiError;
 use super::explain;
 use super::gateway::Gateway;
@@ -114,11 +115,26 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         };
         let handler = move |request: Request<Body>| {
             let gateway = Arc::clone(&gateway);
-            async move { dispatch(gateway, serve, request).await }
+            async move {
+                let origin = cors::allowed(&gateway.config.cors_allowed_origins, request.headers());
+                let mut response = dispatch(gateway, serve, request).await;
+                if let Some(origin) = origin {
+                    cors::mark(&mut response, origin);
+                }
+                response
+            }
         };
         router = router.route(route.path, on(filter, handler));
     }
-    router.fallback(unknown_path).method_not_allowed_fallback(wrong_method)
+    let origins = gateway.config.cors_allowed_origins.clone();
+    let other_method = move |request: Request<Body>| async move {
+        let origin = cors::allowed(&origins, request.headers());
+        match origin.filter(|_| request.method() == http::Method::OPTIONS) {
+            Some(origin) => cors::preflight(origin),
+            None => wrong_method(&request),
+        }
+    };
+    router.fallback(unknown_path).method_not_allowed_fallback(other_method)
 }
 
 async fn dispatch(gateway: Arc<Gateway>, serve: Serve, request: Request<Body>) -> Response {
@@ -146,7 +162,7 @@ async fn unknown_path(request: Request<Body>) -> Response {
     ApiError::UnknownPath(path).response(Family::OpenAi)
 }
 
-async fn wrong_method(request: Request<Body>) -> Response {
+fn wrong_method(request: &Request<Body>) -> Response {
     let path = request.uri().path();
     let known = ROUTES.iter().find(|it| it.path == path).map_or("another method", |it| it.method);
     let given: String = request.method().as_str().chars().take(32).collect();

@@ -17,6 +17,8 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
@@ -53,6 +55,7 @@ pub struct Edge {
 
 /// Starts the edge threads and the acceptor.
 pub fn start(listener: TcpListener, threads: usize, edge: &Edge) -> std::io::Result<()> {
+    let places = Arc::new(Semaphore::new(edge.gateway.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut lanes = Vec::with_capacity(threads);
     for index in 0..threads {
         let (lane, inbox) = mpsc::channel(HANDOVER_LEN);
@@ -68,13 +71,25 @@ pub fn start(listener: TcpListener, threads: usize, edge: &Edge) -> std::io::Res
             });
         })?;
     }
-    edge.tasks.spawn(ACCEPT, |stop| accept(listener, lanes, stop));
+    edge.tasks.spawn(ACCEPT, |stop| accept(listener, lanes, places, stop));
     Ok(())
 }
 
-async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<(std::net::TcpStream, SocketAddr)>>, stop: Stop) {
+/// A connection on its way to its edge thread, with its place among those that may be open.
+struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+}
+
+async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, places: Arc<Semaphore>, stop: Stop) {
     let mut next = 0;
     loop {
+        // BOUND: at the most connections there may be, new ones wait in the kernel's backlog.
+        let place = tokio::select! {
+            () = stop.cancelled() => return,
+            place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
+        };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -86,14 +101,14 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<(std::net::TcpStr
         };
         let _ = stream.set_nodelay(true); // slower without, not wrong
         let Ok(stream) = stream.into_std() else { continue };
-        let _ = lanes[next % lanes.len()].send((stream, peer)).await; // gone: its thread ended, and the node with it
+        let _ = lanes[next % lanes.len()].send(Accepted { stream, peer, place }).await; // gone: its thread ended, and the node with it
         next += 1;
     }
 }
 
-async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>, stop: Stop) {
+async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop: Stop) {
     loop {
-        let (stream, peer) = tokio::select! {
+        let Accepted { stream, peer, place } = tokio::select! {
             () = stop.cancelled() => return,
             taken = inbox.recv() => match taken {
                 Some(taken) => taken,
@@ -103,7 +118,10 @@ async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<(std::net::TcpSt
         };
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let edge = edge.clone();
-        edge.tasks.clone().spawn(CONNECTION, |stop| connection(edge, stream, peer, stop));
+        edge.tasks.clone().spawn(CONNECTION, |stop| async move {
+            connection(edge, stream, peer, stop).await;
+            drop(place);
+        });
     }
 }
 

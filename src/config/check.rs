@@ -62,10 +62,8 @@ fn timeouts(config: &Config, rules: &mut Rules) {
         ("request-timeout", it.request_timeout),
         ("first-token-timeout", it.first_token_timeout),
         ("idle-timeout", it.idle_timeout),
-        ("write-timeout", it.write_timeout),
         ("head-timeout", it.head_timeout),
         ("body-idle-timeout", it.body_idle_timeout),
-        ("keep-alive-timeout", it.keep_alive_timeout),
     ] {
         rules.must(value > Duration::ZERO, || format!("`--{flag}` must be above 0"));
     }

@@ -136,3 +136,18 @@ async fn a_route_is_explained_without_being_taken() {
     assert!(first.requests().is_empty() && second.requests().is_empty());
     node.shutdown().await;
 }
+
+#[tokio::test]
+async fn browsers_are_let_in_only_where_configured() {
+    let worker = Upstream::start("one").await;
+    let mut config = config(&[&worker]);
+    config.server.cors_allowed_origins = vec!["https://a.example".to_owned()];
+    let node = node(config).await;
+    for (origin, expected) in [("https://a.example", 204), ("https://b.example", 405)] {
+        let mut client = Client::connect(node.address).await;
+        let request = format!("OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: t\r\norigin: {origin}\r\n\r\n");
+        client.send(request.as_bytes()).await;
+        assert_eq!(client.answer().await.status, expected);
+    }
+    node.shutdown().await;
+}
