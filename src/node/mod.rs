@@ -182,14 +182,15 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let registry = Arc::new(Registry::new(rules, dialer, entropy.clone()));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
+    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
         usize::try_from(tenancy.max_concurrent_requests.0).unwrap_or(0),
         tenancy.queue_size,
         tenancy.queue_timeout,
-        tenancy::metrics::Metrics::register(metrics),
+        tenancy_metrics.clone(),
     );
     Ok(Arc::new(Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect()),
+        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
         admission,
         intake: api::intake::Intake::new(
             server.max_payload_size.0,

@@ -11,6 +11,7 @@ use crate::base::secret::Secret;
 
 use super::config::KeySpec;
 pub use super::config::Role;
+use super::metrics::Metrics;
 
 /// Who asks, once the key is known.
 #[derive(Clone, Debug)]
@@ -60,15 +61,16 @@ pub enum AuthError {
 pub struct Keys {
     keys: ArcSwap<Vec<Key>>,
     anonymous: Arc<Principal>,
+    metrics: Metrics,
 }
 
 impl Keys {
     /// With no keys at all every caller is the anonymous tenant.
     #[must_use]
-    pub fn new(keys: Vec<Key>) -> Self {
+    pub fn new(keys: Vec<Key>, metrics: Metrics) -> Self {
         let tenant = TenantId::parse("anonymous").expect("a valid tenant id");
         let anonymous = Principal { name: "anonymous".into(), tenant, role: Role::User };
-        Self { keys: ArcSwap::from_pointee(keys), anonymous: Arc::new(anonymous) }
+        Self { keys: ArcSwap::from_pointee(keys), anonymous: Arc::new(anonymous), metrics }
     }
 
     /// Puts other keys in force.
@@ -78,6 +80,10 @@ impl Keys {
 
     /// Who sends a model request.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
+        self.identify(headers).inspect_err(|_| self.metrics.auth_failed())
+    }
+
+    fn identify(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
         let keys = self.keys.load();
         if keys.is_empty() {
             return Ok(Arc::clone(&self.anonymous));
@@ -87,6 +93,10 @@ impl Keys {
 
     /// Who calls the admin API: an admin key; or, where none is configured, anybody on this machine.
     pub fn authorise_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {
+        self.identify_admin(headers, is_loopback).inspect_err(|_| self.metrics.auth_failed())
+    }
+
+    fn identify_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {
         let keys = self.keys.load();
         if !keys.iter().any(|it| it.principal.role == Role::Admin) {
             return if is_loopback { Ok(Arc::clone(&self.anonymous)) } else { Err(AuthError::NotLoopback) };
@@ -131,7 +141,8 @@ mod tests {
 
     #[test]
     fn both_headers_are_read_and_wrong_keys_are_refused() {
-        let keys = Keys::new(vec![key("u", Role::User, "sk-user"), key("a", Role::Admin, "sk-admin")]);
+        let keys =
+            Keys::new(vec![key("u", Role::User, "sk-user"), key("a", Role::Admin, "sk-admin")], Metrics::default());
         for good in [
             headers("authorization", "Bearer sk-user"),
             headers("authorization", "bearer  sk-user"),
@@ -147,11 +158,12 @@ mod tests {
 
     #[test]
     fn only_admins_call_the_admin_api_and_without_one_only_this_machine() {
-        let keys = Keys::new(vec![key("u", Role::User, "sk-user"), key("a", Role::Admin, "sk-admin")]);
+        let keys =
+            Keys::new(vec![key("u", Role::User, "sk-user"), key("a", Role::Admin, "sk-admin")], Metrics::default());
         let call = |value| keys.authorise_admin(&headers("authorization", value), true).map(|it| it.name.to_string());
         assert_eq!(call("Bearer sk-admin"), Ok("a".to_owned()));
         assert_eq!(call("Bearer sk-user"), Err(AuthError::NotAdmin));
-        let none = Keys::new(Vec::new());
+        let none = Keys::new(Vec::new(), Metrics::default());
         assert!(none.authorise_admin(&HeaderMap::new(), true).is_ok());
         assert_eq!(none.authorise_admin(&HeaderMap::new(), false).expect_err("refused"), AuthError::NotLoopback);
     }
