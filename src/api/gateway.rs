@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::observability::traces::span::Tracer;
 use crate::routing::Router;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
@@ -32,6 +33,8 @@ pub struct Gateway {
     pub router: Router,
     /// What happened.
     pub metrics: Metrics,
+    /// Spans of what happened.
+    pub tracer: Tracer,
     /// Timeouts and bounds.
     pub config: Config,
     /// Time.

@@ -30,6 +30,8 @@ use crate::config::Loaded;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::process;
+use crate::observability::traces;
+use crate::observability::traces::span::Tracer;
 use crate::routing;
 use crate::routing::Router;
 use crate::tenancy;
@@ -77,6 +79,9 @@ pub enum Error {
     /// The log level.
     #[error(transparent)]
     Level(#[from] logs::InvalidLevel),
+    /// Traces.
+    #[error(transparent)]
+    Traces(#[from] traces::export::ExportError),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -202,11 +207,22 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         prober,
         router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
         metrics: api::metrics::Metrics::register(metrics),
+        tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
         clock: Clock,
         entropy,
         phase: Phase::default(),
     }))
+}
+
+fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
+    let spans = traces::Metrics::register(metrics);
+    let Some(endpoint) = &config.node.otlp_traces_endpoint else { return Ok(Tracer::off()) };
+    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = config.node.node_name.clone().unwrap_or_else(hostname);
+    let (tracer, finished) = Tracer::new(config.node.trace_sample_ratio, entropy.clone(), Clock, spans.clone());
+    traces::export::start(endpoint, name.trim(), finished, spans, tasks)?;
+    Ok(tracer)
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {

@@ -136,22 +136,18 @@ fn exposition(open_metrics: &str) -> String {
             let _ = writeln!(out, "{line}");
             continue;
         };
-        match comment.split_once(' ') {
-            Some(("HELP", rest)) => {
-                let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
-                // The type stands on the next line; both get the name that is scraped.
-                let kind = lines.peek().and_then(|it| it.rsplit(' ').next()).unwrap_or("unknown");
-                let (suffix, kind) = match kind {
-                    "counter" => ("_total", "counter"),
-                    "info" => ("_info", "gauge"),
-                    "unknown" => ("", "untyped"),
-                    other => ("", other),
-                };
-                let _ = writeln!(out, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
-            }
-            // TYPE was written with its HELP; UNIT and EOF have no meaning here.
-            _ => {}
-        }
+        // TYPE is written with its HELP; UNIT and EOF have no meaning here.
+        let Some(("HELP", rest)) = comment.split_once(' ') else { continue };
+        let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
+        // The type stands on the next line; both get the name that is scraped.
+        let kind = lines.peek().and_then(|it| it.rsplit(' ').next()).unwrap_or("unknown");
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", "counter"),
+            "info" => ("_info", "gauge"),
+            "unknown" => ("", "untyped"),
+            other => ("", other),
+        };
+        let _ = writeln!(out, "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}");
     }
     out
 }

@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
+use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
 use crate::workers::health::Outcome;
 use crate::workers::worker::Answer;
@@ -23,6 +24,7 @@ use super::job::Job;
 use super::job::Planned;
 use super::job::Whole;
 use super::live::Live;
+use super::spans;
 
 /// An answer that the client may see.
 pub(super) enum Opened {
@@ -37,23 +39,28 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let Planned { entry, route } = planned;
     let gateway = std::sync::Arc::clone(&job.gateway);
     let sent = gateway.clock.now();
+    let mut span = job.span.attempt();
+    spans::worker(&mut span, &entry, &route);
     let guard = entry.load.acquire(route.new_tokens);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
-        headers: job.worker_headers(),
+        headers: job.worker_headers(&span),
         body: job.segments(),
         first_byte_timeout: gateway.config.first_token_timeout,
     };
     let answered = entry.worker.call(call).await;
     let now = gateway.clock.now();
     let answer = answered.map_err(|error| {
+        span.fail("not_answered");
         entry.ended(now, if error.may_have_run() { Outcome::Failure } else { Outcome::Unreachable });
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
     gateway.metrics.stage(Stage::Upstream, now - sent);
+    span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
+        span.fail("status");
         return refused(job, &entry, answer, outcome).await;
     }
     let is_events =
@@ -62,10 +69,13 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
         return match live.open().await {
             Ok(()) => {
-                live.take_guards(job);
+                live.take_guards(job, span);
                 Ok(Opened::Live(live))
             }
-            Err(cause) => Err(Failed { cause, retry_after: None, whole: None }),
+            Err(cause) => {
+                span.fail("no_content");
+                Err(Failed { cause, retry_after: None, whole: None })
+            }
         };
     }
     let idle = gateway.config.idle_timeout;
@@ -77,6 +87,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             gateway.metrics.usage(usage);
+            spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
             gateway.metrics.ended(job.wire.name, now - job.started);
             Ok(Opened::Whole(Whole { status, headers, body }))
@@ -84,10 +95,11 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         Ok(Held::Part(start, body)) => {
             let answer = Answer { status, headers, body };
             let mut live = Box::new(Live::raw(job, answer, start, entry, route, guard));
-            live.take_guards(job);
+            live.take_guards(job, span);
             Ok(Opened::Live(live))
         }
         Err(cause) => {
+            span.fail("incomplete");
             entry.ended(now, Outcome::Failure);
             Err(Failed { cause, retry_after: None, whole: None })
         }

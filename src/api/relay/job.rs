@@ -19,6 +19,8 @@ use crate::dialects::Wire;
 use crate::dialects::form;
 use crate::dialects::form::Prompt;
 use crate::dialects::json;
+use crate::observability::traces::context::TraceContext;
+use crate::observability::traces::span::Span;
 use crate::routing::Route;
 use crate::routing::RouteError;
 use crate::routing::explain::Explanation;
@@ -36,6 +38,7 @@ use super::super::error::WorkerFailure;
 use super::super::gateway::Gateway;
 use super::super::intake::Held;
 use super::super::metrics::GaugeGuard;
+use super::spans;
 
 /// One request.
 pub(super) struct Job {
@@ -48,6 +51,8 @@ pub(super) struct Job {
     /// Whether the client asked for usage itself; if not, the event that only tells usage is taken out again.
     pub asked_for_usage: bool,
     pub guards: Option<Guards>,
+    /// Ends with the answer.
+    pub span: Span,
     body: Held,
     splice: Option<form::Splice>,
     model: ModelId,
@@ -112,6 +117,7 @@ impl Job {
             started,
             asked_for_usage: parsed.usage_splice.is_none(),
             guards: None,
+            span: Span::default(),
             body,
             splice: parsed.usage_splice.clone(),
             model,
@@ -123,6 +129,10 @@ impl Job {
     pub(super) fn keep(&mut self, permit: Permit, started: Instant) {
         self.guards = Some(Guards(permit, self.gateway.metrics.in_flight()));
         self.started = started;
+        // Off, the client's own trace headers go to the worker as they are.
+        let tracer = &self.gateway.tracer;
+        let parent = if tracer.is_on() { TraceContext::of(&self.headers) } else { None };
+        self.span = tracer.request(spans::operation(self.wire), self.model.as_str(), parent);
     }
 
     /// Chooses a worker not yet tried.
@@ -205,8 +215,11 @@ impl Job {
     }
 
     /// The client's end-to-end headers without what is private to it or to us.
-    pub(super) fn worker_headers(&self) -> HeaderMap {
+    pub(super) fn worker_headers(&self, attempt: &Span) -> HeaderMap {
         let mut headers = self.headers.clone();
+        if let Some(context) = attempt.context() {
+            context.inject(&mut headers);
+        }
         PRIVATE.iter().for_each(|name| drop(headers.remove(*name)));
         headers
     }

@@ -21,6 +21,7 @@ use crate::dialects::form::Observed;
 use crate::dialects::form::Usage;
 use crate::dialects::sse;
 use crate::dialects::sse::Splitter;
+use crate::observability::traces::span::Span;
 use crate::routing::Feedback;
 use crate::routing::Route;
 use crate::workers::health::Outcome;
@@ -37,6 +38,7 @@ use super::super::metrics::StreamEnd;
 use super::attempt::NO_USAGE;
 use super::job::Guards;
 use super::job::Job;
+use super::spans;
 
 /// Longest time between two looks at the deadlines.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +54,8 @@ pub(super) struct Live {
     route: Route,
     guard: LoadGuard,
     guards: Option<Guards>,
+    /// The attempt's and the request's, in the order in which they end.
+    spans: Option<(Span, Span)>,
     wire: &'static Wire,
     is_over: bool,
 }
@@ -130,14 +134,16 @@ impl Live {
             route,
             guard,
             guards: None,
+            spans: None,
             wire: job.wire,
             is_over: false,
         }
     }
 
     /// Takes over what is given back at the end.
-    pub(super) fn take_guards(&mut self, job: &mut Job) {
+    pub(super) fn take_guards(&mut self, job: &mut Job, attempt: Span) {
         self.guards = job.guards.take();
+        self.spans = Some((attempt, std::mem::take(&mut job.span)));
     }
 
     pub(super) fn is_events(&self) -> bool {
@@ -282,10 +288,20 @@ impl Live {
         self.guards = None;
         let (usage, has_error) = self.parser.as_ref().map_or((NO_USAGE, false), |it| (it.usage, it.has_error));
         self.gateway.metrics.usage(usage);
+        self.end_spans(usage, has_error.then_some("in_stream"));
         self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
         self.gateway.metrics.stream_ended(if has_error { StreamEnd::WorkerFailed } else { StreamEnd::Complete });
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
         self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
+    }
+
+    fn end_spans(&mut self, usage: Usage, failure: Option<&'static str>) {
+        let Some((mut attempt, mut request)) = self.spans.take() else { return };
+        spans::usage(&mut request, usage);
+        if let Some(code) = failure {
+            attempt.fail(code);
+            request.fail(code);
+        }
     }
 
     /// The error event that ends the stream; a raw body just ends, and its missing bytes tell.
@@ -293,6 +309,7 @@ impl Live {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
+        self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("stream_broken"));
         if cause != WorkerFailure::CutOff {
             self.entry.ended(now, Outcome::Failure);
         }
@@ -309,6 +326,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         if !self.is_over {
             self.gateway.metrics.stream_ended(StreamEnd::ClientGone);
+            self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
     }
 }

@@ -6,6 +6,7 @@
 mod attempt;
 mod job;
 mod live;
+mod spans;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -111,7 +112,10 @@ fn open(mut job: Job, mut planned: Planned) -> Opening {
                     Ok(opened) => return Ok(opened),
                     Err(failed) => match job.next(failed).await {
                         Ok(again) => planned = again,
-                        Err(job::End::Error(error)) => return Err(error),
+                        Err(job::End::Error(error)) => {
+                            job.span.fail(error.text().code);
+                            return Err(error);
+                        }
                         Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
                     },
                 }

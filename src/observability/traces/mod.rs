@@ -10,7 +10,7 @@
 //! nothing; no prompt, completion, header or key becomes an attribute.
 
 pub mod context;
-#[cfg(feature = "otel")]
+#[cfg_attr(not(feature = "otel"), path = "absent.rs")]
 pub mod export;
 pub mod span;
 

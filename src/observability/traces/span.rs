@@ -141,7 +141,6 @@ impl Tracer {
     }
 
     /// Begins the span of a client's request: `operation` as the conventions name it, `model` as asked for.
-    #[must_use]
     pub fn request(&self, operation: &'static str, model: &str, parent: Option<TraceContext>) -> Span {
         let Some(tracer) = &self.0 else { return Span { recording: None, passed: parent } };
         let trace_id = parent.as_ref().map_or_else(|| tracer.trace_id(), |it| it.trace_id);
@@ -172,7 +171,7 @@ impl Inner {
 }
 
 /// A span under way; ends when dropped. One that is not recorded costs nothing and takes everything.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[must_use = "a span ends when it is dropped"]
 pub struct Span {
     recording: Option<Box<Recording>>,

@@ -1,0 +1,44 @@
+//! What a worker and a collector are told of a client's trace.
+
+use cluster_tests::Client;
+use cluster_tests::Upstream;
+use cluster_tests::chat;
+use cluster_tests::config;
+use cluster_tests::eventually;
+use cluster_tests::node;
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00f067aa0ba902b7";
+
+/// The `traceparent` that the worker got, in a node with this collector.
+async fn traceparent(collector: Option<&Upstream>) -> String {
+    let worker = Upstream::start("one").await;
+    let mut config = config(&[&worker]);
+    config.node.otlp_traces_endpoint = collector.map(Upstream::url);
+    let node = node(config).await;
+    let headers = format!("traceparent: 00-{TRACE}-{PARENT}-01\r\ntracestate: vendor=1\r\n");
+    let mut client = Client::connect(node.address).await;
+    client.start_post("/v1/chat/completions", &headers, &chat("hi", false)).await;
+    assert_eq!(client.answer().await.status, 200);
+    let request = worker.requests().remove(0);
+    assert!(request.contains("tracestate: vendor=1"), "{request}");
+    if let Some(collector) = collector {
+        eventually("the collector got spans", async || collector.requests().iter().any(|it| it.contains("chat m")))
+            .await;
+    }
+    node.shutdown().await;
+    let line = request.lines().find_map(|it| it.strip_prefix("traceparent: ")).expect("is sent on");
+    line.to_owned()
+}
+
+#[tokio::test]
+async fn a_clients_trace_reaches_the_worker_untouched_when_nothing_is_recorded() {
+    assert_eq!(traceparent(None).await, format!("00-{TRACE}-{PARENT}-01"));
+}
+
+#[tokio::test]
+async fn a_recorded_attempt_is_what_the_worker_sees_as_its_parent() {
+    let collector = Upstream::start("collector").await;
+    let seen = traceparent(Some(&collector)).await;
+    assert!(seen.starts_with(&format!("00-{TRACE}-")) && seen.ends_with("-01") && !seen.contains(PARENT), "{seen}");
+}
