@@ -1,32 +1,55 @@
 # Every target says what it is for; `make help` lists them.
 SHELL := bash
+.DEFAULT_GOAL := help
 CACHE ?= $(HOME)/.cache/smg
 export CARGO_TARGET_DIR ?= $(CACHE)/target
-# RocksDB is built once for all profiles; see .ci/rocksdb.
-WITH_ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" ROCKSDB_STATIC=1;
-NEXTEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
+DEBUG_BIN := $(CARGO_TARGET_DIR)/debug/smg
+RELEASE_BIN := $(CARGO_TARGET_DIR)/release/smg
+# What `make lab` puts behind the gateway; ENGINE=llama.cpp for real servers.
+ENGINE ?=
+# RocksDB is built once for all profiles (.ci/rocksdb). The assignment stands alone: `export` would hide a failure.
+ENV = set -e; lib="$$(SMG_CACHE="$(CACHE)" .ci/rocksdb)"; export ROCKSDB_LIB_DIR="$$lib" ROCKSDB_STATIC=1;
+TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup lab test verify fix bless measure
+.PHONY: help setup release lab test verify fix bless bench test-sdk test-engines measure
+
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-setup: ## install what the build needs and build RocksDB once
-	@.ci/setup && .ci/rocksdb >/dev/null
+setup: ## install what the build needs, and build RocksDB once
+	@.ci/setup
+	@SMG_CACHE="$(CACHE)" .ci/rocksdb >/dev/null
 
-lab: setup ## release build, then a gateway on :30000 in front of four simulated workers
-	@$(WITH_ROCKSDB) cargo build --locked --release && exec $(CARGO_TARGET_DIR)/release/smg lab
+release: setup ## build the binary people run
+	@$(ENV) cargo build --locked --release --bin smg
 
-test: setup ## all tests
-	@$(WITH_ROCKSDB) cargo build --locked --workspace --all-targets && cargo $(NEXTEST) --locked --workspace
+lab: release ## a gateway on :30000 in front of four simulated workers (ENGINE=llama.cpp: real ones)
+	@exec "$(RELEASE_BIN)" lab $(if $(ENGINE),--engine $(ENGINE))
 
-verify: setup ## what a reviewer runs: format, lints, tests; changes nothing
-	@$(WITH_ROCKSDB) cargo fmt --all --check && cargo clippy --locked --workspace --all-targets -- -D warnings && cargo $(NEXTEST) --locked --workspace
+test: setup ## all tests, those with real processes included
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
 
-fix: setup ## format and apply what clippy can
-	@$(WITH_ROCKSDB) cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty
+verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
+	@cargo fmt --all --check
+	@$(ENV) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory test
+	@$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
-bless: setup ## rewrite the golden files; read the diff
-	@$(WITH_ROCKSDB) UPDATE_EXPECT=1 cargo $(NEXTEST) --workspace
+fix: setup ## format, and apply what clippy can
+	@cargo fmt --all
+	@$(ENV) cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-measure: ## the tree in numbers
+bless: setup ## rewrite the golden files; review the diff as a change of the product
+	@$(ENV) cargo build --workspace --all-targets; UPDATE_EXPECT=1 SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --workspace
+
+bench: release ## the figures: this gateway, its peers and nginx in one interleaved run
+	@SMG_BIN="$(RELEASE_BIN)" python3 cluster-tests/bench/compare.py
+
+test-sdk: release ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp
+	@SMG_BIN="$(RELEASE_BIN)" bash cluster-tests/sdk/run.sh sdk
+
+test-engines: release ## the same with real vLLM and SGLang, installed and started by the target
+	@SMG_BIN="$(RELEASE_BIN)" bash cluster-tests/sdk/run.sh engines
+
+measure: ## the tree in numbers, against the house's limits
 	@python3 cluster-tests/measure.py src

@@ -117,7 +117,7 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let id = worker_id(&request)?;
         let entry = gateway.registry.remove(id).map_err(edit)?;
-        gateway.router.observe(gateway.clock.now(), &crate::routing::Feedback::Forgotten(id));
+        gateway.router.observe(gateway.clock.now(), crate::routing::Feedback::Forgotten(id));
         tracing::info!(worker = %id, url = entry.spec.url, "worker removed by the admin API");
         Ok(super::json(&json!({"id": id.to_string(), "removed": true})))
     })

@@ -13,6 +13,7 @@ use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
+use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
 use crate::workers::worker::CallError;
@@ -126,6 +127,20 @@ pub enum WorkerFailure {
 }
 
 impl WorkerFailure {
+    /// As the retry rules see it.
+    #[must_use]
+    pub fn outcome(&self, retry_after: Option<Duration>) -> Outcome {
+        match self {
+            Self::Status(status) => Outcome::Status { code: *status, retry_after },
+            Self::Call(CallError::Connect(_) | CallError::ConnectTimeout(_)) => Outcome::NotConnected,
+            Self::Call(CallError::FirstByteTimeout(_)) | Self::NoToken(_) => Outcome::FirstByteTimeout,
+            Self::Call(CallError::Lost) | Self::InStream | Self::Idle(_) | Self::Total(_) | Self::CutOff => {
+                Outcome::Lost
+            }
+            Self::Call(CallError::Protocol) | Self::Malformed => Outcome::Malformed,
+        }
+    }
+
     fn is_timeout(&self) -> bool {
         match self {
             Self::Call(CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_))

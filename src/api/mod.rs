@@ -7,6 +7,7 @@ pub mod admin;
 pub mod candidates;
 pub mod config;
 pub mod error;
+pub mod explain;
 pub mod gateway;
 pub mod intake;
 pub mod metrics;
@@ -72,7 +73,7 @@ pub fn last_segment<B>(request: &http::Request<B>) -> String {
 pub fn metrics_routes(render: impl Fn() -> String + Clone + Send + Sync + 'static) -> axum::Router {
     let handler = move || {
         let text = render();
-        async move { ([(http::header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text) }
+        async move { ([(http::header::CONTENT_TYPE, crate::observability::metrics::CONTENT_TYPE)], text) }
     };
     axum::Router::new().route("/metrics", axum::routing::get(handler))
 }

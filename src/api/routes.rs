@@ -23,6 +23,7 @@ use crate::workers::worker::BoxFuture;
 use super::Response;
 use super::admin;
 use super::error::ApiError;
+use super::explain;
 use super::gateway::Gateway;
 use super::models;
 use super::relay;
@@ -82,6 +83,12 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/messages/count_tokens", Model(&anthropic::COUNT_TOKENS), "Their token count"),
     route("GET", "/v1/models", User(models::list), "Every model served here"),
     route("GET", "/v1/models/{id}", User(models::one), "One of them"),
+    route(
+        "POST",
+        "/v1/route/explain",
+        Admin(explain::explain),
+        "Where a chat or completions request would go, and why",
+    ),
     route("GET", "/liveness", Public(admin::liveness), "The process lives"),
     route("GET", "/health", Public(admin::liveness), "The same"),
     route("GET", "/readiness", Public(admin::readiness), "Requests can be served"),

@@ -17,6 +17,9 @@ use super::error::Problem;
 /// Names the file when `--config` does not.
 pub const CONFIG_ENV: &str = "SMG_CONFIG";
 
+/// Variables that are ours but no options: the file, and what this repository's Makefile hands to its tools.
+const NOT_OPTIONS: &[&str] = &[CONFIG_ENV, "SMG_BIN", "SMG_CACHE"];
+
 /// Where a value came from. Later ones win.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -224,7 +227,8 @@ impl Reading {
 
     fn environment(&mut self, env: &[(String, String)]) {
         for (name, value) in env {
-            if !name.starts_with("SMG_") || name == CONFIG_ENV || value.is_empty() || is_from_kubernetes(name, value) {
+            let is_option = name.starts_with("SMG_") && !NOT_OPTIONS.contains(&name.as_str());
+            if !is_option || value.is_empty() || is_from_kubernetes(name, value) {
                 continue;
             }
             match self.options.iter().copied().find(|it| env_name(it.spec.flag) == *name) {

@@ -19,6 +19,7 @@ pub use load::Sources;
 pub use load::env_name;
 pub use reference::render_print;
 pub use reference::render_reference;
+pub(crate) use reference::sentence;
 pub use reload::Change;
 pub use reload::diff;
 
@@ -82,8 +83,10 @@ sections! {
     server: crate::api::config::Config,
     /// Keys, and how much may be in flight.
     tenancy: crate::tenancy::config::Config,
-    /// Which workers there are and how they are watched.
+    /// Which workers there are, and how they are watched.
     workers: crate::workers::config::Config,
+    /// How a worker is chosen, and what follows when it fails.
+    routing: crate::routing::Config,
     /// The process: data, logs, metrics, traces.
     node: crate::node::config::Config,
 }

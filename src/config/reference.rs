@@ -38,15 +38,15 @@ pub fn render_reference() -> String {
 
 const INTRODUCTION: &str = "# Configuration
 
-*Generated from the options themselves; `UPDATE_EXPECT=1 cargo test reference` rewrites it.*
+*Generated from the options themselves; `make bless` rewrites it.*
 
 A flag wins over the environment, the environment over the file. The file is TOML, named by `--config PATH` or
 `SMG_CONFIG`; each section below is one of its tables. Unknown keys are errors. Lists take spaces, commas and repeated
 flags; in the file, arrays. `smg config check` says what is wrong, `smg config print` shows every value and where it
 came from.
 
-A reload (SIGHUP) reads everything again: keys, log level, worker addresses and the policy are taken over, other changes
-are logged as needing a restart, and a configuration with an error changes nothing.
+SIGHUP reads everything again: keys and the log level are taken over, other changes are logged as needing a restart, and
+a configuration with an error changes nothing. Workers are added and removed while running at `/workers`.
 ";
 
 /// The whole configuration as a file that gives the same one again (but for its secrets).

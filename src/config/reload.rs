@@ -6,9 +6,9 @@ use super::Config;
 use super::Loaded;
 use super::load::Given;
 
-/// Options that a running node takes over. Everything else needs a restart: sockets, threads, directories and buffers
+/// Options that a running node takes over (`node::run`). Everything else needs a restart: sockets, threads, directories and buffers
 /// are made once.
-const LIVE: &[&str] = &["api-key", "log-level", "worker-urls", "policy"];
+const LIVE: &[&str] = &["api-key", "log-level"];
 
 /// One option that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -143,3 +143,12 @@ fn flags_are_unique() {
 fn the_reference_page_is_up_to_date() {
     golden("docs/reference/config.md", &render_reference());
 }
+
+#[test]
+fn the_examples_in_the_docs_load() {
+    for file in
+        [include_str!("../../docs/examples/single.toml"), include_str!("../../docs/examples/mixed-engines.toml")]
+    {
+        assert_eq!(load(&[], &[], file).config.server.port, 30_000);
+    }
+}

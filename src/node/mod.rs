@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry as MetricsRegistry;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api;
@@ -24,6 +25,11 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::config::Loaded;
+use crate::observability::logs;
+use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::observability::process;
+use crate::routing;
 use crate::routing::Router;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -70,6 +76,9 @@ pub enum Error {
     /// TLS towards workers.
     #[error(transparent)]
     WorkerTls(#[from] workers::http::TlsError),
+    /// The log level.
+    #[error(transparent)]
+    Level(#[from] logs::InvalidLevel),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -153,6 +162,7 @@ impl Node {
 }
 
 fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Arc<Gateway>, Error> {
+    process::register(metrics);
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
     let rules = Rules {
@@ -184,7 +194,7 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         ),
         registry,
         prober,
-        router: Router::default(),
+        router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
         metrics: api::metrics::Metrics::register(metrics),
         config: server.clone(),
         clock: Clock,
@@ -222,28 +232,29 @@ async fn serve_metrics(host: &str, port: u16, registry: MetricsRegistry, tasks: 
     let listener = listen(host, port).await?;
     let address = listener.local_addr()?;
     let registry = Arc::new(Mutex::new(registry));
-    let routes = api::metrics_routes(move || {
-        let mut text = String::new();
-        let encoded = prometheus_client::encoding::text::encode(&mut text, &registry.lock());
-        encoded.map(|()| text).unwrap_or_default()
-    });
+    let routes = api::metrics_routes(move || registry.lock().render());
     tasks.spawn(METRICS, |stop| api::serve_plain(listener, routes, stop));
     Ok(address)
 }
 
-/// Runs a node until a signal: the first drains, the second ends it.
-pub fn run(config: Config) -> Result<(), Error> {
+/// Runs a node until a signal: the first drains, the second ends it. SIGHUP reads the configuration again.
+pub fn run(loaded: Loaded) -> Result<(), Error> {
+    let node = &loaded.config.node;
+    let level = logs::start(&node.log_level, node.log_json)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        use tokio::signal::unix::SignalKind;
-        use tokio::signal::unix::signal;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let node = Node::start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = node.fatal().cancelled_owned() => {}
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut loaded = loaded;
+        let node = Node::start(loaded.config.clone()).await?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = node.fatal().cancelled_owned() => break,
+                _ = hangup.recv() => loaded = reload(&node, loaded, level.as_ref()),
+            }
         }
         tokio::select! {
             () = node.shutdown() => {}
@@ -252,4 +263,57 @@ pub fn run(config: Config) -> Result<(), Error> {
         }
         Ok(())
     })
+}
+
+/// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
+fn reload(node: &Node, old: Loaded, level: Option<&logs::LevelHandle>) -> Loaded {
+    let new = match old.reload() {
+        Ok(new) => new,
+        Err(errors) => {
+            tracing::error!(%errors, "the configuration was not reloaded");
+            return old;
+        }
+    };
+    node.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
+    if let Some(Err(error)) = level.map(|it| it.set(&new.config.node.log_level)) {
+        tracing::error!(%error, "the log level was not changed");
+    }
+    for change in crate::config::diff(&old, &new) {
+        let (option, from, to) = (change.flag, change.from, change.to);
+        if change.is_live {
+            tracing::info!(option, from, to, "reloaded: an option changed");
+        } else {
+            tracing::warn!(option, from, to, "reloaded: a changed option needs a restart");
+        }
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::observability::golden;
+
+    #[tokio::test]
+    async fn the_reference_page_of_metrics_is_up_to_date() {
+        let mut metrics = MetricsRegistry::default();
+        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
+        golden("docs/reference/metrics.md", &metrics.render_reference());
+    }
+
+    #[tokio::test]
+    async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
+        let mut metrics = MetricsRegistry::default();
+        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
+        let dashboard = include_str!("../../docs/dashboards/smg.json");
+        let words = dashboard.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+        let used: BTreeSet<_> = words
+            .filter(|it| it.starts_with("smg_") || it.starts_with("process_"))
+            .map(|it| it.strip_suffix("_bucket").unwrap_or(it))
+            .collect();
+        let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(used, registered);
+    }
 }

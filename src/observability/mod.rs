@@ -1,6 +1,10 @@
 //! What watches: logs, metrics, traces. Decides nothing.
 
+pub mod labels;
 pub mod logs;
+pub mod metrics;
+pub mod process;
+pub mod traces;
 
 /// Compares generated text with a file of the repository; `UPDATE_EXPECT=1` writes the file instead.
 #[cfg(test)]

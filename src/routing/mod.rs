@@ -1,16 +1,35 @@
-//! Which worker answers: policies over one view of candidates. Pure decisions; the caller performs them.
+//! Which worker answers: eight policies over one view of candidates. Decisions only; the caller performs them.
+//!
+//! [`router::Router`] is the handle everybody uses: it holds the policies of every model, the prefix map and the retry
+//! budget. [`policies`] and [`prefix_map`] are the pure parts below it; [`retry`] decides what follows a failed attempt.
 //!
 //! *Invariants:* a worker already tried is never chosen again; the same input and entropy give the same choice; routing
 //! never does IO and never keeps a byte of a prompt.
 
 pub mod candidate;
+pub mod config;
+pub mod draw;
+pub mod explain;
+pub mod metrics;
+mod models;
+pub mod policies;
+pub mod prefix_map;
 pub mod request;
+pub mod retry;
 pub mod route;
 pub mod router;
+mod scratch;
 
+pub use config::Config;
+pub use metrics::Metrics;
 pub use route::Feedback;
 pub use route::Placed;
 pub use route::Reason;
 pub use route::Route;
 pub use route::RouteError;
 pub use router::Router;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! What a decision says, and what is told back about it.
 
+use std::sync::Arc;
+
 use crate::base::ids::WorkerId;
 use crate::dialects::form::Usage;
+use crate::routing::models::Model;
 
 /// One decision: who answers, why, and what was expected.
 #[derive(Debug)]
@@ -20,10 +23,27 @@ pub struct Route {
     pub placed: Placed,
 }
 
-/// Opaque memory of one decision, for [`Feedback`].
+/// Opaque memory of one decision, for [`Feedback`]. Dropping it is always allowed: nothing is learned then.
 #[derive(Debug)]
 pub struct Placed {
-    pub(super) worker: WorkerId,
+    pub(super) model: Arc<Model>,
+    /// Bytes the token estimate was made from; 0 where there were none.
+    pub(super) size: u64,
+    pub(super) expected_cached_tokens: u64,
+    pub(super) hints: Option<Box<Hints>>,
+}
+
+/// The prefix map entries behind a decision.
+#[derive(Debug)]
+pub(super) struct Hints {
+    /// The worker's slot in the map when it was placed.
+    pub slot: u16,
+    /// Bytes of the prompt that the worker was believed to hold.
+    pub held_bytes: u32,
+    /// Age of that belief in ticks of the map.
+    pub age: u16,
+    /// Chain hashes of the boundaries beyond `held_bytes`, which this placement announced.
+    pub announced: Vec<u64>,
 }
 
 /// Why a worker was chosen.

@@ -261,7 +261,9 @@ mod tests {
             health.probed(Probe::TimedOut);
         }
         assert_eq!(health.state(now), State::Ready);
-        (0..3).for_each(|_| drop(health.probed(Probe::TimedOut)));
+        for _ in 0..3 {
+            health.probed(Probe::TimedOut);
+        }
         assert_eq!(health.state(now), State::NotReady);
     }
 

@@ -1,1 +1,5 @@
 //! One test binary: every extra one links the whole system again.
+
+mod bad_input;
+mod faults;
+mod service;

@@ -15,7 +15,6 @@ use crate::workers::health::Outcome;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
-use crate::workers::worker::CallError;
 
 use super::super::error::WorkerFailure;
 use super::super::metrics::Stage;
@@ -50,8 +49,8 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let now = gateway.clock.now();
     let answer = answered.map_err(|error| {
         entry.ended(now, if error.may_have_run() { Outcome::Failure } else { Outcome::Unreachable });
-        gateway.router.observe(now, &Feedback::NotServed { placed: &route.placed });
-        Failed { cause: error.into(), may_retry: true, whole: None }
+        gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
+        Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
     gateway.metrics.stage(Stage::Upstream, now - sent);
     if let Some(outcome) = failure_of(&answer) {
@@ -66,7 +65,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
                 live.take_guards(job);
                 Ok(Opened::Live(live))
             }
-            Err(cause) => Err(Failed { cause, may_retry: true, whole: None }),
+            Err(cause) => Err(Failed { cause, retry_after: None, whole: None }),
         };
     }
     let idle = gateway.config.idle_timeout;
@@ -78,7 +77,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             gateway.metrics.usage(usage);
-            gateway.router.observe(now, &Feedback::Served { placed: &route.placed, usage });
+            gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
             gateway.metrics.ended(job.wire.name, now - job.started);
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
@@ -90,7 +89,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         }
         Err(cause) => {
             entry.ended(now, Outcome::Failure);
-            Err(Failed { cause, may_retry: true, whole: None })
+            Err(Failed { cause, retry_after: None, whole: None })
         }
     }
 }
@@ -126,9 +125,8 @@ async fn refused(
     match (outcome, whole) {
         (Outcome::Neutral, Some(whole)) => Ok(Opened::Whole(whole)),
         (_, whole) => {
-            // 501 and the like would be the same elsewhere.
-            let may_retry = outcome != Outcome::Neutral && status != StatusCode::NOT_IMPLEMENTED;
-            Err(Failed { cause: WorkerFailure::Status(status.as_u16()), may_retry, whole })
+            let retry_after = if let Outcome::Busy(asked) = outcome { asked } else { None };
+            Err(Failed { cause: WorkerFailure::Status(status.as_u16()), retry_after, whole })
         }
     }
 }
@@ -160,12 +158,6 @@ async fn hold(mut body: AnswerBody, idle: Duration) -> Result<Held, WorkerFailur
         }
     }
     Ok(Held::Whole(if joined.is_empty() { first } else { joined.freeze() }))
-}
-
-impl From<CallError> for Failed {
-    fn from(error: CallError) -> Self {
-        Self { cause: error.into(), may_retry: true, whole: None }
-    }
 }
 
 /// Nothing told.

@@ -21,7 +21,10 @@ use crate::dialects::form::Prompt;
 use crate::dialects::json;
 use crate::routing::Route;
 use crate::routing::RouteError;
+use crate::routing::explain::Explanation;
 use crate::routing::request::RouteRequest;
+use crate::routing::retry::Failure;
+use crate::routing::retry::Verdict;
 use crate::tenancy::admission::Permit;
 use crate::tenancy::keys::Principal;
 use crate::workers::registry::Entry;
@@ -73,8 +76,8 @@ pub(super) struct Whole {
 /// A failed attempt. Nothing reached the client.
 pub(super) struct Failed {
     pub cause: WorkerFailure,
-    /// Whether another worker may be tried.
-    pub may_retry: bool,
+    /// The pause the worker asked for.
+    pub retry_after: Option<Duration>,
     /// The worker's own words, passed on when no other can be tried.
     pub whole: Option<Whole>,
 }
@@ -84,9 +87,6 @@ pub(super) enum End {
     Error(ApiError),
     Pass(Whole),
 }
-
-/// Attempts per request, the first included.
-const ATTEMPTS_MAX: usize = 3;
 
 /// Headers of ours and of the connection that workers must not see.
 const PRIVATE: &[&str] =
@@ -127,7 +127,29 @@ impl Job {
 
     /// Chooses a worker not yet tried.
     pub(super) fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
-        let fleet = Arc::clone(&*self.gateway.registry.fleet());
+        let now = self.gateway.clock.now();
+        let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
+            let route = self.gateway.router.choose(now, request, pool)?;
+            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            Ok((Arc::clone(&entries[at]), route))
+        })?;
+        self.tried.push(entry.id);
+        entry.sent(now);
+        Ok(Planned { entry, route })
+    }
+
+    /// Where it would go.
+    pub(super) fn explain(&self, prompt: Option<&Prompt<'_>>) -> Result<Explanation, ApiError> {
+        let now = self.gateway.clock.now();
+        self.ask_router(prompt, |request, pool, _| self.gateway.router.explain(now, request, pool))
+    }
+
+    fn ask_router<T>(
+        &self,
+        prompt: Option<&Prompt<'_>>,
+        ask: impl FnOnce(&RouteRequest<'_, '_>, &Pool<'_>, &[Arc<Entry>]) -> Result<T, RouteError>,
+    ) -> Result<T, ApiError> {
+        let fleet = self.gateway.registry.fleet();
         let now = self.gateway.clock.now();
         let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
         let pool = Pool { entries, now, generation: fleet.generation };
@@ -144,24 +166,24 @@ impl Job {
             target: target.transpose()?,
             tried: &self.tried,
         };
-        let route = self.gateway.router.choose(now, &request, &pool).map_err(|error| refused(error, entries, now))?;
-        let entry = entries.iter().find(|it| it.id == route.worker).cloned().ok_or(ApiError::NoWorkers)?;
-        self.tried.push(entry.id);
-        entry.sent(now);
-        Ok(Planned { entry, route })
+        ask(&request, &pool, entries).map_err(|error| refused(error, entries, now))
     }
 
     /// What follows a failed attempt: another worker, or the end.
     pub(super) async fn next(&mut self, failed: Failed) -> Result<Planned, End> {
         let attempts = self.tried.len();
+        let outcome = failed.cause.outcome(failed.retry_after);
         let error = ApiError::WorkerFailed { cause: failed.cause, attempts };
         let ended = |whole: Option<Whole>| whole.map_or(End::Error(error), End::Pass);
-        if !failed.may_retry || attempts >= ATTEMPTS_MAX || !self.gateway.router.may_retry() {
+        let fleet = Arc::clone(&*self.gateway.registry.fleet());
+        let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
+        let untried = entries.iter().filter(|it| !self.tried.contains(&it.id)).count();
+        let failure =
+            Failure { outcome, attempts: u32::try_from(attempts).unwrap_or(u32::MAX), untried, is_content_sent: false };
+        let Verdict::Retry { after } = self.gateway.router.after_failure(self.gateway.clock.now(), failure) else {
             return Err(ended(failed.whole));
-        }
-        // Full jitter, doubled for each attempt: the next worker may suffer from the same cause.
-        let pause = Duration::from_millis(10 << attempts.min(6)).mul_f64(self.gateway.entropy.unit());
-        self.gateway.clock.sleep(pause).await;
+        };
+        self.gateway.clock.sleep(after).await;
         let body = self.body.bytes.clone();
         let planned = json::parse(&body).map_err(ApiError::from).and_then(|object| {
             let parsed = (self.wire.read)(&object)?;

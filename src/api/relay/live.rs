@@ -284,7 +284,7 @@ impl Live {
         self.gateway.metrics.usage(usage);
         self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
         self.gateway.metrics.stream_ended(if has_error { StreamEnd::WorkerFailed } else { StreamEnd::Complete });
-        self.gateway.router.observe(now, &Feedback::Served { placed: &self.route.placed, usage });
+        self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
         self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
     }
 

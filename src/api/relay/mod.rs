@@ -22,7 +22,10 @@ use http_body_util::StreamBody;
 
 use crate::dialects::Family;
 use crate::dialects::Wire;
+use crate::dialects::form;
 use crate::dialects::json;
+use crate::routing::explain::Explanation;
+use crate::tenancy::keys::Principal;
 
 use self::attempt::Opened;
 use self::job::Job;
@@ -31,6 +34,7 @@ use self::live::Live;
 use super::Response;
 use super::error::ApiError;
 use super::gateway::Gateway;
+use super::intake::Held;
 use super::metrics::Stage;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, ApiError>> + Send>>;
@@ -84,6 +88,18 @@ where
         // ORDER: the head goes out before any content, so that proxies in between keep the silent stream open.
         Err(_elapsed) => Ok(stream(Streaming::Opening(opening, gateway, wire.family), headers)),
     }
+}
+
+/// Where a request would go. Nothing is sent, counted or remembered.
+pub fn explain(
+    gateway: Arc<Gateway>,
+    wire: &'static Wire,
+    head: http::request::Parts,
+    parsed: &form::Request<'_>,
+    held: Held,
+    principal: Arc<Principal>,
+) -> Result<Explanation, ApiError> {
+    Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref())
 }
 
 fn open(mut job: Job, mut planned: Planned) -> Opening {

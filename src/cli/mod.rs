@@ -1,0 +1,107 @@
+//! The command line: parses, dispatches to what each subcommand runs, and says how it ended.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 a command line or configuration that cannot be used (nothing was
+//! started). What a command prints goes to standard output, everything else to standard error.
+
+mod args;
+mod client;
+mod configuration;
+mod fleet;
+mod incumbent;
+mod lab;
+#[cfg(test)]
+mod reference;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use crate::config::Errors;
+use crate::config::Loaded;
+
+/// Parses, runs, reports.
+#[must_use]
+pub fn main() -> ExitCode {
+    match args::command().try_get_matches() {
+        Ok(matches) => report(dispatch(&matches)),
+        Err(error) => {
+            if error.use_stderr() {
+                let text = error.render().to_string();
+                eprint!("smg: {}", text.strip_prefix("error: ").unwrap_or(&text));
+            } else {
+                let _ = error.print(); // a reader that went away (`smg --help | head`) does not want the rest
+            }
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+/// How a command failed.
+#[derive(Debug)]
+enum Failure {
+    /// The user's to fix before anything starts.
+    Usage(anyhow::Error),
+    /// Went wrong while running.
+    Run(anyhow::Error),
+}
+
+impl From<Errors> for Failure {
+    fn from(errors: Errors) -> Self {
+        Self::Usage(errors.into())
+    }
+}
+
+fn report(result: Result<(), Failure>) -> ExitCode {
+    let (error, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => (error, 2),
+        Err(Failure::Run(error)) => (error, 1),
+    };
+    eprintln!("smg: {error:#}");
+    ExitCode::from(code)
+}
+
+fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        None => serve(matches),
+        Some(("serve", matches)) => serve(matches),
+        Some(("config", matches)) => configuration::run(matches),
+        Some(("workers", matches)) => fleet::workers(matches).map_err(Failure::Run),
+        Some(("sim-worker", matches)) => lab::sim_worker(matches),
+        Some(("lab", matches)) => lab::lab(matches),
+        Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
+        Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
+    }
+}
+
+fn serve(matches: &ArgMatches) -> Result<(), Failure> {
+    let loaded = load(matches, &[])?;
+    crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
+}
+
+/// The configuration of this command line, after the incumbent's flags had their word, with these workers added.
+fn load(matches: &ArgMatches, workers: &[String]) -> Result<Loaded, Failure> {
+    let given = args::given(matches);
+    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(anyhow::Error::msg(it)))?;
+    for warning in &translated.warnings {
+        eprintln!("smg: warning: {warning}");
+    }
+    let mut flags = translated.flags;
+    for (flag, values) in given.flags {
+        args::merge(&mut flags, flag, values);
+    }
+    if !workers.is_empty() {
+        args::merge(&mut flags, "worker-urls".to_owned(), workers.to_vec());
+    }
+    Ok(crate::config::Sources::of_process(flags, given.config).load()?)
+}
+
+/// Prints what the command was asked for.
+fn say(text: &str) {
+    // A reader that went away (`| head`) does not want the rest.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests;

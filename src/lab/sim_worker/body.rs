@@ -1,0 +1,207 @@
+//! The body of an answer: whole, or told token by token at the engine's and the reader's pace.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::Body;
+use http_body::Frame;
+use http_body::SizeHint;
+
+use super::render::Render;
+use super::render::Turn;
+use super::reply::Finish;
+use super::shared::Ticket;
+use crate::base::clock::Instant;
+use crate::lab::engine::driver::Running;
+
+/// What a worker sends back.
+pub(super) enum SimBody {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// Event by event as fast as the reader takes them.
+    AtOnce {
+        /// What is told.
+        teller: Box<Teller>,
+        /// Whether the last event had a write of its own.
+        has_yielded: bool,
+    },
+    /// Event by event as the engine has them.
+    Paced(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl SimBody {
+    /// A stream of `teller`'s events; `running` when the engine keeps time.
+    pub(super) fn stream(teller: Teller, running: Option<Running>) -> Self {
+        let Some(running) = running else {
+            return Self::AtOnce { teller: Box::new(teller), has_yielded: true };
+        };
+        let stream = futures_util::stream::unfold((teller, running), |(mut teller, mut running)| async move {
+            if teller.waits_for_token() {
+                let progress = running.beyond(teller.told).await;
+                teller.learn(progress.emitted, progress.cached);
+            }
+            teller.tell().map(|event| (event, (teller, running)))
+        });
+        Self::Paced(Box::pin(stream))
+    }
+}
+
+impl From<Vec<u8>> for SimBody {
+    fn from(whole: Vec<u8>) -> Self {
+        Self::Whole(Some(whole.into()))
+    }
+}
+
+impl Body for SimBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = match self.get_mut() {
+            Self::Whole(whole) => Poll::Ready(whole.take()),
+            Self::AtOnce { teller, has_yielded } => {
+                if !*has_yielded && teller.writes_each_event {
+                    // Pending makes hyper write what it has; a real engine's events are single writes too.
+                    *has_yielded = true;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                *has_yielded = false;
+                let next = teller.told + 1;
+                teller.learn(next, teller.turn.cached);
+                Poll::Ready(teller.tell())
+            }
+            Self::Paced(stream) => stream.as_mut().poll_next(context),
+        };
+        next.map(|it| it.map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, Bytes::len) as u64),
+            Self::AtOnce { .. } | Self::Paced(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Tells one turn: knows what was told and what may be told. Dropped before the end it counts an abort, by its ticket.
+pub(super) struct Teller {
+    pub(super) turn: Turn,
+    render: Box<dyn Render>,
+    ticket: Option<Ticket>,
+    /// What comes first, until it is told.
+    opening: Vec<u8>,
+    /// Tokens told.
+    told: usize,
+    /// Tokens there.
+    emitted: usize,
+    last_token: Option<Instant>,
+    writes_each_event: bool,
+}
+
+impl Teller {
+    pub(super) fn new(turn: Turn, render: Box<dyn Render>, ticket: Ticket) -> Self {
+        Self {
+            turn,
+            render,
+            writes_each_event: ticket.shared.options.write_each_event,
+            ticket: Some(ticket),
+            opening: Vec::new(),
+            told: 0,
+            emitted: 0,
+            last_token: None,
+        }
+    }
+
+    /// The same, ready to be streamed.
+    pub(super) fn opened(mut self) -> Self {
+        self.render.open(&self.turn, &mut self.opening);
+        self
+    }
+
+    /// The answer in one piece, when every token is there.
+    pub(super) fn whole(mut self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1024);
+        if self.last_token.is_none() {
+            self.observe();
+        }
+        self.render.whole(&self.turn, &mut out);
+        self.end();
+        out
+    }
+
+    /// Takes note of what the engine has; what was cached counts only when it is told at all.
+    pub(super) fn learn(&mut self, emitted: usize, cached: Option<usize>) {
+        self.emitted = emitted;
+        if self.turn.cached.is_some() {
+            self.turn.cached = cached.or(self.turn.cached);
+        }
+    }
+
+    /// Takes note of the first token's time, for an answer that is told whole later.
+    pub(super) fn first_token(&mut self) {
+        self.observe();
+    }
+
+    /// The engine did not take it: nobody aborted.
+    pub(super) fn refused(mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.done();
+        }
+    }
+
+    fn waits_for_token(&self) -> bool {
+        self.opening.is_empty() && self.told < self.turn.len() && self.emitted <= self.told
+    }
+
+    /// The next bytes: the opening, each token, the closing, then nothing.
+    fn tell(&mut self) -> Option<Bytes> {
+        self.ticket.as_ref()?;
+        if !self.opening.is_empty() {
+            return Some(std::mem::take(&mut self.opening).into());
+        }
+        let mut out = Vec::with_capacity(320);
+        if self.told < self.turn.len() {
+            if self.emitted <= self.told {
+                return None; // the engine has stopped: the ticket counts it as aborted
+            }
+            self.observe();
+            self.render.token(&self.turn, self.told, &mut out);
+            self.told += 1;
+            return Some(out.into());
+        }
+        self.render.close(&self.turn, &mut out);
+        self.end();
+        Some(out.into())
+    }
+
+    fn observe(&mut self) {
+        let Some(ticket) = &self.ticket else { return };
+        let now = ticket.shared.clock.now();
+        match self.last_token.replace(now) {
+            None => ticket.shared.meters.first_token.observe(now - ticket.started),
+            Some(before) => ticket.shared.meters.between_tokens.observe(now - before),
+        }
+    }
+
+    fn end(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let meters = &ticket.shared.meters;
+        meters.prompt_tokens.fetch_add(self.turn.prompt_tokens as u64, Relaxed);
+        meters.cached_tokens.fetch_add(self.turn.cached.unwrap_or(0) as u64, Relaxed);
+        meters.generation_tokens.fetch_add(self.turn.completion_tokens(usize::MAX) as u64, Relaxed);
+        let is_cut = self.turn.replies.iter().any(|it| it.finish == Finish::Length);
+        if is_cut { &meters.finished_length } else { &meters.finished_stop }.fetch_add(1, Relaxed);
+        meters.whole.observe(ticket.shared.clock.now() - ticket.started);
+        ticket.done();
+    }
+}

@@ -1,0 +1,159 @@
+//! Claims about the prefix map's parts.
+
+use proptest::prelude::*;
+
+use super::boundaries;
+use super::chain::BLOCK_BYTES;
+use super::chain::Key;
+use super::slots::Slots;
+use super::slots::TTL_TICKS;
+use super::table::Table;
+use crate::base::ids::ModelId;
+use crate::base::ids::TenantId;
+use crate::base::ids::WorkerId;
+use crate::routing::draw::Draw;
+
+fn holders(table: &Table, hash: u64) -> Vec<(u16, u16)> {
+    table.find(hash).map(|it| it.holders().collect()).unwrap_or_default()
+}
+
+#[test]
+fn an_entry_keeps_its_last_three_holders_newest_first() {
+    let table = Table::new(1 << 20);
+    for slot in 1..=5 {
+        table.put(77, slot, slot);
+    }
+    assert_eq!(holders(&table, 77), [(5, 5), (4, 4), (3, 3)]);
+    table.put(77, 3, 9);
+    assert_eq!(holders(&table, 77), [(3, 9), (5, 5), (4, 4)]);
+    table.remove(77, 5);
+    assert_eq!(holders(&table, 77), [(3, 9), (4, 4)]);
+    table.remove(77, 3);
+    table.remove(77, 4);
+    assert_eq!((holders(&table, 77).len(), table.len()), (0, 0));
+}
+
+#[test]
+fn a_full_bucket_replaces_its_oldest_entry() {
+    let table = Table::new(0);
+    // Equal upper halves: one bucket.
+    let evicted: Vec<bool> = (1..=6).map(|n| table.put(n, 1, n as u16)).collect();
+    assert_eq!(evicted, [false, false, false, false, true, true]);
+    let alive: Vec<u64> = (1..=6).filter(|n| table.find(*n).is_some()).collect();
+    assert_eq!((alive, table.len()), (vec![3, 4, 5, 6], 4));
+}
+
+#[test]
+fn a_million_entries_fit_tens_of_megabytes_and_nothing_exceeds_the_cap() {
+    let table = Table::new(32 << 20);
+    let mut draw = Draw::new(1);
+    let hashes: Vec<u64> = (0..1_000_000).map(|_| draw.next_u64()).collect();
+    let evicted = hashes.iter().filter(|hash| table.put(**hash, 1, 1)).count() as u64;
+    assert_eq!(table.len() + evicted, 1_000_000);
+    assert!(table.bytes() <= 32 << 20, "{}", table.bytes());
+    let found = hashes.iter().filter(|hash| table.find(**hash).is_some()).count();
+    assert!(found > 960_000, "half full, one in thirty is lost to a full bucket: {found}");
+    for _ in 0..3_000_000 {
+        table.put(draw.next_u64(), 2, 2);
+    }
+    assert!(table.bytes() <= 32 << 20);
+    assert!((2_000_000..=2_097_152).contains(&table.len()), "{}", table.len());
+}
+
+#[test]
+fn an_idle_table_takes_no_memory() {
+    assert!(Table::new(32 << 20).bytes() < 16 << 10);
+}
+
+#[test]
+fn threads_that_write_at_once_keep_within_the_cap_and_find_what_they_wrote() {
+    let table = Table::new(8 << 20);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let table = &table;
+            scope.spawn(move || {
+                let mut draw = Draw::new(thread % 2); // pairs of threads write the same entries
+                for _ in 0..50_000 {
+                    let hash = draw.next_u64();
+                    table.put(hash, thread as u16 + 1, 3);
+                }
+            });
+        }
+    });
+    let mut draw = Draw::new(0);
+    let found = (0..50_000).filter(|_| !holders(&table, draw.next_u64()).is_empty()).count();
+    assert!(found > 49_000, "{found}");
+    assert!(table.bytes() <= 8 << 20);
+}
+
+#[test]
+fn a_forgotten_worker_takes_its_entries_along_and_its_slot_rests_until_they_expired() {
+    let mut slots = Slots::default();
+    let slot = slots.assign(WorkerId(1), 0).expect("room");
+    assert_eq!(slots.assign(WorkerId(1), 5), Some(slot));
+    slots.forget(WorkerId(1), 10);
+    assert_eq!(slots.worker(slot, 0), None);
+    assert_ne!(slots.assign(WorkerId(2), 11), Some(slot), "entries that name it may still be alive");
+    assert_eq!(slots.assign(WorkerId(3), 10 + TTL_TICKS + 1), Some(slot));
+    assert_eq!(slots.worker(slot, 0), Some(WorkerId(3)));
+}
+
+#[test]
+fn slots_run_out_without_harm() {
+    let mut slots = Slots::default();
+    let given = (1..=70_000).filter_map(|id| slots.assign(WorkerId(id), 0)).count();
+    assert_eq!(given, 65_535);
+}
+
+#[test]
+fn a_cache_that_remembers_again_is_trusted_again() {
+    let mut slots = Slots::default();
+    let slot = slots.assign(WorkerId(1), 0).expect("room");
+    (0..20).for_each(|_| slots.learn(slot, 40, 8_000, 0));
+    assert!(slots.worker(slot, 41).is_none() && slots.worker(slot, 10).is_some());
+    (0..100).for_each(|_| slots.learn(slot, 38, 8_000, 8_000));
+    assert!(slots.worker(slot, TTL_TICKS).is_some() && slots.worker(slot, TTL_TICKS + 1).is_none());
+    (0..100).for_each(|_| slots.learn(slot, 1, 8_000, 0));
+    assert!(slots.worker(slot, 40).is_some(), "a prompt that is still being read is no evidence");
+}
+
+#[test]
+fn few_boundaries_are_stored() {
+    let count = |blocks| boundaries(blocks, 0).count();
+    assert_eq!([0, 1, 4, 32, 128, 4096].map(count), [0, 1, 4, 16, 24, 148]);
+}
+
+proptest! {
+    #[test]
+    fn chains_agree_exactly_as_far_as_the_texts_do(
+        shared in 0_usize..5_000, a in 0_usize..2_000, b in 0_usize..2_000, seed in any::<u64>(),
+    ) {
+        let key = Key::new(&mut Draw::new(1));
+        let (tenant, model) = (TenantId::parse("t").expect("valid"), ModelId::parse("m").expect("valid"));
+        let root = key.root(&tenant, &model);
+        let mut draw = Draw::new(seed);
+        let mut text = |len: usize| (0..len).map(|_| draw.next_u64() as u8).collect::<Vec<u8>>();
+        let head = text(shared);
+        let chain = |tail: Vec<u8>| {
+            let mut hashes = Vec::new();
+            key.chain(root, &[head.clone(), tail].concat(), &mut hashes);
+            hashes
+        };
+        let (one, other) = (chain(text(a)), chain(text(b)));
+        let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
+        // Random tails differ in their first block.
+        prop_assert_eq!(same, (shared / BLOCK_BYTES).min(one.len()).min(other.len()));
+        prop_assert!(one[same..].iter().all(|hash| !other.contains(hash)));
+    }
+
+    #[test]
+    fn boundaries_include_the_end_and_leave_gaps_of_at_most_a_quarter(blocks in 1_usize..5_000, marked in 0_usize..5_000) {
+        let mut at: Vec<usize> = boundaries(blocks, marked).collect();
+        prop_assert!(at.iter().all(|it| (1..=blocks).contains(it)));
+        prop_assert!(at.contains(&blocks) && (marked == 0 || marked >= blocks || at.contains(&marked)));
+        at.sort_unstable();
+        for pair in at.windows(2) {
+            prop_assert!(pair[1] - pair[0] <= (pair[0] / 4).clamp(1, 32), "{:?}", pair);
+        }
+    }
+}
