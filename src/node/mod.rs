@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::TlsConnector;
 
 use crate::api;
 use crate::api::gateway::Gateway;
@@ -76,6 +75,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// TLS towards workers.
+    #[error(transparent)]
+    WorkerTls(#[from] workers::http::TlsError),
     /// The log level.
     #[error(transparent)]
     Level(#[from] logs::InvalidLevel),
@@ -167,14 +169,7 @@ impl Node {
 fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Arc<Gateway>, Error> {
     process::register(metrics);
     let worker_metrics = workers::metrics::Metrics::register(metrics);
-    let dialer = Dialer {
-        tasks: tasks.clone(),
-        tls: tls_out(),
-        connect_timeout: config.workers.connect_timeout,
-        idle_timeout: config.workers.pool_idle_timeout,
-        metrics: worker_metrics.clone(),
-        clock: Clock,
-    };
+    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
     let rules = Rules {
         failure_threshold: config.workers.failure_threshold,
         success_threshold: config.workers.success_threshold,
@@ -228,18 +223,6 @@ fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy
 async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
     let address = format!("{}:{port}", if host.contains(':') { format!("[{host}]") } else { host.to_owned() });
     TcpListener::bind(&address).await.map_err(|source| Error::Listen { address, source })
-}
-
-fn tls_out() -> TlsConnector {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }
 
 fn tls_in(config: &Config) -> Result<Option<TlsAcceptor>, Error> {

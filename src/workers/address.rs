@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use http::Uri;
 use http::uri::Authority;
+
+use crate::base::setting::Setting;
 
 /// Why a URL is not a worker's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,15 +74,78 @@ impl Origin {
     }
 }
 
-/// Whether a worker may have this address: not link-local (metadata services live there), unspecified or multicast.
-#[must_use]
-pub fn is_allowed(address: IpAddr) -> bool {
+/// A network: an address and how many of its leading bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Cidr {
+    /// Whether `address` is inside.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(it)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                net.to_bits() & mask == it.to_bits() & mask
+            }
+            (IpAddr::V6(net), IpAddr::V6(it)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+                net.to_bits() & mask == it.to_bits() & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl Setting for Cidr {
+    const KIND: &'static str = "network";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "expected a network such as `10.0.0.0/8` or `fd12::/16`".to_owned();
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| expected())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |it| it.parse::<u8>().map_err(|_| expected()))?;
+        if bits <= most { Ok(Self { address, bits }) } else { Err(expected()) }
+    }
+
+    fn render(&self) -> String {
+        format!("{}/{}", self.address, self.bits)
+    }
+}
+
+/// Which addresses workers may have.
+#[derive(Clone, Debug, Default)]
+pub struct AddressRules(Arc<[Cidr]>);
+
+impl AddressRules {
+    /// Inside one of `networks`; with none, anywhere that is not refused always.
+    #[must_use]
+    pub fn new(networks: &[Cidr]) -> Self {
+        Self(networks.into())
+    }
+
+    /// Whether a worker may have this address.
+    #[must_use]
+    pub fn allow(&self, address: IpAddr) -> bool {
+        is_allowed(address) && (self.0.is_empty() || self.0.iter().any(|it| it.contains(address)))
+    }
+}
+
+/// Whether any worker may have this address: not link-local (metadata services live there), unspecified or multicast.
+/// No allow-list opens these.
+fn is_allowed(address: IpAddr) -> bool {
     /// The metadata service of one large cloud over IPv6.
     const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match address.to_canonical() {
-        IpAddr::V4(v4) => !(v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
+        // All of 0.0.0.0/8 means "this host", not 0.0.0.0 alone.
+        IpAddr::V4(v4) => !(v4.is_link_local() || v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast()),
+        // `::a.b.c.d` is not unwrapped by `to_canonical` but reaches the same host on some systems.
         IpAddr::V6(v6) => {
-            !(v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast() || v6 == METADATA_V6)
+            let is_old_compatible = v6.to_bits() >> 32 == 0 && v6 != Ipv6Addr::LOCALHOST;
+            !(v6.is_unicast_link_local() || v6.is_multicast() || v6 == METADATA_V6 || is_old_compatible)
         }
     }
 }
@@ -90,13 +156,42 @@ mod tests {
 
     #[test]
     fn field_f5_metadata_and_link_local_addresses_are_never_dialled_however_spelled() {
-        for bad in
-            ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1", "fd00:ec2::254"]
-        {
+        for bad in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "fd00:ec2::254",
+            "::169.254.169.254",
+            "0.1.2.3",
+            "255.255.255.255",
+        ] {
             assert!(!is_allowed(bad.parse().expect("an address")), "{bad}");
         }
         for good in ["127.0.0.1", "10.0.0.7", "::1", "8.8.8.8"] {
             assert!(is_allowed(good.parse().expect("an address")), "{good}");
+        }
+    }
+
+    #[test]
+    fn an_allow_list_narrows_and_never_widens() {
+        let networks = ["10.0.0.0/8", "fd12::/16", "0.0.0.0/0"].map(|it| Cidr::parse(it).expect("a network"));
+        let rules = AddressRules::new(&networks[..2]);
+        for (address, allowed) in [
+            ("10.9.8.7", true),
+            ("::ffff:10.9.8.7", true),
+            ("11.0.0.1", false),
+            ("fd12:3::4", true),
+            ("fd13::4", false),
+        ] {
+            assert_eq!(rules.allow(address.parse().expect("an address")), allowed, "{address}");
+        }
+        assert!(!AddressRules::new(&networks).allow("169.254.169.254".parse().expect("an address")));
+        assert!(AddressRules::new(&networks).allow("127.0.0.1".parse().expect("an address")));
+        for bad in ["10.0.0.0/33", "ten", "10.0.0.0/-1", "::/129", ""] {
+            assert!(Cidr::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::address::Cidr;
 use crate::base::secret::Secret;
 
 crate::config! {
@@ -15,6 +16,14 @@ crate::config! {
         "connect-timeout" => connect_timeout: Duration = Duration::from_secs(5),
         /// Idle connections to workers are closed after this.
         "pool-idle-timeout" => pool_idle_timeout: Duration = Duration::from_secs(30),
+        /// Certificates (PEM) of private authorities that sign the certificates of `https://` workers.
+        "worker-ca-path" => ca_path: Option<String> = None,
+        /// Certificate chain (PEM) shown to `https://` workers that ask for one; needs `--worker-client-key-path`.
+        "worker-client-cert-path" => client_cert_path: Option<String> = None,
+        /// Private key (PEM) of `--worker-client-cert-path`.
+        "worker-client-key-path" => client_key_path: Option<String> = None,
+        /// Networks workers must be in, e.g. `10.0.0.0/8`; none: anywhere but link-local and metadata addresses.
+        "worker-allow-cidrs" => allow_cidrs: Vec<Cidr> = Vec::new(),
         /// Time between two probes of a worker; one that is away is probed four times as often.
         "health-check-interval-secs" => probe_interval: Duration = Duration::from_secs(5),
         /// Longest wait for a probe's answer.

@@ -29,10 +29,22 @@ struct StateLabels {
     state: &'static str,
 }
 
+/// One open connection, as counted.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Counters and gauges of this area.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     connected: Counter,
+    open: Gauge,
+    idle: Gauge,
     connect_failures: Counter,
     stale: Counter,
     probes: Family<ProbeLabels, Counter>,
@@ -46,6 +58,8 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let it = Self::default();
         registry.register("smg_workers_connections", "Connections opened to workers", it.connected.clone());
+        registry.register("smg_workers_connections_open", "Connections to workers that are open", it.open.clone());
+        registry.register("smg_workers_connections_idle", "Connections to workers without a request", it.idle.clone());
         registry.register("smg_workers_connect_failures", "Connections that failed", it.connect_failures.clone());
         registry.register("smg_workers_stale_connections", "Idle connections found dead when used", it.stale.clone());
         registry.register("smg_workers_probes", "Health probes, by result", it.probes.clone());
@@ -57,6 +71,18 @@ impl Metrics {
     /// A connection was opened.
     pub fn connected(&self) {
         self.connected.inc();
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    #[must_use]
+    pub fn open_connection(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    /// So many connections wait for a request.
+    pub fn idle_connections(&self, count: usize) {
+        self.idle.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A connection could not be opened.

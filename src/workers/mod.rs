@@ -7,7 +7,10 @@
 
 pub mod address;
 pub mod config;
+#[cfg(test)]
+mod conformance;
 pub mod detect;
+pub mod fake;
 pub mod health;
 pub mod http;
 pub mod load;

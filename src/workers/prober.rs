@@ -45,6 +45,8 @@ pub struct Prober {
     pub timeout: Duration,
     /// How often.
     pub interval: Duration,
+    /// Idle connections older than this are closed.
+    pub idle_timeout: Duration,
     /// Counts.
     pub metrics: Metrics,
     /// Time.
@@ -57,7 +59,15 @@ impl Prober {
     /// From the area's options.
     #[must_use]
     pub fn new(registry: Arc<Registry>, config: &Config, metrics: Metrics, tasks: Tasks) -> Self {
-        Self { registry, timeout: config.probe_timeout, interval: config.probe_interval, metrics, clock: Clock, tasks }
+        Self {
+            registry,
+            timeout: config.probe_timeout,
+            interval: config.probe_interval,
+            idle_timeout: config.pool_idle_timeout,
+            metrics,
+            clock: Clock,
+            tasks,
+        }
     }
 
     /// The driver: four ticks an interval; ready workers are asked on every fourth, others on each.
@@ -67,6 +77,8 @@ impl Prober {
         while !stop.is_cancelled() {
             let fleet = Arc::clone(&*self.registry.fleet());
             let now = self.clock.now();
+            let unused_since = now.checked_sub(self.idle_timeout).unwrap_or(now);
+            self.metrics.idle_connections(fleet.all.iter().map(|it| it.worker.close_idle(unused_since)).sum());
             let mut states: [(State, usize); 5] =
                 [State::Pending, State::Ready, State::Paused, State::Tripped, State::NotReady].map(|it| (it, 0));
             for (index, entry) in fleet.all.iter().enumerate() {
@@ -81,9 +93,14 @@ impl Prober {
             states.iter().for_each(|(state, count)| self.metrics.workers_in(state.name(), *count));
             round += 1;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {}
                 () = self.clock.sleep(tick) => {}
             }
+        }
+        // Requests have ended by now: nobody needs the idle connections, and their tasks should not be waited for.
+        let all = self.clock.now() + Duration::from_secs(1);
+        for entry in &self.registry.fleet().all {
+            let _ = entry.worker.close_idle(all); // how many stay: none
         }
     }
 

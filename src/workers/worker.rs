@@ -11,6 +11,8 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use smallvec::SmallVec;
 
+use crate::base::clock::Instant;
+
 /// A body spliced from shared pieces: what the client sent, with our few bytes between. Nothing is copied.
 #[derive(Clone, Debug, Default)]
 pub struct Segments(SmallVec<[Bytes; 3]>);
@@ -152,4 +154,7 @@ pub trait Worker: Send + Sync {
     /// Sends one request. Resolves at the response head; dropping the future cancels the request at the worker. A reused
     /// connection that dies before any response byte is replaced by a fresh one once, inside (P6).
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, CallError>>;
+
+    /// Closes connections that were not used since `unused_since`; returns how many idle ones stay.
+    fn close_idle(&self, unused_since: Instant) -> usize;
 }
