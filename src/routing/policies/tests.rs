@@ -134,7 +134,8 @@ fn a_ring_of_another_set_of_workers_harms_nobody() {
     there.workers.drain(..4);
     for n in 0..100 {
         let (key, fleet) = (n.to_string(), if n % 2 == 0 { &here } else { &there });
-        assert!(fleet.workers.iter().any(|it| it.worker.0 == bench.send(&Want::key(&key), fleet)));
+        let chosen = bench.send(&Want::key(&key), fleet);
+        assert!(fleet.workers.iter().any(|it| it.worker.0 == chosen), "{chosen}");
     }
 }
 
