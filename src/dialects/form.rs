@@ -45,14 +45,17 @@ pub enum Mark {
 }
 
 impl Prompt<'_> {
-    /// Appends the canonical rendering to `out`, at most `limit` bytes (0xFF-marked; see [`Piece`]).
+    /// Appends the canonical rendering to `out`, at most `limit` bytes (0xFF-marked; see [`Piece`]). Costs what `limit`
+    /// does, however long a piece is.
     pub fn render(&self, out: &mut Vec<u8>, limit: usize) {
         let end = out.len().saturating_add(limit);
         for piece in &self.pieces {
+            // No escape is longer than six bytes for one (a pair: twelve for four), so what lies beyond cannot be seen.
+            let seen = (end - out.len()).saturating_mul(6).saturating_add(12);
             match piece {
                 Piece::Mark(mark) => out.extend_from_slice(&[0xFF, *mark as u8]),
-                Piece::Text(raw) => super::json::decode_into(raw, out),
-                Piece::Json(raw) => super::json::compact_into(raw, out),
+                Piece::Text(raw) => super::json::decode_into(&raw[..seen.min(raw.len())], out),
+                Piece::Json(raw) => super::json::compact_into(&raw[..seen.min(raw.len())], out),
                 Piece::Token(token) => out.extend_from_slice(&token.to_le_bytes()),
             }
             if out.len() >= end {
@@ -138,6 +141,29 @@ impl Usage {
             prompt: later.prompt.or(self.prompt),
             completion: later.completion.or(self.completion),
             cached: later.cached.or(self.cached),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_limited_rendering_is_the_beginning_of_the_whole_one(
+            texts in proptest::collection::vec(r#"([a-z]|\\n|\\u0041|\\ud83d\\ude00|\\\\){0,40}"#, 1..4), limit in 1_usize..90,
+        ) {
+            let mut prompt = Prompt::default();
+            for text in &texts {
+                prompt.pieces.extend([Piece::Mark(Mark::Message), Piece::Text(text.as_bytes())]);
+            }
+            let (mut whole, mut part) = (Vec::new(), Vec::new());
+            prompt.render(&mut whole, usize::MAX);
+            prompt.render(&mut part, limit);
+            prop_assert_eq!(&part[..], &whole[..limit.min(whole.len())]);
         }
     }
 }

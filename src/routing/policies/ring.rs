@@ -1,12 +1,14 @@
 //! A hash ring with bounded load, shared by `consistent_hashing` and `prefix_hash`.
 //!
 //! Points depend on worker ids only, so every node has the same ring, and a worker that comes or goes moves only its own
-//! share of the keys. The ring is made again when the set of workers changes, never per request.
+//! share of the keys. The ring is made again when the set of workers changes, never per request. It names workers by id,
+//! not by place: a ring of another set (two threads around a change, models that share a state) costs a spill, no more.
 
 use smallvec::SmallVec;
 
 use super::Ask;
 use super::Choice;
+use crate::base::ids::WorkerId;
 use crate::routing::draw::Draw;
 use crate::routing::draw::mix;
 use crate::routing::route::Reason;
@@ -25,34 +27,36 @@ const WALK_MAX: usize = 16;
 #[derive(Clone)]
 pub(super) struct Ring {
     load_factor: f64,
-    generation: Option<u64>,
-    points: Vec<(u64, u32)>,
+    /// Generation and size of the set it was made of.
+    made_of: Option<(u64, usize)>,
+    points: Vec<(u64, WorkerId)>,
 }
 
 impl Ring {
     pub(super) fn new(load_factor: f64) -> Self {
-        Self { load_factor: load_factor.max(1.0), generation: None, points: Vec::new() }
+        Self { load_factor: load_factor.max(1.0), made_of: None, points: Vec::new() }
     }
 
     /// The first usable worker at or after `key` whose requests in flight stay within the factor of the mean.
     pub(super) fn choose(&mut self, key: u64, ask: &Ask<'_, '_>, draw: &mut Draw) -> Option<Choice> {
         self.refresh(ask);
         let bound = self.bound(ask, draw);
-        let mut met: SmallVec<[u32; WALK_MAX]> = SmallVec::new();
+        let mut met: SmallVec<[WorkerId; WALK_MAX]> = SmallVec::new();
         let mut least: Option<(u32, usize)> = None;
         let start = self.points.partition_point(|(point, _)| *point < key);
-        for (_, index) in self.points[start..].iter().chain(&self.points[..start]) {
-            if met.contains(index) {
+        for (_, worker) in self.points[start..].iter().chain(&self.points[..start]) {
+            if met.contains(worker) {
                 continue;
             }
-            met.push(*index);
-            if let Some(candidate) = ask.usable(*index as usize) {
+            met.push(*worker);
+            let place = ask.candidates.position(*worker);
+            if let Some((index, candidate)) = place.and_then(|index| Some((index, ask.usable(index)?))) {
                 if f64::from(candidate.inflight) < bound {
                     let reason = if met.len() == 1 { Reason::Ring } else { Reason::RingSpill };
-                    return Some(Choice { index: *index as usize, reason });
+                    return Some(Choice { index, reason });
                 }
                 if least.is_none_or(|(inflight, _)| candidate.inflight < inflight) {
-                    least = Some((candidate.inflight, *index as usize));
+                    least = Some((candidate.inflight, index));
                 }
             }
             if met.len() == WALK_MAX {
@@ -81,17 +85,17 @@ impl Ring {
     }
 
     fn refresh(&mut self, ask: &Ask<'_, '_>) {
-        let generation = Some(ask.candidates.generation());
         let len = ask.candidates.len();
-        if self.generation == generation {
+        let made_of = Some((ask.candidates.generation(), len));
+        if self.made_of == made_of {
             return;
         }
-        self.generation = generation;
+        self.made_of = made_of;
         let each = (POINTS_MAX / len.max(1)).clamp(POINTS_PER_WORKER_MIN, POINTS_PER_WORKER);
         self.points.clear();
         for index in 0..len {
-            let worker = mix(ask.candidates.id(index).0);
-            let points = (0..each as u64).map(|n| (mix(worker.wrapping_add(n)), index as u32));
+            let worker = ask.candidates.id(index);
+            let points = (0..each as u64).map(|n| (mix(mix(worker.0).wrapping_add(n)), worker));
             self.points.extend(points);
         }
         self.points.sort_unstable();

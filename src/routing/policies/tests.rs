@@ -128,6 +128,18 @@ fn one_hot_key_spills_to_the_next_on_the_ring_when_its_worker_is_over_its_share(
 }
 
 #[test]
+fn a_ring_of_another_set_of_workers_harms_nobody() {
+    let (bench, here) = (Bench::new("consistent_hashing"), Fleet::new(4));
+    let mut there = Fleet::new(8);
+    there.workers.drain(..4);
+    for n in 0..100 {
+        let (key, fleet) = (n.to_string(), if n % 2 == 0 { &here } else { &there });
+        let chosen = bench.send(&Want::key(&key), fleet);
+        assert!(fleet.workers.iter().any(|it| it.worker.0 == chosen), "{chosen}");
+    }
+}
+
+#[test]
 fn prefix_hash_looks_at_the_beginning_only() {
     let (bench, fleet) = (Bench::new("prefix_hash"), Fleet::new(16));
     let head = prose(1, 1_200);
