@@ -27,7 +27,7 @@ def wait_for(backend, wanted: bool, seconds: float) -> float:
     began = time.monotonic()
     while bool(busy(backend)) is not wanted:
         assert time.monotonic() - began < seconds, f"after {seconds} s the workers are {'idle' if wanted else 'still busy'}"
-        time.sleep(0.005)
+        time.sleep(0.005 if wanted else backend.look_every)
     return time.monotonic() - began
 
 
@@ -41,7 +41,7 @@ def side(request, backend):
     deadline = time.monotonic() + backend.patience
     while not backend.was_aborted(before):
         assert time.monotonic() < deadline, "the worker knows of no abort"
-        time.sleep(0.02)
+        time.sleep(backend.look_every)
     notes[backend.name].append(f"idle {took * 1000:.0f} ms after {request.node.name.split('[')[0].removeprefix('test_')} ({request.param})")
 
 
