@@ -34,7 +34,8 @@ impl Candidates for Pool<'_> {
             available: entry.is_available(self.now),
             inflight: u32::try_from(entry.load.requests()).unwrap_or(u32::MAX),
             queued_prefill_tokens: entry.load.queued_prefill_tokens(),
-            relative_prefill_rate: 1.0,
+            // A dear worker counts as a slow one.
+            relative_prefill_rate: 1.0 / entry.spec.cost,
         }
     }
 

@@ -22,6 +22,8 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::admin::policies;
+use super::admin::workers;
 use super::cors;
 use super::error::ApiError;
 use super::explain;
@@ -47,7 +49,7 @@ pub type Handler = fn(Arc<Gateway>, Request<Body>) -> BoxFuture<'static, Result<
 
 /// One route.
 pub struct Route {
-    /// `GET`, `POST`, `PATCH` or `DELETE`.
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The path, with `{id}` for a part that is read.
     pub path: &'static str,
@@ -93,11 +95,14 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/liveness", Public(admin::liveness), "The process lives"),
     route("GET", "/health", Public(admin::liveness), "The same"),
     route("GET", "/readiness", Public(admin::readiness), "Requests can be served"),
-    route("GET", "/workers", Admin(admin::list), "All workers and how they are"),
-    route("POST", "/workers", Admin(admin::add), "Add a worker: `{\"url\": ..., \"api_key\": ..., \"models\": [...]}`"),
-    route("GET", "/workers/{id}", Admin(admin::show), "One worker"),
-    route("PATCH", "/workers/{id}", Admin(admin::change), "Drain it or take it back: `{\"draining\": true}`"),
-    route("DELETE", "/workers/{id}", Admin(admin::remove), "Remove it; what is in flight finishes"),
+    route("GET", "/workers", Admin(workers::list), "All workers and how they are"),
+    route("POST", "/workers", Admin(workers::add), "Add a worker; the same URL again replaces what was said of it"),
+    route("GET", "/workers/{id}", Admin(workers::show), "One worker"),
+    route("PATCH", "/workers/{id}", Admin(workers::change), "Change it, drain it or take it back"),
+    route("DELETE", "/workers/{id}", Admin(workers::remove), "Remove it; what is in flight finishes"),
+    route("GET", "/policies", Admin(policies::show), "Which model has which routing policy"),
+    route("PUT", "/policies", Admin(policies::set), "Replace the rules, in force at once"),
+    route("DELETE", "/policies", Admin(policies::reset), "Take them back: the options' rules are in force again"),
 ];
 
 /// The axum router over [`ROUTES`].
@@ -110,6 +115,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         let filter = match route.method {
             "GET" => MethodFilter::GET,
             "POST" => MethodFilter::POST,
+            "PUT" => MethodFilter::PUT,
             "PATCH" => MethodFilter::PATCH,
             _ => MethodFilter::DELETE,
         };

@@ -8,3 +8,4 @@ pub mod limits;
 pub mod secret;
 pub mod setting;
 pub mod tasks;
+pub mod turns;

@@ -20,12 +20,15 @@ use crate::api::gateway::Gateway;
 use crate::api::gateway::Phase;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::journal::Journal;
+use crate::base::secret::Secret;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::history;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::process;
@@ -33,10 +36,13 @@ use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::routing;
 use crate::routing::Router;
+use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
 use crate::workers;
+use crate::workers::address::Origin;
+use crate::workers::edits::Edits;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
 use crate::workers::prober::Prober;
@@ -105,10 +111,6 @@ impl Node {
         let tasks = Tasks::new();
         let mut metrics = MetricsRegistry::default();
         let gateway = build(&config, &tasks, &mut metrics)?;
-        for url in &config.workers.urls {
-            let added = gateway.registry.add(url, config.workers.api_key.clone(), Vec::new());
-            added.map_err(|source| Error::Worker { url: url.clone(), source })?;
-        }
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {
@@ -179,8 +181,21 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         pause_max: PAUSE_MAX,
     };
     let entropy = Entropy::from_os();
-    let registry = Arc::new(Registry::new(rules, dialer, entropy.clone()));
+    let registry = Arc::new(Registry::new(rules, dialer));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
+    let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
+    let journal: Arc<dyn Journal> = Arc::new(history.clone());
+    let edits = Edits::restore(
+        Arc::clone(&registry),
+        Arc::clone(&journal),
+        &named_workers(config)?,
+        entropy.clone(),
+        tasks.clone(),
+    );
+    let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
+    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
+    let router = Arc::new(router);
+    let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
@@ -200,7 +215,10 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         ),
         registry,
         prober,
-        router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
+        edits,
+        router,
+        policies,
+        history,
         metrics: api::metrics::Metrics::register(metrics),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
@@ -208,6 +226,24 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         entropy,
         phase: Phase::default(),
     }))
+}
+
+/// The workers that flags, environment and file name.
+fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secret>)>, Error> {
+    let origin = |url: &String| match Origin::parse(url) {
+        Ok(origin) => Ok((origin, config.workers.api_key.clone())),
+        Err(source) => Err(Error::Worker { url: url.clone(), source: source.into() }),
+    };
+    config.workers.urls.iter().map(origin).collect()
+}
+
+/// Where this node keeps what must survive. A port that is not known before the start names no directory.
+fn data_place(config: &Config) -> history::Place {
+    match (config.node.data_dir.as_deref(), config.server.port) {
+        (Some("none"), _) | (None, 0) => history::Place::Nowhere,
+        (Some(path), _) => history::Place::Named(path.into()),
+        (None, port) => history::Place::Default(format!("./smg-data/{port}").into()),
+    }
 }
 
 fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
@@ -291,6 +327,7 @@ fn reload(node: &Node, old: Loaded, level: Option<&logs::LevelHandle>) -> Loaded
             return old;
         }
     };
+    node.gateway.policies.configure(new.config.routing.policies());
     node.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
     if let Some(Err(error)) = level.map(|it| it.set(&new.config.node.log_level)) {
         tracing::error!(%error, "the log level was not changed");
