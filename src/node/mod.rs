@@ -35,6 +35,7 @@ use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::routing;
+use crate::routing::Feedback;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
@@ -182,7 +183,6 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     };
     let entropy = Entropy::from_os();
     let registry = Arc::new(Registry::new(rules, dialer));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
     let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
     let journal: Arc<dyn Journal> = Arc::new(history.clone());
     let edits = Edits::restore(
@@ -195,6 +195,9 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
     let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
     let router = Arc::new(router);
+    let forgetting = Arc::clone(&router);
+    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
     let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);

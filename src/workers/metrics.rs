@@ -50,6 +50,7 @@ pub struct Metrics {
     probes: Family<ProbeLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
     came_back: Counter,
+    restarted: Counter,
 }
 
 impl Metrics {
@@ -65,6 +66,8 @@ impl Metrics {
         registry.register("smg_workers_probes", "Health probes, by result", it.probes.clone());
         registry.register("smg_workers_registered", "Workers, by state", it.workers.clone());
         registry.register("smg_workers_recoveries", "Workers that came back by probe", it.came_back.clone());
+        let help = "Workers found to be another process than before";
+        registry.register("smg_workers_restarts", help, it.restarted.clone());
         it
     }
 
@@ -103,6 +106,11 @@ impl Metrics {
     /// A worker came back.
     pub fn recovered(&self) {
         self.came_back.inc();
+    }
+
+    /// A worker is another process than before.
+    pub fn restarted(&self) {
+        self.restarted.inc();
     }
 
     /// So many workers are in that state.

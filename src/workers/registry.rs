@@ -17,7 +17,9 @@ use super::health::Rules;
 use super::health::State;
 use super::http::Dialer;
 use super::http::HttpWorker;
+use super::lifetime::Lifetime;
 use super::load::Load;
+use super::rate;
 use super::spec::Source;
 use super::spec::Spec;
 use super::worker::Worker;
@@ -52,6 +54,7 @@ pub struct Entry {
     /// What it has to do.
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
+    lifetime: Arc<Mutex<Lifetime>>,
 }
 
 impl Entry {
@@ -83,6 +86,12 @@ impl Entry {
         &self.health
     }
 
+    /// Which process is behind it, for the prober.
+    #[must_use]
+    pub fn lifetime(&self) -> &Mutex<Lifetime> {
+        &self.lifetime
+    }
+
     fn with(&self, facts: Facts) -> Arc<Self> {
         Arc::new(Self {
             id: self.id,
@@ -92,6 +101,7 @@ impl Entry {
             worker: Arc::clone(&self.worker),
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
+            lifetime: Arc::clone(&self.lifetime),
         })
     }
 }
@@ -177,8 +187,9 @@ impl Registry {
             },
         };
         let load = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.load));
+        let lifetime = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
-        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health });
+        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime });
         edits.insert(id, Arc::clone(&entry));
         self.publish(&edits);
         Ok(entry)
@@ -214,6 +225,25 @@ impl Registry {
         let entry = edits.remove(&id).ok_or(EditError::Unknown(id))?;
         self.publish(&edits);
         Ok(entry)
+    }
+
+    /// Compares the workers of each model by how fast they read prompts. One that serves several models gets the mean.
+    pub fn relate_rates(&self) {
+        let fleet = self.fleet.load();
+        let mut sums: HashMap<WorkerId, (f32, u16)> = HashMap::new();
+        for entries in fleet.by_model.values() {
+            let rates: Vec<_> = entries.iter().map(|it| it.load.prefill_rate()).collect();
+            for (entry, relative) in entries.iter().zip(rate::relative(&rates)) {
+                let (sum, count) = sums.entry(entry.id).or_default();
+                *sum += relative;
+                *count = count.saturating_add(1);
+            }
+        }
+        for entry in &fleet.all {
+            if let Some((sum, count)) = sums.get(&entry.id) {
+                entry.load.set_relative_prefill_rate(sum / f32::from(*count));
+            }
+        }
     }
 
     fn publish(&self, edits: &BTreeMap<WorkerId, Arc<Entry>>) {

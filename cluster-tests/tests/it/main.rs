@@ -3,5 +3,6 @@
 mod bad_input;
 mod durable;
 mod faults;
+mod learned;
 mod service;
 mod traces;

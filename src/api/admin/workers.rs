@@ -167,7 +167,8 @@ fn view(entry: &Entry, now: Instant) -> Value {
         "cost": spec.cost,
         "labels": spec.labels,
         "load": entry.load.requests(),
-        "queued_prefill_tokens": entry.load.queued_prefill_tokens(),
+        "queued_prefill_tokens": entry.load.queued_prefill_tokens(now),
+        "prefill_tokens_per_second": entry.load.prefill_rate(),
         "has_api_key": spec.api_key.is_some(),
     })
 }

@@ -7,12 +7,16 @@ use http::StatusCode;
 use http::header;
 use http_body_util::BodyExt as _;
 
+use crate::base::clock::Clock;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
+use crate::routing::Route;
 use crate::workers::health::Outcome;
+use crate::workers::health::pause;
+use crate::workers::load::FirstToken;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -41,7 +45,9 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let sent = gateway.clock.now();
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
-    let guard = entry.load.acquire(route.new_tokens);
+    let streams = job.is_stream && job.wire.observe.is_some();
+    let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
+    let mut guard = entry.load.acquire(sent, route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -89,6 +95,11 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             gateway.metrics.usage(usage);
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            if usage.completion.unwrap_or(0) <= 1 {
+                // Nothing was generated, so all of the time went into reading.
+                guard.prefill_done(now);
+                guard.learn(computed(&route, usage));
+            }
             gateway.metrics.ended(job.wire.name, now - job.started);
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
@@ -106,6 +117,11 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     }
 }
 
+/// Tokens of the prompt that the worker had to compute: as it says, else as was expected.
+pub(super) fn computed(route: &Route, usage: Usage) -> u64 {
+    usage.prompt.map_or(route.new_tokens, |it| it.saturating_sub(usage.cached.unwrap_or(route.expected_cached_tokens)))
+}
+
 /// What a status says of the worker; `None` for success.
 fn failure_of(answer: &Answer) -> Option<Outcome> {
     match answer.status {
@@ -116,10 +132,11 @@ fn failure_of(answer: &Answer) -> Option<Outcome> {
     }
 }
 
-/// `Retry-After` in seconds. (A date would need the wall clock of two machines to agree; one second is assumed then.)
+/// The pause a worker asks for with `Retry-After`.
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let date = answer.headers.get(header::DATE).and_then(|it| it.to_str().ok());
+    pause(text, date, Clock.wall())
 }
 
 async fn refused(

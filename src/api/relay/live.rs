@@ -36,6 +36,7 @@ use super::super::gateway::Gateway;
 use super::super::metrics::Stage;
 use super::super::metrics::StreamEnd;
 use super::attempt::NO_USAGE;
+use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
 use super::spans;
@@ -168,7 +169,7 @@ impl Live {
                 let now = self.gateway.clock.now();
                 self.gateway.metrics.stage(Stage::FirstByte, now - begun);
                 self.gateway.metrics.first_token(self.wire.name, now - self.watch.started);
-                self.guard.prefill_done();
+                self.guard.prefill_done(now);
             }
             Err(_) => {
                 self.is_over = true;
@@ -292,6 +293,7 @@ impl Live {
         self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
         self.gateway.metrics.stream_ended(if has_error { StreamEnd::WorkerFailed } else { StreamEnd::Complete });
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
+        self.guard.learn(computed(&self.route, usage));
         self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
     }
 
