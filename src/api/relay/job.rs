@@ -140,7 +140,8 @@ impl Job {
         let now = self.gateway.clock.now();
         let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
             let route = self.gateway.router.choose(now, request, pool)?;
-            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            let at =
+                entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_absent| RouteError::NoWorkers)?;
             Ok((Arc::clone(&entries[at]), route))
         })?;
         self.tried.push(entry.id);
@@ -199,7 +200,7 @@ impl Job {
             let parsed = (self.wire.read)(&object)?;
             self.plan(parsed.prompt.as_ref())
         });
-        let planned = planned.map_err(|_| ended(failed.whole))?;
+        let planned = planned.map_err(|_nothing_left| ended(failed.whole))?;
         self.gateway.metrics.retried();
         Ok(planned)
     }
