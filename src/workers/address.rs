@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::Authority;
 
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 
 /// Why a URL is not a worker's.
@@ -102,8 +103,8 @@ impl Cidr {
 impl Setting for Cidr {
     const KIND: &'static str = "network";
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let expected = || "expected a network such as `10.0.0.0/8` or `fd12::/16`".to_owned();
+    fn parse(text: &str) -> Result<Self, Expected> {
+        let expected = || -> Expected { "expected a network such as `10.0.0.0/8` or `fd12::/16`".into() };
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_malformed| expected())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
