@@ -7,6 +7,7 @@ use axum::body::Body;
 use http::Request;
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::base::clock::Instant;
@@ -18,6 +19,7 @@ use crate::workers::registry::Entry;
 use crate::workers::worker::BoxFuture;
 
 use super::Response;
+use super::audit::Author;
 use super::error::ApiError;
 use super::gateway::Gateway;
 
@@ -84,14 +86,16 @@ pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Adds a worker and says what it was found to be.
 pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
+        let author = Author::of(&request);
         let new: NewWorker = read(&gateway, request).await?;
         let models: Result<Vec<ModelId>, _> = new.models.iter().map(|it| ModelId::parse(it)).collect();
         let models = models.map_err(|error| ApiError::Refused(format!("`models`: {error}")))?;
         let id = gateway.registry.add(&new.url, new.api_key, models).map_err(edit)?;
         let _ = tokio::time::timeout(ADD_WAIT, gateway.prober.probe_now(id)).await; // late: the prober goes on asking
         let entry = find(&gateway, id)?;
-        tracing::info!(worker = %id, url = entry.spec.url, "worker added by the admin API");
-        let mut response = super::json(&view(&entry, gateway.clock.now()));
+        let added = view(&entry, gateway.clock.now());
+        author.did("worker_added", &entry.spec.url, &Value::Null, &added);
+        let mut response = super::json(&added);
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
     })
@@ -100,10 +104,11 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Drains a worker or takes it back. Draining waits for what is in flight, up to the drain timeout.
 pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
-        let id = worker_id(&request)?;
+        let (author, id) = (Author::of(&request), worker_id(&request)?);
         let change: Change = read(&gateway, request).await?;
+        let before = view(&*find(&gateway, id)?, gateway.clock.now());
         let entry = gateway.registry.set_draining(id, change.draining).map_err(edit)?;
-        tracing::info!(worker = %id, draining = change.draining, "worker changed by the admin API");
+        author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
         while change.draining && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
@@ -118,7 +123,8 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let id = worker_id(&request)?;
         let entry = gateway.registry.remove(id).map_err(edit)?;
         gateway.router.observe(gateway.clock.now(), crate::routing::Feedback::Forgotten(id));
-        tracing::info!(worker = %id, url = entry.spec.url, "worker removed by the admin API");
+        let before = view(&entry, gateway.clock.now());
+        Author::of(&request).did("worker_removed", &entry.spec.url, &before, &Value::Null);
         Ok(super::json(&json!({"id": id.to_string(), "removed": true})))
     })
 }
@@ -154,7 +160,7 @@ fn view(entry: &Entry, now: Instant) -> serde_json::Value {
         "url": entry.spec.url,
         "runtime_type": entry.facts.engine.name(),
         "models": models,
-        "state": if entry.is_draining { "draining" } else { entry.state(now).name() },
+        "state": entry.shown_state(now).as_str(),
         "is_healthy": entry.is_available(now),
         "load": entry.load.requests(),
         "queued_prefill_tokens": entry.load.queued_prefill_tokens(),
