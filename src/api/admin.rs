@@ -148,7 +148,15 @@ fn edit(error: EditError) -> ApiError {
 
 async fn read<T: serde::de::DeserializeOwned>(gateway: &Gateway, request: Request<Body>) -> Result<T, ApiError> {
     let held = gateway.intake.read(request.into_body()).await?;
-    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(format!("the body cannot be read: {error}")))
+    let text = |error| format!("the body cannot be read: {}", without_value(&error));
+    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(text(error)))
+}
+
+/// What is wrong and where, without the value: it may be a key that slipped into another field.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let expected = text.rfind(", expected ").filter(|_| text.starts_with("invalid "));
+    expected.map_or_else(|| text.clone(), |at| text[at + 2..].to_owned())
 }
 
 /// A worker as shown: never its key.
@@ -166,4 +174,21 @@ fn view(entry: &Entry, now: Instant) -> serde_json::Value {
         "queued_prefill_tokens": entry.load.queued_prefill_tokens(),
         "has_api_key": entry.spec.api_key.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        let said = |body: &str| without_value(&serde_json::from_str::<NewWorker>(body).map(drop).expect_err("refused"));
+        assert_eq!(said(r#"{"url": 7}"#), "expected a string at line 1 column 9");
+        for body in
+            [r#"{"url": "http://a", "models": "sk-key"}"#, r#"{"url": "http://a", "models": "sk-key, expected"}"#]
+        {
+            assert!(!said(body).contains("sk-key") && said(body).contains("expected a sequence"), "{}", said(body));
+        }
+        assert!(said(r#"{"uri": "http://a"}"#).contains("unknown field `uri`"));
+    }
 }

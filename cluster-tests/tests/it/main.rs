@@ -3,5 +3,6 @@
 mod bad_input;
 mod faults;
 mod meters;
+mod secrets;
 mod service;
 mod traces;
