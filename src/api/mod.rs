@@ -4,6 +4,7 @@
 //! or decides on a worker's health.
 
 pub mod admin;
+pub mod audit;
 pub mod candidates;
 pub mod config;
 pub mod cors;

@@ -102,10 +102,11 @@ impl Dialer {
     /// Makes a connection, in time or not at all.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Fresh, CallError> {
         let late = Err(CallError::ConnectTimeout(self.connect_timeout));
+        let started = self.clock.now();
         let result = tokio::time::timeout(self.connect_timeout, self.dial(origin)).await.unwrap_or(late);
         match &result {
-            Ok(_) => self.metrics.connected(),
-            Err(_) => self.metrics.connect_failed(),
+            Ok(_) => self.metrics.connected(self.clock.now() - started),
+            Err(error) => self.metrics.connect_failed(error),
         }
         result
     }
