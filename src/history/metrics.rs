@@ -1,45 +1,46 @@
 //! Whether what operators decide survives a restart, and what became of each decision.
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::EncodeLabelValue;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::base::journal::Kept;
 use crate::base::journal::NotKept;
+use crate::observability::labels::label;
+use crate::observability::metrics::Each;
 use crate::observability::metrics::Registry;
 
-/// What became of an edit, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum EditResult {
-    Durable,
-    UntilRestart,
-    Refused,
-    Failed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EditLabels {
-    result: EditResult,
+label! {
+    /// What became of an edit.
+    enum EditResult {
+        Durable = "durable",
+        UntilRestart = "until_restart",
+        Refused = "refused",
+        Failed = "failed",
+    }
 }
 
 /// Counters and gauges of this area.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     durable: Gauge,
-    edits: Family<EditLabels, Counter>,
+    edits: Each<EditResult, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::register(&mut Registry::default())
+    }
 }
 
 impl Metrics {
     /// Registers them.
+    #[rustfmt::skip]
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        let help = "1 when what the admin API changes survives a restart, else 0";
-        registry.register("smg_history_durable", help, it.durable.clone());
-        registry.register("smg_history_edits", "Changes made through the admin API, by result", it.edits.clone());
-        it
+        Self {
+            durable: registry.gauge("smg_history_durable", "1 when changes made through the admin API survive a restart, else 0: `/readiness` and the log say why"),
+            edits: registry.counters("smg_history_edits", "Changes made through the admin API. `until_restart`: not on disk; `failed`: the disk failed and they were not made", "result"),
+        }
     }
 
     /// Whether edits survive a restart.
@@ -55,6 +56,6 @@ impl Metrics {
             Err(NotKept::Full | NotKept::TooLong) => EditResult::Refused,
             Err(NotKept::Failed | NotKept::Closing) => EditResult::Failed,
         };
-        self.edits.get_or_create(&EditLabels { result }).inc();
+        self.edits.of(result).inc();
     }
 }

@@ -3,6 +3,7 @@
 //! Rules are an ordered list, so that what applies can be read from top to bottom.
 
 use crate::base::ids::ModelId;
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 use crate::routing::policies::PolicyName;
 
@@ -14,8 +15,8 @@ pub const RULES_MAX: usize = 256;
 pub struct Pattern(String);
 
 impl Pattern {
-    /// The only way in. The error says what was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// The only way in.
+    pub fn parse(text: &str) -> Result<Self, Expected> {
         ModelId::parse(text).map_err(|error| format!("expected a model's name or pattern (`llama-*`): {error}"))?;
         Ok(Self(text.to_owned()))
     }
@@ -57,7 +58,7 @@ impl Setting for Rule {
     const KIND: &'static str = "rule (PATTERN:POLICY)";
     const TABLE_KEYS: &'static [&'static str] = &["model", "policy"];
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         // Names of models have colons, names of policies do not.
         let (model, policy) = text.rsplit_once(':').ok_or("expected `PATTERN:POLICY`, e.g. `llama-*:round_robin`")?;
         let policy = PolicyName::parse(policy).map_err(|error| error.to_string())?;

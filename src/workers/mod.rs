@@ -12,6 +12,7 @@ mod conformance;
 pub mod detect;
 pub mod edits;
 pub mod fake;
+pub mod fleet;
 pub mod health;
 pub mod http;
 pub mod lifetime;

@@ -11,6 +11,7 @@ use super::address::InvalidUrl;
 use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
+use super::health::Breaker;
 use super::health::Health;
 use super::health::Outcome;
 use super::health::Rules;
@@ -19,6 +20,7 @@ use super::http::Dialer;
 use super::http::HttpWorker;
 use super::lifetime::Lifetime;
 use super::load::Load;
+use super::metrics::Metrics;
 use super::rate;
 use super::spec::Source;
 use super::spec::Spec;
@@ -55,6 +57,7 @@ pub struct Entry {
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
     lifetime: Arc<Mutex<Lifetime>>,
+    metrics: Metrics,
 }
 
 impl Entry {
@@ -62,6 +65,18 @@ impl Entry {
     #[must_use]
     pub fn state(&self, now: Instant) -> State {
         self.health.lock().state(now)
+    }
+
+    /// The same, and whether it is being drained.
+    #[must_use]
+    pub fn shown_state(&self, now: Instant) -> State {
+        if self.spec.is_draining { State::Draining } else { self.state(now) }
+    }
+
+    /// Its circuit breaker.
+    #[must_use]
+    pub fn breaker(&self, now: Instant) -> Breaker {
+        self.health.lock().breaker(now)
     }
 
     /// Whether it may be given a request.
@@ -72,12 +87,22 @@ impl Entry {
 
     /// A request goes there.
     pub fn sent(&self, now: Instant) {
-        self.health.lock().sent(now);
+        let mut health = self.health.lock();
+        health.sent(now);
+        self.tell(health.breaker_change(now));
     }
 
     /// A request ended there.
     pub fn ended(&self, now: Instant, outcome: Outcome) {
-        self.health.lock().ended(now, outcome);
+        let mut health = self.health.lock();
+        health.ended(now, outcome);
+        self.tell(health.breaker_change(now));
+    }
+
+    fn tell(&self, change: Option<(Breaker, Breaker)>) {
+        if let Some((from, to)) = change {
+            self.metrics.breaker_changed(from, to);
+        }
     }
 
     /// The health core, for the prober.
@@ -102,6 +127,7 @@ impl Entry {
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
             lifetime: Arc::clone(&self.lifetime),
+            metrics: self.metrics.clone(),
         })
     }
 }
@@ -189,7 +215,8 @@ impl Registry {
         let load = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.load));
         let lifetime = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
-        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime });
+        let metrics = self.dialer.metrics.clone();
+        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics });
         edits.insert(id, Arc::clone(&entry));
         self.publish(&edits);
         Ok(entry)

@@ -40,7 +40,8 @@ async fn a_worker_s_pace_is_learned_from_its_streams() {
     let worker = Upstream::start("one").await;
     let node = node(config(&[&worker])).await;
     assert!(first_worker(&node).await["prefill_tokens_per_second"].is_null());
-    let usage = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4000,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+    let usage =
+        b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":4000,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
     let end = Step::Send(b"0\r\n\r\n".to_vec());
     worker.script(vec![Step::stream_head(), Step::content("a"), Step::chunk(usage), end]);
     let answer = Client::connect(node.address).await.post("/v1/chat/completions", &chat("hi", true)).await;

@@ -4,5 +4,7 @@ mod bad_input;
 mod durable;
 mod faults;
 mod learned;
+mod meters;
+mod secrets;
 mod service;
 mod traces;

@@ -46,7 +46,15 @@ pub fn readiness(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
 /// A body as the type a handler wants.
 async fn read<T: serde::de::DeserializeOwned>(gateway: &Gateway, request: Request<Body>) -> Result<T, ApiError> {
     let held = gateway.intake.read(request.into_body()).await?;
-    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(format!("the body cannot be read: {error}")))
+    let text = |error| format!("the body cannot be read: {}", without_value(&error));
+    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(text(error)))
+}
+
+/// What is wrong and where, without the value: it may be a key that slipped into another field.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let expected = text.rfind(", expected ").filter(|_| text.starts_with("invalid "));
+    expected.map_or_else(|| text.clone(), |at| text[at + 2..].to_owned())
 }
 
 /// An edit's answer: what is in force now, and whether it will be after a restart.

@@ -14,6 +14,7 @@ use crate::routing::rules::Pattern;
 use crate::routing::rules::RULES_MAX;
 use crate::routing::rules::Rule;
 
+use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
@@ -41,34 +42,40 @@ pub fn show(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
 /// Replaces the rules.
 pub fn set(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
+        let author = Author::of(&request);
         let wanted: Wanted = super::read(&gateway, request).await?;
-        let policies = read(wanted, gateway.router.policies().default).map_err(ApiError::Refused)?;
+        let policies = read(wanted, gateway.router.policies().default)?;
+        let before = view(&gateway);
         let kept = gateway.policies.set(policies).await?;
-        tracing::info!("policies set by the admin API");
-        Ok(super::edited(view(&gateway), kept))
+        let after = view(&gateway);
+        author.did("policies_set", "", &before, &after);
+        Ok(super::edited(after, kept))
     })
 }
 
 /// Takes back what was set: the options' rules are in force again.
-pub fn reset(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
+pub fn reset(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
+        let before = view(&gateway);
         let kept = gateway.policies.reset().await?;
-        tracing::info!("policies reset by the admin API");
-        Ok(super::edited(view(&gateway), kept))
+        let after = view(&gateway);
+        Author::of(&request).did("policies_reset", "", &before, &after);
+        Ok(super::edited(after, kept))
     })
 }
 
-fn read(wanted: Wanted, default: PolicyName) -> Result<Policies, String> {
+fn read(wanted: Wanted, default: PolicyName) -> Result<Policies, ApiError> {
+    let refused = |field: &str, why: &dyn std::fmt::Display| ApiError::Refused(format!("`{field}`: {why}"));
     if wanted.models.len() > RULES_MAX {
-        return Err(format!("`models`: there may be {RULES_MAX} rules, these are: {}", wanted.models.len()));
+        return Err(refused("models", &format_args!("there may be {RULES_MAX} rules")));
     }
-    let policy = |field: String, text: &str| PolicyName::parse(text).map_err(|error| format!("`{field}`: {error}"));
-    let default = wanted.default.map_or(Ok(default), |it| policy("default".to_owned(), &it))?;
+    let policy = |field: &str, text: &str| PolicyName::parse(text).map_err(|error| refused(field, &error));
+    let default = wanted.default.map_or(Ok(default), |it| policy("default", &it))?;
     let rule = |(n, it): (usize, WantedRule)| {
-        let model = Pattern::parse(&it.model).map_err(|expected| format!("`models[{n}].model`: {expected}"))?;
-        Ok(Rule { model, policy: policy(format!("models[{n}].policy"), &it.policy)? })
+        let model = Pattern::parse(&it.model).map_err(|error| refused(&format!("models[{n}].model"), &error))?;
+        Ok(Rule { model, policy: policy(&format!("models[{n}].policy"), &it.policy)? })
     };
-    let models: Result<Vec<Rule>, String> = wanted.models.into_iter().enumerate().map(rule).collect();
+    let models: Result<Vec<Rule>, ApiError> = wanted.models.into_iter().enumerate().map(rule).collect();
     Ok(Policies { default, models: models? })
 }
 

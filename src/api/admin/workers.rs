@@ -23,6 +23,7 @@ use crate::workers::registry::Entry;
 use crate::workers::spec::Change;
 use crate::workers::spec::Spec;
 
+use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
@@ -94,6 +95,7 @@ pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Adds a worker and says what it was found to be.
 pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
+        let author = Author::of(&request);
         let fields: Fields = super::read(&gateway, request).await?;
         let url = fields.url.as_deref().ok_or_else(|| ApiError::Refused("`url` is required".to_owned()))?;
         let origin = Origin::parse(url).map_err(EditError::from)?;
@@ -102,9 +104,10 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let (entry, kept) = gateway.edits.add(spec).await?;
         let id = entry.id;
         let _ = tokio::time::timeout(ADD_WAIT, gateway.prober.probe_now(id)).await; // late: the prober goes on asking
-        tracing::info!(worker = %id, url = entry.spec.url, "worker added by the admin API");
         let entry = gateway.registry.get(id).unwrap_or(entry);
-        let mut response = super::edited(view(&entry, gateway.clock.now()), kept);
+        let added = view(&entry, gateway.clock.now());
+        author.did("worker_added", &entry.spec.url, &Value::Null, &added);
+        let mut response = super::edited(added, kept);
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
     })
@@ -113,14 +116,15 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Changes a worker. Draining waits for what is in flight, up to the drain timeout.
 pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
-        let id = worker_id(&request)?;
+        let (author, id) = (Author::of(&request), worker_id(&request)?);
         let fields: Fields = super::read(&gateway, request).await?;
         if fields.url.is_some() {
             return Err(ApiError::Refused("`url` cannot be changed: add the new one, then remove this one".to_owned()));
         }
+        let before = view(&*find(&gateway, id)?, gateway.clock.now());
         let (entry, kept) = gateway.edits.change(id, fields.check()?).await?;
+        author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
         let is_draining = entry.spec.is_draining;
-        tracing::info!(worker = %id, url = entry.spec.url, draining = is_draining, "worker changed by the admin API");
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
         while is_draining && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
@@ -135,7 +139,8 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let id = worker_id(&request)?;
         let (entry, kept) = gateway.edits.remove(id).await?;
         gateway.router.observe(gateway.clock.now(), Feedback::Forgotten(id));
-        tracing::info!(worker = %id, url = entry.spec.url, "worker removed by the admin API");
+        let before = view(&entry, gateway.clock.now());
+        Author::of(&request).did("worker_removed", &entry.spec.url, &before, &Value::Null);
         Ok(super::edited(json!({"id": id.to_string(), "removed": true}), kept))
     })
 }
@@ -160,7 +165,7 @@ fn view(entry: &Entry, now: Instant) -> Value {
         "source": entry.source.name(),
         "runtime_type": entry.facts.engine.name(),
         "models": models,
-        "state": if spec.is_draining { "draining" } else { entry.state(now).name() },
+        "state": entry.shown_state(now).as_str(),
         "is_healthy": entry.is_available(now),
         "draining": spec.is_draining,
         "priority": spec.priority,
@@ -171,4 +176,23 @@ fn view(entry: &Entry, now: Instant) -> Value {
         "prefill_tokens_per_second": entry.load.prefill_rate(),
         "has_api_key": spec.api_key.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        let said = |body: &str| {
+            super::super::without_value(&serde_json::from_str::<Fields>(body).map(drop).expect_err("refused"))
+        };
+        assert_eq!(said(r#"{"url": 7}"#), "expected a string at line 1 column 9");
+        for body in
+            [r#"{"url": "http://a", "models": "sk-key"}"#, r#"{"url": "http://a", "models": "sk-key, expected"}"#]
+        {
+            assert!(!said(body).contains("sk-key") && said(body).contains("expected a sequence"), "{}", said(body));
+        }
+        assert!(said(r#"{"uri": "http://a"}"#).contains("unknown field `uri`"));
+    }
 }

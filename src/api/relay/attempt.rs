@@ -11,18 +11,19 @@ use crate::base::clock::Clock;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
+use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
 use crate::routing::Route;
 use crate::workers::health::Outcome;
 use crate::workers::health::pause;
 use crate::workers::load::FirstToken;
+use crate::workers::load::LoadGuard;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
 
 use super::super::error::WorkerFailure;
-use super::super::metrics::Stage;
 use super::job::Failed;
 use super::job::Job;
 use super::job::Planned;
@@ -40,14 +41,14 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let Planned { entry, route } = planned;
     let gateway = std::sync::Arc::clone(&job.gateway);
-    let sent = gateway.clock.now();
+    job.account.iter_mut().for_each(|it| it.attempt(&planned));
+    let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
     let streams = job.is_stream && job.wire.observe.is_some();
     let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
-    let mut guard = entry.load.acquire(sent, route.new_tokens, first_token);
+    let guard = entry.load.acquire(gateway.clock.now(), route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -63,7 +64,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
-    gateway.metrics.stage(Stage::Upstream, now - sent);
+    job.account.iter_mut().for_each(|it| it.head(answer.status));
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
@@ -75,6 +76,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
         return match live.open().await {
             Ok(()) => {
+                job.account.iter_mut().for_each(|it| it.first_content(true));
                 live.take_guards(job, span);
                 Ok(Opened::Live(live))
             }
@@ -84,15 +86,28 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             }
         };
     }
-    let idle = gateway.config.idle_timeout;
+    held(job, Planned { entry, route }, answer, guard, span).await
+}
+
+/// An answer that is no stream of events, held back as far as we hold one.
+async fn held(
+    job: &mut Job,
+    planned: Planned,
+    answer: Answer,
+    mut guard: LoadGuard,
+    mut span: Span,
+) -> Result<Opened, Failed> {
+    let Planned { entry, route } = planned;
+    let gateway = std::sync::Arc::clone(&job.gateway);
+    job.account.iter_mut().for_each(|it| it.first_content(false));
     let Answer { status, headers, body } = answer;
-    let collected = hold(body, idle).await;
+    let collected = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
     match collected {
         Ok(Held::Whole(body)) => {
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
-            gateway.metrics.usage(usage);
+            job.account.iter_mut().for_each(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
             if usage.completion.unwrap_or(0) <= 1 {
@@ -100,7 +115,6 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
                 guard.prefill_done(now);
                 guard.learn(computed(&route, usage));
             }
-            gateway.metrics.ended(job.wire.name, now - job.started);
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
