@@ -153,3 +153,57 @@ async fn policies_by_model_are_in_force_at_once_and_after_a_restart() {
     assert!(route(&node).await.starts_with("cache_aware;"));
     node.shutdown().await;
 }
+
+/// Every field that is answered is in the document, and every required one is answered.
+fn fits(document: &Value, schema: &str, answer: &Value) {
+    let schema = &document["components"]["schemas"][schema];
+    let parts: Vec<&Value> = match schema["allOf"].as_array() {
+        Some(parts) => parts.iter().collect(),
+        None => vec![schema],
+    };
+    let resolved = parts.iter().map(|part| match part["$ref"].as_str().and_then(|it| it.rsplit('/').next()) {
+        Some(name) => &document["components"]["schemas"][name],
+        None => part,
+    });
+    let resolved: Vec<&Value> = resolved.collect();
+    for field in answer.as_object().expect("an object").keys() {
+        assert!(
+            resolved.iter().any(|it| !it["properties"][field].is_null()),
+            "not in the document: {field} of {schema}"
+        );
+    }
+    for field in resolved.iter().flat_map(|it| it["required"].as_array().into_iter().flatten()) {
+        assert!(!answer[field.as_str().expect("a name")].is_null(), "not answered: {field} of {schema}");
+    }
+}
+
+#[tokio::test]
+async fn answers_of_ours_are_what_the_document_says() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let worker = Upstream::start("one").await;
+    let node = start(directory.path(), &[]).await;
+    let (_, document) = call(&node, "GET", "/openapi.json", &Value::Null).await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let (_, added) = call(&node, "POST", "/workers", &json!({"url": worker.url()})).await;
+    fits(&document, "ChangedWorker", &added);
+    fits(&document, "ServedModel", &added["models"][0]);
+    eventually("it is ready", async || call(&node, "GET", "/readiness", &Value::Null).await.0 == 200).await;
+    let path = format!("/workers/{}", added["id"].as_str().expect("an id"));
+    for (method, path, body, schema) in [
+        ("GET", "/workers", Value::Null, "WorkerList"),
+        ("GET", path.as_str(), Value::Null, "Worker"),
+        ("PATCH", path.as_str(), json!({"draining": false}), "ChangedWorker"),
+        ("GET", "/policies", Value::Null, "Policies"),
+        ("PUT", "/policies", json!({"default": "random"}), "Policies"),
+        ("GET", "/readiness", Value::Null, "Ready"),
+        ("GET", "/health", Value::Null, "Alive"),
+        ("GET", "/v1/models", Value::Null, "ModelList"),
+        ("GET", "/v1/models/m", Value::Null, "ModelCard"),
+        ("GET", "/v1/models/unknown", Value::Null, "Error"),
+        ("POST", "/v1/route/explain", json!({"messages": []}), "Explanation"),
+        ("DELETE", path.as_str(), Value::Null, "Removed"),
+    ] {
+        fits(&document, schema, &call(&node, method, path, &body).await.1);
+    }
+    node.shutdown().await;
+}

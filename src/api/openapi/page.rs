@@ -49,12 +49,18 @@ fn render() -> String {
         "\n## Errors of each route\n\nAny other path is `unknown_url`, any other method `method_not_allowed`.\n\n",
     );
     page.push_str("| method and path | status and codes |\n|---|---|\n");
+    let mut told: Vec<(String, Vec<String>)> = Vec::new();
     for route in ROUTES {
         let failures = failures(route).into_iter().map(|(status, codes)| format!("{status} `{}`", codes.join("` `")));
-        let failures: Vec<_> = failures.collect();
-        if !failures.is_empty() {
-            let _ = writeln!(page, "| `{} {}` | {} |", route.method, route.path, failures.join(" · "));
+        let failures = failures.collect::<Vec<_>>().join(" · ");
+        let name = format!("`{} {}`", route.method, route.path);
+        match told.iter_mut().find(|it| it.0 == failures) {
+            Some((_, names)) => names.push(name),
+            None => told.push((failures, vec![name])),
         }
+    }
+    for (failures, names) in told.iter().filter(|it| !it.0.is_empty()) {
+        let _ = writeln!(page, "| {} | {failures} |", names.join("<br>"));
     }
     page.push_str(
         "\n## Error codes\n\nEvery 429 and 503 has a `Retry-After`.\n\n| code | status | type |\n|---|---|---|\n",
