@@ -122,11 +122,11 @@ pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
             return Err(ApiError::Refused("`url` cannot be changed: add the new one, then remove this one".to_owned()));
         }
         let before = view(&*find(&gateway, id)?, gateway.clock.now());
+        let is_drain = fields.draining == Some(true);
         let (entry, kept) = gateway.edits.change(id, fields.check()?).await?;
         author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
-        let is_draining = entry.spec.is_draining;
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
-        while is_draining && entry.load.requests() > 0 && gateway.clock.now() < deadline {
+        while is_drain && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
         }
         Ok(super::edited(view(&entry, gateway.clock.now()), kept))
