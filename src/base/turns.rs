@@ -26,12 +26,19 @@ impl Turns {
     /// Runs `work` when it is its turn. `None`: the node stopped before its end.
     pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let (done, ended) = oneshot::channel();
-        let turn = Arc::clone(&self.turn);
-        self.tasks.spawn(self.task, |_| async move {
-            let _turn = turn.lock().await;
+        self.start(async move {
             let _ = done.send(work.await); // nobody waits any longer: it is done all the same
         });
         ended.await.ok()
+    }
+
+    /// Runs `work` when it is its turn; nobody waits for it.
+    pub fn start(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let turn = Arc::clone(&self.turn);
+        self.tasks.spawn(self.task, |_| async move {
+            let _turn = turn.lock().await;
+            work.await;
+        });
     }
 }
 

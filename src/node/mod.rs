@@ -142,7 +142,7 @@ impl Node {
         Ok(Self { address, metrics_address, gateway, tasks, counts })
     }
 
-    /// Puts in force what can be changed while running (keys, policies, log level) and says what needs a restart.
+    /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.
     pub fn reload(&self, old: Loaded, log: Option<&logs::LogHandle>) -> Loaded {
         let new = match old.reload() {
             Ok(new) => new,
@@ -153,6 +153,10 @@ impl Node {
             }
         };
         self.counts.reloaded(Reload::Applied);
+        match named_workers(&new.config) {
+            Ok(named) => self.gateway.edits.configure(named),
+            Err(error) => tracing::error!(%error, "the workers were not reloaded"),
+        }
         self.gateway.policies.configure(new.config.routing.policies());
         self.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
@@ -225,7 +229,7 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let edits = Edits::restore(
         Arc::clone(&registry),
         Arc::clone(&journal),
-        &named_workers(config)?,
+        named_workers(config)?,
         entropy.clone(),
         tasks.clone(),
     );

@@ -61,40 +61,45 @@ struct Known {
 }
 
 impl Edits {
-    /// Puts in force what was decided before the restart, and what sources name. Refuses a URL that is none.
+    /// Puts in force what was decided before the restart, and what sources name.
     pub fn restore(
         registry: Arc<Registry>,
         journal: Arc<dyn Journal>,
-        named: &[(Origin, Option<Secret>)],
+        named: Vec<(Origin, Option<Secret>)>,
         entropy: Entropy,
         tasks: Tasks,
     ) -> Result<Self, EditError> {
-        let mut known = Known::default();
-        known.named.extend(named.iter().map(|(origin, key)| (origin.url(), key.clone())));
         let turns = Turns::new(EDIT, tasks);
-        let inner = Inner { registry, journal, entropy, turns, known: Mutex::default() };
+        let known = Known { named: by_url(&named), ..Known::default() };
+        let inner = Inner { registry, journal, entropy, turns, known: Mutex::new(known) };
         for (row, value) in inner.journal.rows() {
-            let Row::Worker(id) = row else { continue };
-            if let Err(error) = inner.replay(id, &value, &mut known) {
-                tracing::error!(worker = %id, %error, "what was decided about a worker cannot be used and is left as it is");
+            if let Row::Worker(id) = row {
+                inner.replay(id, &value);
             }
         }
         for (origin, key) in named {
-            let url = origin.url();
-            match known.decided.get(&url) {
-                None => {
-                    let id = inner.id_of(&url);
-                    inner.registry.put(id, Spec::named(origin, key.clone()), Source::Config)?;
-                }
-                Some((_, Kind::Suppressed, _)) => tracing::warn!(
-                    url,
-                    "a configured worker stays out: it was removed through the admin API; POST /workers brings it back"
-                ),
-                Some((_, Kind::Added | Kind::Changed, _)) => {}
-            }
+            inner.name(&origin, key)?;
         }
-        *inner.known.lock() = known;
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Sources name other workers now. What was decided here goes on to count.
+    pub fn configure(&self, named: Vec<(Origin, Option<Secret>)>) {
+        let inner = Arc::clone(&self.0);
+        self.0.turns.start(async move {
+            let before = std::mem::replace(&mut inner.known.lock().named, by_url(&named));
+            for url in before.keys().filter(|url| !inner.known.lock().named.contains_key(*url)) {
+                let gone = inner.at(url).filter(|it| it.source == Source::Config);
+                if let Some(entry) = gone.and_then(|it| inner.registry.remove(it.id).ok()) {
+                    tracing::info!(worker = %entry.id, url, "a worker is no longer configured");
+                }
+            }
+            for (origin, key) in named {
+                if let Err(error) = inner.name(&origin, key) {
+                    tracing::error!(url = origin.url(), %error, "a configured worker was not added");
+                }
+            }
+        });
     }
 
     /// Adds a worker; the same URL again replaces what was said of it and keeps its id, load and health.
@@ -174,32 +179,64 @@ enum KeyGiven {
 }
 
 impl Inner {
-    /// Takes one row back.
-    fn replay(&self, id: WorkerId, value: &[u8], known: &mut Known) -> Result<(), RowError> {
+    /// Puts a worker in force as a source names it, unless something else was decided here.
+    fn name(&self, origin: &Origin, key: Option<Secret>) -> Result<(), EditError> {
+        let url = origin.url();
+        let spec = match (self.decided(&url), self.at(&url)) {
+            (None, _) => Spec::named(origin, key),
+            (Some((_, Kind::Changed, Key::FromSource)), Some(entry)) => Spec { api_key: key, ..entry.spec.clone() },
+            (Some((id, Kind::Changed, _)), None) => {
+                // It was changed while a source named it, and one names it again.
+                let kept = self.journal.rows().into_iter().find(|(row, _)| *row == Row::Worker(id));
+                kept.into_iter().for_each(|(_, value)| self.replay(id, &value));
+                return Ok(());
+            }
+            (Some((_, Kind::Suppressed, _)), _) => {
+                tracing::warn!(
+                    url,
+                    "a configured worker stays out: it was removed through the admin API; POST /workers brings it back"
+                );
+                return Ok(());
+            }
+            (Some((_, Kind::Added | Kind::Changed, _)), _) => return Ok(()),
+        };
+        self.registry.put(self.id_of(&url), spec, Source::Config)?;
+        Ok(())
+    }
+
+    /// Takes one row back. One that cannot be used is left as it is.
+    fn replay(&self, id: WorkerId, value: &[u8]) {
+        if let Err(error) = self.try_replay(id, value) {
+            tracing::error!(worker = %id, %error, "what was decided about a worker cannot be used and is left as it is");
+        }
+    }
+
+    fn try_replay(&self, id: WorkerId, value: &[u8]) -> Result<(), RowError> {
         let record = Record::decode(value)?;
         let mut spec = record.spec()?;
-        let named = known.named.get(&spec.url);
-        let source = if record.kind == Kind::Added { Source::Api } else { Source::Config };
+        let named = self.known.lock().named.get(&spec.url).cloned();
         if record.kind == Kind::Added || (record.kind == Kind::Changed && named.is_some()) {
             spec.api_key = match &record.key {
                 Key::None => None,
-                Key::FromSource => named.cloned().flatten(),
-                Key::Sealed(_) => {
-                    let opened = record.key.bytes().and_then(|it| self.journal.unseal(&it, &bound_to(id, &spec.url)));
-                    if opened.is_none() {
-                        tracing::error!(
-                            worker = %id,
-                            url = spec.url,
-                            "a worker's key cannot be opened, it goes without: give it again with PATCH /workers/{{id}}"
-                        );
-                    }
-                    opened
-                }
+                Key::FromSource => named.flatten(),
+                Key::Sealed(_) => self.unsealed(id, &record),
             };
-            self.registry.put(id, spec, source)?;
+            self.registry.put(id, spec, record.kind.source())?;
         }
-        known.decided.insert(record.url, (id, record.kind, record.key));
+        self.known.lock().decided.insert(record.url, (id, record.kind, record.key));
         Ok(())
+    }
+
+    fn unsealed(&self, id: WorkerId, record: &Record) -> Option<Secret> {
+        let key = record.key.bytes().and_then(|it| self.journal.unseal(&it, &bound_to(id, &record.url)));
+        if key.is_none() {
+            tracing::error!(
+                worker = %id,
+                url = record.url,
+                "a worker's key cannot be opened, it goes without: give it again with `smg workers update`"
+            );
+        }
+        key
     }
 
     /// Keeps what was decided, then puts it in force.
@@ -220,15 +257,17 @@ impl Inner {
         self.registry.check_room(id)?;
         let kept = self.journal.put(Row::Worker(id), value).await?;
         self.known.lock().decided.insert(spec.url.clone(), (id, kind, key));
-        let source = if kind == Kind::Added { Source::Api } else { Source::Config };
-        Ok((self.registry.put(id, spec, source)?, kept))
+        Ok((self.registry.put(id, spec, kind.source())?, kept))
     }
 
     /// The id of the worker at this URL: the one it has, the one it had when it was removed, or a new one.
     fn id_of(&self, url: &str) -> WorkerId {
-        let in_force = self.registry.fleet().all.iter().find(|it| it.spec.url == url).map(|it| it.id);
         let decided = || self.decided(url).map(|it| it.0);
-        in_force.or_else(decided).unwrap_or_else(|| WorkerId(self.entropy.next_u64()))
+        self.at(url).map(|it| it.id).or_else(decided).unwrap_or_else(|| WorkerId(self.entropy.next_u64()))
+    }
+
+    fn at(&self, url: &str) -> Option<Arc<Entry>> {
+        self.registry.fleet().all.iter().find(|it| it.spec.url == url).cloned()
     }
 
     fn decided(&self, url: &str) -> Option<(WorkerId, Kind, Key)> {
@@ -243,6 +282,10 @@ enum RowError {
     Unreadable(#[from] record::Unreadable),
     #[error(transparent)]
     Refused(#[from] EditError),
+}
+
+fn by_url(named: &[(Origin, Option<Secret>)]) -> BTreeMap<String, Option<Secret>> {
+    named.iter().map(|(origin, key)| (origin.url(), key.clone())).collect()
 }
 
 /// A sealed key opens for this worker at this place only.

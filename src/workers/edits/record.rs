@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::super::spec::Source;
 use super::super::spec::Spec;
 use crate::base::ids::ModelId;
 
@@ -26,6 +27,16 @@ pub(super) enum Kind {
     Changed,
     /// It is named by a source and was removed through the API: out until it is added there, whatever a source says.
     Suppressed,
+}
+
+impl Kind {
+    /// Who says that the worker is there.
+    pub(super) fn source(self) -> Source {
+        match self {
+            Self::Added => Source::Api,
+            Self::Changed | Self::Suppressed => Source::Config,
+        }
+    }
 }
 
 /// Where its key comes from.

@@ -67,11 +67,14 @@ fn start(journal: &Arc<Memory>, named: &[&str]) -> (Edits, Arc<Registry>) {
     };
     let dialer = Dialer::new(&Config::default(), Tasks::new(), Metrics::default()).unwrap();
     let registry = Arc::new(Registry::new(rules, dialer));
-    let key = Some(Secret::new("sk-source"));
-    let named: Vec<_> = named.iter().map(|it| (Origin::parse(it).unwrap(), key.clone())).collect();
     let journal: Arc<dyn Journal> = Arc::<Memory>::clone(journal);
-    let edits = Edits::restore(Arc::clone(&registry), journal, &named, Entropy::from_os(), Tasks::new()).unwrap();
+    let named = named_by_flags(named, "sk-source");
+    let edits = Edits::restore(Arc::clone(&registry), journal, named, Entropy::from_os(), Tasks::new()).unwrap();
     (edits, registry)
+}
+
+fn named_by_flags(urls: &[&str], key: &str) -> Vec<(Origin, Option<Secret>)> {
+    urls.iter().map(|it| (Origin::parse(it).unwrap(), Some(Secret::new(key)))).collect()
 }
 
 fn spec(url: &str) -> Spec {
@@ -145,6 +148,28 @@ async fn a_flag_s_worker_keeps_its_changes_and_its_source_s_key_and_goes_with_th
     let (_edits, registry) = start(&journal, &["http://a:1"]);
     assert_eq!(key(&registry.get(id).expect("there")), None, "a key taken away stays away");
     assert_eq!(urls(&start(&journal, &[]).1), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_changed_configuration_adds_and_takes_away_what_only_it_names() {
+    let journal = Arc::new(Memory::default());
+    let (edits, registry) = start(&journal, &["http://a:1", "http://b:1", "http://c:1"]);
+    let id = |url| registry.fleet().all.iter().find(|it| it.spec.url == url).map(|it| it.id).unwrap();
+    let (changed, removed) = (id("http://b:1"), id("http://c:1"));
+    edits.change(changed, Change { cost: Some(2.0), ..Change::default() }).await.unwrap();
+    edits.remove(removed).await.unwrap();
+    edits.add(spec("http://added:1")).await.unwrap();
+
+    let configure = async |urls: &[&str]| {
+        edits.configure(named_by_flags(urls, "sk-rotated"));
+        edits.0.turns.run(async {}).await.expect("its turn comes");
+        self::urls(&registry)
+    };
+    assert_eq!(configure(&["http://c:1", "http://d:1"]).await, ["http://added:1", "http://d:1"]);
+    assert_eq!(configure(&["http://b:1", "http://added:1"]).await, ["http://added:1", "http://b:1"]);
+    let entry = registry.get(changed).expect("under the id it had");
+    assert_eq!((entry.spec.cost, key(&entry)), (2.0, Some("sk-rotated")), "what was changed counts again");
+    assert_eq!(configure(&[]).await, ["http://added:1"]);
 }
 
 #[tokio::test]
