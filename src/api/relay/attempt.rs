@@ -24,6 +24,7 @@ use super::job::Job;
 use super::job::Planned;
 use super::job::Whole;
 use super::live::Live;
+use super::live::Placed;
 use super::spans;
 
 /// An answer that the client may see.
@@ -66,7 +67,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let is_events =
         answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
     if let (true, Some(observe)) = (is_events, job.wire.observe) {
-        let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
+        let mut live = Box::new(Live::events(job, answer, observe, Placed { entry, route, guard, sent }));
         return match live.open().await {
             Ok(()) => {
                 live.take_guards(job, span);
@@ -94,7 +95,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         }
         Ok(Held::Part(start, body)) => {
             let answer = Answer { status, headers, body };
-            let mut live = Box::new(Live::raw(job, answer, start, entry, route, guard));
+            let mut live = Box::new(Live::raw(job, answer, start, Placed { entry, route, guard, sent }));
             live.take_guards(job, span);
             Ok(Opened::Live(live))
         }

@@ -1,7 +1,8 @@
 //! A streamed answer on its way: pulled at the client's pace, watched event by event.
 //!
 //! Whole reads without anything to take out are passed on as they came. One timer a stream wakes at most once a second
-//! for all of its deadlines. After content, a failure becomes the dialect's error event and the end, without `[DONE]`.
+//! for all of its deadlines. After content, a failure becomes the dialect's error event and the end, without `[DONE]`;
+//! an answer that has no events is cut off, so that nobody takes what came of it for the whole.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,18 +31,21 @@ use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::CallError;
 
+use super::super::CutShort;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
 use super::super::gateway::Gateway;
 use super::super::metrics::Stage;
 use super::super::metrics::StreamEnd;
+use super::TICK;
 use super::attempt::NO_USAGE;
 use super::job::Guards;
 use super::job::Job;
 use super::spans;
 
-/// Longest time between two looks at the deadlines.
-const TICK: Duration = Duration::from_secs(1);
+/// How long the worker's answer may go on after its end marker before its connection is given up. It lets the connection
+/// be used again: engines send the marker and the end of the body apart.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// A streamed answer.
 pub(super) struct Live {
@@ -60,6 +64,15 @@ pub(super) struct Live {
     is_over: bool,
 }
 
+/// A worker at work on a request.
+pub(super) struct Placed {
+    pub entry: Arc<Entry>,
+    pub route: Route,
+    pub guard: LoadGuard,
+    /// When it was asked.
+    pub sent: Instant,
+}
+
 struct Parser {
     splitter: Splitter,
     observe: fn(&[u8]) -> Observed,
@@ -68,11 +81,15 @@ struct Parser {
     is_done: bool,
     has_error: bool,
     usage: Usage,
+    /// Events seen, comments left out.
+    events: u64,
 }
 
 /// Times of one stream.
 struct Watch {
     started: Instant,
+    /// When this attempt was sent.
+    sent: Instant,
     last: Instant,
     last_sent: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -80,14 +97,7 @@ struct Watch {
 
 impl Live {
     /// A stream of events, not yet opened.
-    pub(super) fn events(
-        job: &Job,
-        answer: Answer,
-        observe: fn(&[u8]) -> Observed,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
+    pub(super) fn events(job: &Job, answer: Answer, observe: fn(&[u8]) -> Observed, held: Placed) -> Self {
         let parser = Parser {
             splitter: Splitter::default(),
             observe,
@@ -96,39 +106,28 @@ impl Live {
             is_done: false,
             has_error: false,
             usage: NO_USAGE,
+            events: 0,
         };
-        Self::new(job, answer, Some(parser), entry, route, guard)
+        Self::new(job, answer, Some(parser), held)
     }
 
     /// A long answer that is no stream of events; `start` was read already.
-    pub(super) fn raw(
-        job: &Job,
-        answer: Answer,
-        start: Bytes,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
-        let mut live = Self::new(job, answer, None, entry, route, guard);
+    pub(super) fn raw(job: &Job, answer: Answer, start: Bytes, held: Placed) -> Self {
+        let mut live = Self::new(job, answer, None, held);
         live.out.push_back(start);
         live
     }
 
-    fn new(
-        job: &Job,
-        answer: Answer,
-        parser: Option<Parser>,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
-        let now = job.gateway.clock.now();
-        let sleep = Box::pin(tokio::time::sleep_until(now + TICK));
+    fn new(job: &Job, answer: Answer, parser: Option<Parser>, held: Placed) -> Self {
+        let Placed { entry, route, guard, sent } = held;
+        let (now, config) = (job.gateway.clock.now(), &job.gateway.config);
+        let first = TICK.min(config.first_token_timeout).min(config.idle_timeout);
+        let sleep = Box::pin(tokio::time::sleep_until(now + first));
         Self {
             answer,
             parser,
             out: VecDeque::new(),
-            watch: Watch { started: job.started, last: now, last_sent: now, sleep },
+            watch: Watch { started: job.started, sent, last: now, last_sent: now, sleep },
             gateway: Arc::clone(&job.gateway),
             entry,
             route,
@@ -195,21 +194,31 @@ impl Live {
     }
 
     /// The next bytes for the client; `None` at the end.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, CutShort>> {
         loop {
             if let Some(bytes) = self.out.pop_front() {
                 self.watch.last_sent = self.watch.last;
-                return Some(bytes);
+                return Some(Ok(bytes));
             }
             if self.is_over {
+                self.settle().await;
                 return None;
             }
             match self.fill(false).await {
                 Ok(true) => {}
                 Ok(false) => self.complete(),
-                Err(cause) => return Some(self.fail(cause)).filter(|it| !it.is_empty()),
+                Err(cause) => return Some(self.fail(cause)),
             }
         }
+    }
+
+    /// Waits a little for the end of a body whose end marker was seen.
+    async fn settle(&mut self) {
+        if !self.parser.as_ref().is_some_and(|it| it.is_done) || self.answer.body.is_end_stream() {
+            return;
+        }
+        let rest = async { while let Some(Ok(_)) = self.answer.body.frame().await {} };
+        let _ = tokio::time::timeout(SETTLE, rest).await; // it goes on: the connection is closed with it
     }
 
     /// Waits for one piece of the answer and takes it in. `false`: the answer is over.
@@ -259,8 +268,12 @@ impl Live {
     fn tick(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
         let now = self.gateway.clock.now();
         let config = &self.gateway.config;
-        let limit = if is_opening { config.first_token_timeout } else { config.idle_timeout };
-        let next = (self.watch.last + limit).min(now + TICK).max(now + Duration::from_millis(1));
+        // What opens a stream is no token yet, and neither is a worker's own keep-alive.
+        let (since, limit) = match is_opening {
+            true => (self.watch.sent, config.first_token_timeout),
+            false => (self.watch.last, config.idle_timeout),
+        };
+        let next = (since + limit).min(now + TICK).max(now + Duration::from_millis(1));
         self.watch.sleep.as_mut().reset(next);
         if self.gateway.phase.is_cut_off() {
             return Err(WorkerFailure::CutOff);
@@ -268,7 +281,7 @@ impl Live {
         if now - self.watch.started >= config.request_timeout {
             return Err(WorkerFailure::Total(config.request_timeout));
         }
-        if now - self.watch.last >= limit {
+        if now - since >= limit {
             return Err(if is_opening { WorkerFailure::NoToken(limit) } else { WorkerFailure::Idle(limit) });
         }
         let quiet = now - self.watch.last_sent;
@@ -304,8 +317,8 @@ impl Live {
         }
     }
 
-    /// The error event that ends the stream; a raw body just ends, and its missing bytes tell.
-    fn fail(&mut self, cause: WorkerFailure) -> Bytes {
+    /// The error event that ends the stream; an answer without events is cut off.
+    fn fail(&mut self, cause: WorkerFailure) -> Result<Bytes, CutShort> {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
@@ -315,10 +328,8 @@ impl Live {
         }
         self.gateway.metrics.stream_ended(StreamEnd::WorkerFailed);
         self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
-        if self.parser.is_none() {
-            return Bytes::new();
-        }
-        self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text())
+        let events = self.parser.as_ref().ok_or(CutShort)?.events;
+        Ok(self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text(), events))
     }
 }
 
@@ -360,6 +371,7 @@ impl Parser {
             return Ok(true);
         }
         let Some(data) = sse::data(event) else { return Ok(true) };
+        self.events += 1;
         let observed = (self.observe)(&data);
         if let Some(usage) = observed.usage {
             self.usage = self.usage.merged(usage);

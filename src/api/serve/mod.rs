@@ -1,29 +1,28 @@
 //! Listening and connections: one acceptor, and edge threads that each own the connections given to them.
 //!
 //! An edge thread is a single-threaded runtime: a request, its worker's connection and its stream stay on one core.
-//! *Invariants:* a client that does not finish its request head in time is closed; TCP_NODELAY is always set.
+//! [`connection`] serves one client; [`watch`] knows what it is waited for.
+//! *Invariants:* a client that does not finish its request head in time, or takes nothing of its answer, is closed, one
+//! that pauses between requests is not, for long; TCP_NODELAY is always set.
+
+mod body;
+mod connection;
+pub mod refusal;
+mod stream;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ConnectInfo;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 
-use crate::base::limits;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Stop;
@@ -119,61 +118,8 @@ async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop:
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let edge = edge.clone();
         edge.tasks.clone().spawn(CONNECTION, |stop| async move {
-            connection(edge, stream, peer, stop).await;
+            connection::run(edge, stream, peer, stop).await;
             drop(place);
         });
-    }
-}
-
-async fn connection(edge: Edge, stream: TcpStream, peer: SocketAddr, stop: Stop) {
-    let _open = edge.gateway.metrics.connection();
-    let head_timeout = edge.gateway.config.head_timeout;
-    let Some(tls) = &edge.tls else {
-        let mut start = [0; 4];
-        let peeked = tokio::time::timeout(head_timeout, stream.peek(&mut start)).await;
-        let Ok(Ok(len)) = peeked else { return };
-        let is_h2 = start[..len].starts_with(b"PRI");
-        return serve(edge, stream, peer, is_h2, stop).await;
-    };
-    let Ok(Ok(stream)) = tokio::time::timeout(head_timeout, tls.accept(stream)).await else { return };
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    serve(edge.clone(), stream, peer, is_h2, stop).await;
-}
-
-async fn serve<T>(edge: Edge, stream: T, peer: SocketAddr, is_h2: bool, stop: Stop)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let routes = edge.routes;
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        routes.clone().oneshot(request)
-    });
-    let io = TokioIo::new(stream);
-    // The outcome of a connection is its clients' business: requests log their own failures.
-    if is_h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).max_header_list_size(limits::HEAD_BYTES_MAX as u32);
-        builder.keep_alive_interval(Duration::from_secs(20)).max_concurrent_streams(1024);
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            _ = &mut connection => {}
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
-        }
-    } else {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(edge.gateway.config.head_timeout);
-        builder.max_buf_size(limits::HEAD_BYTES_MAX).max_headers(limits::HEADERS_MAX);
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            _ = &mut connection => {}
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
-            }
-        }
     }
 }
