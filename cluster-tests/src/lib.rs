@@ -4,13 +4,17 @@
 //! socket with just enough HTTP to read an answer. Nothing here sleeps: tests wait for conditions with a deadline.
 
 pub mod client;
+pub mod h2;
+pub mod tls;
 pub mod upstream;
 
 use std::time::Duration;
 
+use smg::base::setting::Setting;
 use smg::config::Config;
 use smg::node::Node;
 
+pub use client::Answer;
 pub use client::Client;
 pub use upstream::Step;
 pub use upstream::Upstream;
@@ -42,6 +46,31 @@ pub fn config(workers: &[&Upstream]) -> Config {
     config.workers.urls = workers.iter().map(|it| it.url()).collect();
     config.workers.probe_interval = Duration::from_millis(200);
     config
+}
+
+/// The same with `round_robin`, so that every worker gets its turn.
+///
+/// # Panics
+/// Never: the policy exists.
+#[must_use]
+pub fn in_turn(workers: &[&Upstream]) -> Config {
+    let mut config = config(workers);
+    config.routing.policy = Setting::parse("round_robin").expect("a policy");
+    config
+}
+
+/// The list of workers, as the node shows it.
+pub async fn workers(node: &Node) -> Vec<serde_json::Value> {
+    let listed = Client::connect(node.address).await.get("/workers").await.json();
+    listed["workers"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until no worker has load.
+///
+/// # Panics
+/// When one keeps it.
+pub async fn idle(node: &Node) {
+    eventually("nothing is in flight", async || workers(node).await.iter().all(|it| it["load"] == 0)).await;
 }
 
 /// Starts a node and waits until it serves every worker's model.

@@ -3,4 +3,6 @@
 mod bad_input;
 mod faults;
 mod service;
+mod slow;
+mod smuggling;
 mod traces;

@@ -154,14 +154,16 @@ where
         Some(Overdue::Head | Overdue::Idle) => None,
     };
     let io = connection.into_parts().io.into_inner();
-    // A stopping node has read what it wanted to read, but for a head it refuses.
-    let lingers = !is_stopping || last_word.is_some();
-    let _ = tokio::time::timeout(LINGER, close(io, last_word, lingers, &watch)).await; // gone or not: it is over
+    tokio::select! {
+        biased; // a stopping node says its last word, but waits for nobody's goodbye
+        _ = tokio::time::timeout(LINGER, close(io, last_word, &watch)) => {}
+        () = stop.cancelled() => {}
+    }
 }
 
 /// Says the last word, ends our side, and reads on until the client has ended its own: bytes that nobody reads make the
 /// kernel reset the connection, and with it what the client has not read yet.
-async fn close<T>(mut io: Stream<T>, last_word: Option<BadHead>, lingers: bool, watch: &Watch) -> std::io::Result<()>
+async fn close<T>(mut io: Stream<T>, last_word: Option<BadHead>, watch: &Watch) -> std::io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -170,7 +172,7 @@ where
     }
     io.shutdown().await?;
     let mut scrap = BytesMut::new();
-    while lingers && !watch.has_client_ended() {
+    while !watch.has_client_ended() {
         scrap.clear();
         scrap.reserve(16 << 10);
         io.read_buf(&mut scrap).await?;
