@@ -71,12 +71,6 @@ impl H2 {
         Ok(Stream { status: head.status.as_u16(), headers: head.headers, body })
     }
 
-    /// Whether the other side said goodbye.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
     /// Waits for the connection's end; whether it was a good one.
     ///
     /// # Panics
@@ -121,6 +115,8 @@ pub mod kind {
     pub const HEADERS: u8 = 1;
     /// A stream is given up.
     pub const RST_STREAM: u8 = 3;
+    /// Asks for a sign of life.
+    pub const PING: u8 = 6;
     /// Parameters.
     pub const SETTINGS: u8 = 4;
     /// The connection ends.
@@ -187,6 +183,9 @@ impl Frames {
                 if self.rest.len() >= end {
                     let payload = self.rest[9..end].to_vec();
                     self.rest.drain(..end);
+                    if kind == self::kind::PING && flags == 0 {
+                        self.send(kind, 1, 0, &payload).await;
+                    }
                     return Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload });
                 }
             }

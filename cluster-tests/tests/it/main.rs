@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod faults;
+mod h2;
 mod service;
 mod slow;
 mod smuggling;
+mod tls;
 mod traces;

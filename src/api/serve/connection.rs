@@ -2,7 +2,7 @@
 //!
 //! h2 is known by ALPN, or by its preface on a plain port. *Invariants:* a connection that we end while its client may
 //! still be sending is closed in two steps, so that the answer is not lost with the rest (RFC 9112 9.6); a node that
-//! stops waits for no connection without a request.
+//! stops waits no longer than [`LINGER`] for a connection without a request.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -47,7 +47,8 @@ use super::watch::Watch;
 /// What an h2 connection begins with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// After our last byte, how long the client's are read and thrown away, or an idle h2 client may take to say goodbye.
+/// After our last byte, how long the client's are read and thrown away, or an idle h2 client may take to say goodbye; and
+/// how long a node that stops waits for a request to begin. Less cuts what is on a slow line, more delays the stop.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Streams a client may have open on one h2 connection; more are refused by the h2 stack.
@@ -66,8 +67,12 @@ pub(super) async fn run(edge: Edge, stream: TcpStream, peer: SocketAddr, stop: S
         };
         tls.accept(stream).await.ok().map(|it| Opened::Tls(Box::new(it)))
     };
+    let stopped = async {
+        stop.cancelled().await;
+        edge.gateway.clock.sleep(LINGER).await; // what was sent before we stopped may still be on its way
+    };
     let opened = tokio::select! {
-        () = stop.cancelled() => return, // nothing was asked yet
+        () = stopped => return,
         opened = tokio::time::timeout(edge.gateway.config.head_timeout, opening) => opened,
     };
     match opened {
@@ -141,9 +146,8 @@ where
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                if watch.is_empty() {
-                    break Some(Overdue::Idle);
-                }
+                watch.hurry(LINGER); // its first request may be on its way
+                overdue.set(watch.overdue());
             }
         }
     };
@@ -201,6 +205,9 @@ where
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
+                // A client that does not answer our goodbye holds nobody up once its last stream ended.
+                watch.hurry(LINGER);
+                overdue.set(watch.overdue());
             }
         }
     }

@@ -56,6 +56,8 @@ pub(super) struct Watch {
     born: Instant,
     patience: Patience,
     is_h2: bool,
+    /// Replaces the patience between two requests; 0 leaves it.
+    hurry: AtomicU64,
     serving: AtomicUsize,
     phase: AtomicU8,
     quiet_since: AtomicU64,
@@ -72,6 +74,7 @@ impl Watch {
             born: clock.now(),
             patience,
             is_h2,
+            hurry: AtomicU64::new(0),
             serving: AtomicUsize::new(0),
             phase: AtomicU8::new(if is_h2 { IDLE } else { FRESH }),
             quiet_since: AtomicU64::new(0),
@@ -147,6 +150,14 @@ impl Watch {
         self.is_quiet() && self.phase.load(Relaxed) != HEAD
     }
 
+    /// From now on, only so long is waited for a request to begin.
+    pub(super) fn hurry(&self, idle: Duration) {
+        self.hurry.store(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        if self.is_empty() {
+            self.quiet_since.store(self.age(), Relaxed);
+        }
+    }
+
     /// From now on, the body in `parcel` is taken away when it is not asked for.
     pub(super) fn mind(&self, parcel: &Arc<Parcel>) {
         let mut parcels = self.parcels.lock();
@@ -178,7 +189,8 @@ impl Watch {
         };
         if self.is_quiet() {
             let (patience, overdue) = match self.phase.load(Relaxed) {
-                IDLE => (self.patience.idle, Overdue::Idle),
+                IDLE => (self.idle(), Overdue::Idle),
+                FRESH => (self.idle().min(self.patience.head), Overdue::Head),
                 _ => (self.patience.head, Overdue::Head),
             };
             due(self.quiet_since.load(Relaxed), patience, overdue)?;
@@ -195,8 +207,15 @@ impl Watch {
         Ok(next.max(now + Duration::from_millis(1)))
     }
 
+    fn idle(&self) -> Duration {
+        match self.hurry.load(Relaxed) {
+            0 => self.patience.idle,
+            hurry => self.patience.idle.min(Duration::from_millis(hurry)),
+        }
+    }
+
     fn shortest(&self) -> Duration {
-        self.patience.head.min(self.patience.idle).min(self.patience.write)
+        self.patience.head.min(self.idle()).min(self.patience.write)
     }
 }
 
