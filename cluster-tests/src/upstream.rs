@@ -107,6 +107,7 @@ pub struct Upstream {
 
 struct Shared {
     name: &'static str,
+    model: &'static str,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     usual: Mutex<Vec<Step>>,
     requests: Mutex<Vec<String>>,
@@ -120,11 +121,20 @@ impl Upstream {
     ///
     /// # Panics
     /// When no port is free.
-    #[expect(clippy::disallowed_methods, reason = "the test's own runtime owns it")]
     pub async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serving(name, "m", SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// The same for another model, at an address that may have been another's.
+    ///
+    /// # Panics
+    /// When the port is taken.
+    #[expect(clippy::disallowed_methods, reason = "the test's own runtime owns it")]
+    pub async fn serving(name: &'static str, model: &'static str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let shared = Arc::new(Shared {
             name,
+            model,
             scripts: Mutex::default(),
             usual: Mutex::new(Step::completion(name)),
             requests: Mutex::default(),
@@ -218,7 +228,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             let script = shared.scripts.lock().expect("not poisoned").pop_front();
             script.unwrap_or_else(|| shared.usual.lock().expect("not poisoned").clone())
         } else if request.starts_with("GET /v1/models") {
-            Step::answer("200 OK", "", r#"{"data":[{"id":"m","owned_by":"vllm","max_model_len":8192}]}"#)
+            let model = serde_json::json!({"id": shared.model, "owned_by": "vllm", "max_model_len": 8192});
+            Step::answer("200 OK", "", &serde_json::json!({"data": [model]}).to_string())
         } else {
             Step::answer("200 OK", "", &format!("{{\"name\":\"{}\"}}", shared.name))
         };

@@ -31,6 +31,10 @@ use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 
+/// Of a ready worker's probes, one in so many asks for its models again: an address may have been taken over between two
+/// probes by a server of another model (FIELD 4). More rarely finds it out later, more often costs a request.
+const MODELS_EVERY: usize = 6;
+
 const PROBE: Task = Task { name: "worker-probe", stage: Stage::Decide, on_end: OnEnd::Fine };
 
 /// Longest answer to a probe that is read.
@@ -86,8 +90,9 @@ impl Prober {
                 states.iter_mut().filter(|it| it.0 == state).for_each(|it| it.1 += 1);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
                 if !is_well || (index + round) % 4 == 0 {
+                    let asks_models = (index + round) / 4 % MODELS_EVERY == 0;
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
-                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
+                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry, asks_models).await });
                 }
             }
             states.iter().for_each(|(state, count)| self.metrics.workers_in(state.name(), *count));
@@ -108,11 +113,11 @@ impl Prober {
     pub async fn probe_now(&self, id: WorkerId) {
         let entry = self.registry.fleet().all.iter().find(|it| it.id == id).cloned();
         if let Some(entry) = entry {
-            self.probe(&entry).await;
+            self.probe(&entry, true).await;
         }
     }
 
-    async fn probe(&self, entry: &Arc<Entry>) {
+    async fn probe(&self, entry: &Arc<Entry>, asks_models: bool) {
         let health = self.get(entry, "/health").await;
         // No `/health` here (404 or 405): the list of models must do.
         let (result, models) = match health {
@@ -135,7 +140,7 @@ impl Prober {
             self.metrics.recovered();
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker is ready");
         }
-        if result == Probe::Ok && (came_back || entry.facts.models.is_empty()) {
+        if result == Probe::Ok && (came_back || asks_models || entry.facts.models.is_empty()) {
             self.detect(entry, models).await;
         }
     }

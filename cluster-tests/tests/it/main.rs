@@ -1,10 +1,13 @@
 //! One test binary: every extra one links the whole system again.
 
 mod bad_input;
+mod dialects;
 mod faults;
+mod field;
 mod h2;
 mod service;
 mod slow;
 mod smuggling;
+mod timeouts;
 mod tls;
 mod traces;

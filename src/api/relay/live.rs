@@ -81,7 +81,7 @@ struct Parser {
     is_done: bool,
     has_error: bool,
     usage: Usage,
-    /// Events seen, comments left out.
+    /// Events taken in, comments left out.
     events: u64,
 }
 
@@ -371,10 +371,12 @@ impl Parser {
             return Ok(true);
         }
         let Some(data) = sse::data(event) else { return Ok(true) };
-        self.events += 1;
         let observed = (self.observe)(&data);
         if let Some(usage) = observed.usage {
             self.usage = self.usage.merged(usage);
+        }
+        if observed.event != Event::Malformed {
+            self.events += 1;
         }
         match observed.event {
             Event::Preamble => {}
