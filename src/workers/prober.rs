@@ -89,8 +89,8 @@ impl Prober {
                 let state = entry.state(now);
                 states.iter_mut().filter(|it| it.0 == state).for_each(|it| it.1 += 1);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
-                if !is_well || (index + round) % 4 == 0 {
-                    let asks_models = (index + round) / 4 % MODELS_EVERY == 0;
+                if !is_well || (index + round).is_multiple_of(4) {
+                    let asks_models = ((index + round) / 4).is_multiple_of(MODELS_EVERY);
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
                     self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry, asks_models).await });
                 }

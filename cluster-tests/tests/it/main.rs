@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod dialects;
+mod drain;
 mod faults;
 mod field;
 mod h2;
+mod hostile_worker;
 mod service;
 mod slow;
 mod smuggling;

@@ -68,14 +68,14 @@ async fn in_time<T>(
     let mut work = std::pin::pin!(work);
     loop {
         let left = (started + total) - gateway.clock.now();
-        if let Ok(done) = tokio::time::timeout(TICK.min(left), &mut work).await {
-            return done;
-        }
         if gateway.phase.is_cut_off() {
             return Err(ApiError::Draining);
         }
-        if left <= TICK {
+        if left.is_zero() {
             return Err(ApiError::TookTooLong(total));
+        }
+        if let Ok(done) = tokio::time::timeout(TICK.min(left), &mut work).await {
+            return done;
         }
     }
 }

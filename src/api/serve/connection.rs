@@ -248,6 +248,7 @@ struct Answering {
     watch: Option<Arc<Watch>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one lives for each request: a box would cost more than the room")]
 enum Work {
     Refused(Option<BadHead>),
     Routed(Oneshot<Router, Request<Incoming>>),

@@ -82,39 +82,45 @@ struct Accepted {
 }
 
 async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, places: Arc<Semaphore>, stop: Stop) {
-    let mut next = 0;
+    let mut lanes = lanes.iter().cycle();
     loop {
         // BOUND: at the most connections there may be, new ones wait in the kernel's backlog.
         let place = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             place = Arc::clone(&places).acquire_owned() => place.expect("the semaphore is never closed"),
         };
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, peer)) = accepted else {
+        let Ok(accepted) = accepted else {
             // Out of file descriptors, or the client left: neither goes away by trying at once.
             crate::base::clock::Clock.sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let _ = stream.set_nodelay(true); // slower without, not wrong
-        let Ok(stream) = stream.into_std() else { continue };
-        let _ = lanes[next % lanes.len()].send(Accepted { stream, peer, place }).await; // gone: its thread ended, and the node with it
-        next += 1;
+        hand_over(accepted, place, lanes.next()).await;
+    }
+    // What waits in the kernel came before we stopped; it would be reset together with the listener.
+    while let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+        let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { return };
+        hand_over(accepted, place, lanes.next()).await;
+    }
+}
+
+async fn hand_over(
+    (stream, peer): (TcpStream, SocketAddr),
+    place: OwnedSemaphorePermit,
+    lane: Option<&mpsc::Sender<Accepted>>,
+) {
+    let _ = stream.set_nodelay(true); // slower without, not wrong
+    if let (Ok(stream), Some(lane)) = (stream.into_std(), lane) {
+        let _ = lane.send(Accepted { stream, peer, place }).await; // gone: its thread ended, and the node with it
     }
 }
 
 async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop: Stop) {
-    loop {
-        let Accepted { stream, peer, place } = tokio::select! {
-            () = stop.cancelled() => return,
-            taken = inbox.recv() => match taken {
-                Some(taken) => taken,
-                // The acceptor ended with its stage: nothing new comes, what there is goes on.
-                None => return stop.cancelled().await,
-            },
-        };
+    // The acceptor ends with its stage, and with it what comes here; what there is goes on.
+    while let Some(Accepted { stream, peer, place }) = inbox.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let edge = edge.clone();
         edge.tasks.clone().spawn(CONNECTION, |stop| async move {
@@ -122,4 +128,5 @@ async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop:
             drop(place);
         });
     }
+    stop.cancelled().await;
 }
