@@ -1,7 +1,8 @@
 //! System tests of `smg`: whole nodes in this process, workers that do exactly what a test says, real sockets.
 //!
 //! [`Upstream`] is a worker whose answers are bytes: what a test must be able to break, it writes itself. [`Client`] is a
-//! socket with just enough HTTP to read an answer. Nothing here sleeps: tests wait for conditions with a deadline.
+//! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. Nothing here
+//! sleeps: tests wait for conditions with a deadline.
 
 pub mod client;
 pub mod h2;
@@ -33,6 +34,25 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "did not happen: {what}");
+}
+
+/// Lets time pass, where how long something lasts is what is tested. Never to wait for something: see [`eventually`].
+pub async fn lasting(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Waits until a number has stayed as it is for a tenth of a second.
+///
+/// # Panics
+/// When it does not within [`DEADLINE`].
+pub async fn settled(what: &str, mut number: impl FnMut() -> usize) {
+    let mut before = number();
+    eventually(what, async || {
+        lasting(Duration::from_millis(100)).await;
+        let now = number();
+        std::mem::replace(&mut before, now) == now
+    })
+    .await;
 }
 
 /// A configuration on loopback with free ports and quick probes.

@@ -39,7 +39,7 @@ pub enum ApiError {
         /// What was sent.
         given: String,
         /// What is taken.
-        allowed: &'static str,
+        allowed: String,
     },
     /// The head. The client's fault.
     #[error(transparent)]

@@ -166,7 +166,7 @@ mod tests {
         tasks.spawn(TASK, |stop| async move {
             stop.cancelled().await;
             starter.spawn(FINE, |_| async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                Clock.sleep(Duration::from_secs(1)).await;
                 ended.cancel();
             });
         });

@@ -74,6 +74,7 @@ async fn odd_methods_and_targets_are_refused_and_nothing_falls_over() {
         ("TRACE /v1/chat/completions", 405),
         ("BREW /v1/chat/completions", 405),
         ("PATCH /v1/models", 405),
+        ("PUT /workers/w-1", 405),
         ("OPTIONS *", 404),
         ("CONNECT example.com:443", 404),
         ("GET http://other/nothing", 404),
@@ -88,6 +89,11 @@ async fn odd_methods_and_targets_are_refused_and_nothing_falls_over() {
         assert_eq!(answer.status, status, "{line} {}", answer.text());
         assert!(answer.json()["error"]["message"].is_string(), "{line} {}", answer.text());
         assert!(status != 405 || answer.head.contains("allow: "), "RFC 9110 15.5.6: {}", answer.head);
+        assert!(
+            !line.starts_with("PUT") || answer.text().contains("takes GET, PATCH, DELETE, not"),
+            "{}",
+            answer.text()
+        );
     }
     let mut head = Client::connect(node.address).await;
     head.send(b"HEAD /health HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").await;

@@ -417,7 +417,7 @@ async fn field_next_1_nothing_cuts_a_stream_that_lives_and_all_short_timeouts_ar
     client.start_post(CHAT, "", &chat("hi", true)).await;
     assert!(client.read_until("more").await);
     for _ in 0..4 {
-        tokio::time::sleep(short * 3).await; // the pause is what is tested
+        cluster_tests::lasting(short * 3).await;
         gate.add_permits(1);
     }
     let answer = client.answer().await;

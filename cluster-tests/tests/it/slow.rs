@@ -114,12 +114,7 @@ async fn a_slow_reader_slows_the_worker_and_is_served_whole() {
     client.start_post(CHAT, "", &chat("hi", true)).await;
     assert!(client.read_until("data: ").await);
     // The worker writes until the kernel's buffers on both ways are full, and then not a byte more.
-    let mut before = 0;
-    eventually("the worker is held up", async || {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        std::mem::replace(&mut before, worker.written()) == worker.written()
-    })
-    .await;
+    cluster_tests::settled("the worker is held up", || worker.written()).await;
     assert!(worker.written() < 40 << 20, "{} bytes lie between worker and client", worker.written());
     let answer = client.answer().await;
     assert!(answer.is_complete && answer.text().ends_with("data: [DONE]\n\n"));

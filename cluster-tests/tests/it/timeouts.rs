@@ -91,7 +91,7 @@ async fn a_workers_own_pings_are_no_token() {
     let pinging = async {
         loop {
             gate.add_permits(1);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            cluster_tests::lasting(Duration::from_millis(20)).await;
         }
     };
     tokio::select! {
