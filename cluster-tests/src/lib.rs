@@ -4,8 +4,10 @@
 //! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. Nothing here
 //! sleeps: tests wait for conditions with a deadline.
 
+pub mod capture;
 pub mod client;
 pub mod h2;
+pub mod scrape;
 pub mod tls;
 pub mod upstream;
 
@@ -15,8 +17,10 @@ use smg::base::setting::Setting;
 use smg::config::Config;
 use smg::node::Node;
 
+pub use capture::Capture;
 pub use client::Answer;
 pub use client::Client;
+pub use scrape::Scrape;
 pub use upstream::Step;
 pub use upstream::Upstream;
 

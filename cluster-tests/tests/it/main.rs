@@ -7,6 +7,8 @@ mod faults;
 mod field;
 mod h2;
 mod hostile_worker;
+mod meters;
+mod secrets;
 mod service;
 mod slow;
 mod smuggling;

@@ -3,6 +3,7 @@
 //! *Invariants:* until content was sent to the client a failed attempt goes to a worker not yet tried, and cannot be
 //! seen (P6); whatever ends a request drops its load guard, its permit and its worker's connection (P7).
 
+mod account;
 mod attempt;
 mod job;
 mod live;
@@ -29,6 +30,7 @@ use crate::dialects::json;
 use crate::routing::explain::Explanation;
 use crate::tenancy::keys::Principal;
 
+use self::account::Account;
 use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
@@ -51,10 +53,14 @@ pub async fn serve<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Reque
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = gateway.clock.now();
-    let work = relay(Arc::clone(&gateway), wire, request, started);
-    let response = in_time(&gateway, started, work).await.unwrap_or_else(|error| error.response(wire.family));
-    gateway.metrics.answered(wire.name, response.status());
+    let (head, body) = request.into_parts();
+    let account = Account::open(&gateway, wire, &head);
+    let id = account.request_id.clone();
+    let mut response = match admit(gateway, wire, head, body, account).await {
+        Ok((job, planned)) => answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family)),
+        Err(error) => error.response(wire.family),
+    };
+    response.headers_mut().insert("x-request-id", id);
     response
 }
 
@@ -80,36 +86,51 @@ async fn in_time<T>(
     }
 }
 
-async fn relay<B>(
+/// Everything up to the choice of a worker.
+async fn admit<B>(
     gateway: Arc<Gateway>,
     wire: &'static Wire,
-    request: Request<B>,
-    started: Instant,
-) -> Result<Response, ApiError>
+    head: http::request::Parts,
+    body: B,
+    mut account: Account,
+) -> Result<(Job, Planned), ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (head, body) = request.into_parts();
-    let principal = gateway.keys.authenticate(&head.headers)?;
-    let held = gateway.intake.read(body).await?;
-    let read = gateway.clock.now();
-    gateway.metrics.stage(Stage::Body, read - started);
-    let permit = gateway.admission.admit().await?;
-    let admitted = gateway.clock.now();
-    gateway.metrics.stage(Stage::Queue, admitted - read);
-    let (job, planned) = {
+    let started = account.started;
+    let prepared = async {
+        let principal = gateway.keys.authenticate(&head.headers)?;
+        let held = gateway.intake.read(body).await?;
+        gateway.metrics.received(held.bytes.len());
+        account.lap(Stage::Body);
+        let permit = gateway.admission.admit().await?;
+        account.lap(Stage::Queue);
         let body = held.bytes.clone();
         let object = json::parse(&body)?;
         let parsed = (wire.read)(&object)?;
-        let mut job = Job::new(gateway, wire, head, &parsed, held, principal)?;
-        job.keep(permit, started);
-        let routing = job.gateway.clock.now();
-        job.gateway.metrics.stage(Stage::Parse, routing - admitted);
+        let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
+        job.keep(permit, &account);
+        account.lap(Stage::Parse);
         let planned = job.plan(parsed.prompt.as_ref())?;
-        job.gateway.metrics.stage(Stage::Route, job.gateway.clock.now() - routing);
-        (job, planned)
+        account.lap(Stage::Route);
+        account.planned(&job, &planned);
+        Ok((job, planned))
     };
-    let is_stream = job.is_stream;
+    let prepared = in_time(&gateway, started, prepared).await;
+    match prepared {
+        Ok((mut job, planned)) => {
+            job.account = Some(account);
+            Ok((job, planned))
+        }
+        Err(error) => {
+            account.refused(&error);
+            Err(error)
+        }
+    }
+}
+
+async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
+    let (is_stream, family) = (job.is_stream, job.wire.family);
     let headers = job.response_headers(&planned);
     let gateway = Arc::clone(&job.gateway);
     let keep_alive = gateway.config.stream_keep_alive;
@@ -122,8 +143,7 @@ where
         // ORDER: the head goes out before any content, so that proxies in between keep the silent stream open.
         Err(_elapsed) => {
             let quiet_since = gateway.clock.now() - keep_alive; // a comment is due
-            let family = wire.family;
-            Ok(stream(Streaming::Early(Early { opening, gateway, family, started, quiet_since }), headers))
+            Ok(stream(Streaming::Early(Early { opening, gateway, family, quiet_since }), headers))
         }
     }
 }
@@ -140,22 +160,31 @@ pub fn explain(
     Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref())
 }
 
-fn open(mut job: Job, mut planned: Planned) -> Opening {
+fn open(mut job: Job, planned: Planned) -> Opening {
     Box::pin(async move {
-        loop {
-            match attempt::attempt(&mut job, planned).await {
-                Ok(opened) => return Ok(opened),
-                Err(failed) => match job.next(failed).await {
-                    Ok(again) => planned = again,
-                    Err(job::End::Error(error)) => {
-                        job.span.fail(error.text().code);
-                        return Err(error);
-                    }
-                    Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
-                },
-            }
+        let gateway = Arc::clone(&job.gateway);
+        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.started);
+        let opened = in_time(&gateway, started, attempts(&mut job, planned)).await;
+        match &opened {
+            Ok(Opened::Whole(whole)) => job.served(whole),
+            Ok(Opened::Live(_)) => {} // settled by what flows
+            Err(error) => job.refused(error),
         }
+        opened
     })
+}
+
+async fn attempts(job: &mut Job, mut planned: Planned) -> Result<Opened, ApiError> {
+    loop {
+        match attempt::attempt(job, planned).await {
+            Ok(opened) => return Ok(opened),
+            Err(failed) => match job.next(failed).await {
+                Ok(again) => planned = again,
+                Err(job::End::Error(error)) => return Err(error),
+                Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
+            },
+        }
+    }
 }
 
 fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
@@ -166,6 +195,9 @@ fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
             *response.headers_mut() = whole.headers;
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().extend(headers);
+            if !response.status().is_success() {
+                response.extensions_mut().insert(super::error::Code("worker"));
+            }
             response
         }
         Opened::Live(mut live) => {
@@ -190,7 +222,6 @@ struct Early {
     opening: Opening,
     gateway: Arc<Gateway>,
     family: Family,
-    started: Instant,
     quiet_since: Instant,
 }
 
@@ -227,8 +258,7 @@ impl Streaming {
 impl Early {
     async fn next(mut self) -> Option<(Result<Bytes, CutShort>, Streaming)> {
         let due = self.quiet_since + self.gateway.config.stream_keep_alive;
-        let opening = in_time(&self.gateway, self.started, &mut self.opening);
-        let Ok(opened) = tokio::time::timeout_at(due, opening).await else {
+        let Ok(opened) = tokio::time::timeout_at(due, &mut self.opening).await else {
             self.gateway.metrics.kept_alive();
             self.quiet_since = self.gateway.clock.now();
             return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), Streaming::Early(self)));

@@ -23,6 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
+use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Stop;
@@ -31,6 +33,7 @@ use crate::base::tasks::Tasks;
 use crate::workers;
 
 use super::gateway::Gateway;
+use super::metrics;
 
 const CONNECTION: Task = Task { name: "client-connection", stage: Stage::Serve, on_end: OnEnd::Fine };
 const ACCEPT: Task = Task { name: "accept", stage: Stage::Accept, on_end: OnEnd::StopNode };
@@ -79,6 +82,7 @@ struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
+    at: Instant,
 }
 
 async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, places: Arc<Semaphore>, stop: Stop) {
@@ -95,7 +99,7 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, place
         };
         let Ok(accepted) = accepted else {
             // Out of file descriptors, or the client left: neither goes away by trying at once.
-            crate::base::clock::Clock.sleep(Duration::from_millis(10)).await;
+            Clock.sleep(Duration::from_millis(10)).await;
             continue;
         };
         hand_over(accepted, place, lanes.next()).await;
@@ -114,13 +118,14 @@ async fn hand_over(
 ) {
     let _ = stream.set_nodelay(true); // slower without, not wrong
     if let (Ok(stream), Some(lane)) = (stream.into_std(), lane) {
-        let _ = lane.send(Accepted { stream, peer, place }).await; // gone: its thread ended, and the node with it
+        let _ = lane.send(Accepted { stream, peer, place, at: Clock.now() }).await; // gone: its thread ended, and the node with it
     }
 }
 
 async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop: Stop) {
     // The acceptor ends with its stage, and with it what comes here; what there is goes on.
-    while let Some(Accepted { stream, peer, place }) = inbox.recv().await {
+    while let Some(Accepted { stream, peer, place, at }) = inbox.recv().await {
+        edge.gateway.metrics.stage(metrics::Stage::Accept, Clock.now() - at);
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let edge = edge.clone();
         edge.tasks.clone().spawn(CONNECTION, |stop| async move {
