@@ -1,5 +1,6 @@
 //! One attempt: a call to one worker, read far enough to know that the client may see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,6 +11,7 @@ use http_body_util::BodyExt as _;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
+use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
 use crate::workers::health::Outcome;
@@ -36,7 +38,7 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let gateway = std::sync::Arc::clone(&job.gateway);
+    let gateway = Arc::clone(&job.gateway);
     let sent = gateway.clock.now();
     job.account.iter_mut().for_each(|it| it.attempt(&planned));
     let Planned { entry, route } = planned;
@@ -66,43 +68,53 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     }
     let is_events =
         answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
-    if let (true, Some(observe)) = (is_events, job.wire.observe) {
-        let mut live = Box::new(Live::events(job, answer, observe, Placed { entry, route, guard, sent }));
-        return match live.open().await {
-            Ok(()) => {
-                job.account.iter_mut().for_each(|it| it.first_content(true));
-                live.take_guards(job, span);
-                Ok(Opened::Live(live))
-            }
-            Err(cause) => {
-                span.fail("no_content");
-                Err(Failed { cause, retry_after: None, whole: None })
-            }
-        };
+    let placed = Placed { entry, route, guard, sent };
+    match job.wire.observe.filter(|_| is_events) {
+        Some(observe) => streamed(job, Live::events(job, answer, observe, placed), span).await,
+        None => collected(job, answer, placed, span).await,
     }
+}
+
+/// An answer in events: opened once there is content.
+async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, Failed> {
+    let mut live = Box::new(live);
+    match live.open().await {
+        Ok(()) => {
+            job.account.iter_mut().for_each(|it| it.first_content(true));
+            live.take_guards(job, span);
+            Ok(Opened::Live(live))
+        }
+        Err(cause) => {
+            span.fail("no_content");
+            Err(Failed { cause, retry_after: None, whole: None })
+        }
+    }
+}
+
+/// Any other answer: opened once it is there as a whole, or is longer than we hold back.
+async fn collected(job: &mut Job, answer: Answer, placed: Placed, mut span: Span) -> Result<Opened, Failed> {
     job.account.iter_mut().for_each(|it| it.first_content(false));
-    let idle = gateway.config.idle_timeout;
+    let gateway = Arc::clone(&job.gateway);
     let Answer { status, headers, body } = answer;
-    let collected = hold(body, idle).await;
+    let held = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
-    match collected {
+    match held {
         Ok(Held::Whole(body)) => {
-            entry.ended(now, Outcome::Success);
+            placed.entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             job.account.iter_mut().for_each(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
-            gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            gateway.router.observe(now, Feedback::Served { placed: &placed.route.placed, usage });
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
-            let answer = Answer { status, headers, body };
-            let mut live = Box::new(Live::raw(job, answer, start, Placed { entry, route, guard, sent }));
+            let mut live = Box::new(Live::raw(job, Answer { status, headers, body }, start, placed));
             live.take_guards(job, span);
             Ok(Opened::Live(live))
         }
         Err(cause) => {
             span.fail("incomplete");
-            entry.ended(now, Outcome::Failure);
+            placed.entry.ended(now, Outcome::Failure);
             Err(Failed { cause, retry_after: None, whole: None })
         }
     }
