@@ -5,6 +5,7 @@ mod dialects;
 mod drain;
 mod faults;
 mod field;
+mod field_workers;
 mod h2;
 mod hostile_worker;
 mod meters;

@@ -17,11 +17,8 @@ use tokio::time::Sleep;
 
 use crate::base::clock::Instant;
 use crate::dialects::Wire;
-use crate::dialects::form::Event;
 use crate::dialects::form::Observed;
 use crate::dialects::form::Usage;
-use crate::dialects::sse;
-use crate::dialects::sse::Splitter;
 use crate::observability::traces::span::Span;
 use crate::routing::Feedback;
 use crate::routing::Route;
@@ -41,6 +38,7 @@ use super::account::Account;
 use super::attempt::NO_USAGE;
 use super::job::Guards;
 use super::job::Job;
+use super::parser::Parser;
 use super::spans;
 
 /// How long the worker's answer may go on after its end marker before its connection is given up. It lets the connection
@@ -75,18 +73,6 @@ pub(super) struct Placed {
     pub sent: Instant,
 }
 
-struct Parser {
-    splitter: Splitter,
-    observe: fn(&[u8]) -> Observed,
-    strips_usage: bool,
-    has_content: bool,
-    is_done: bool,
-    has_error: bool,
-    usage: Usage,
-    /// Events taken in, comments left out.
-    events: u64,
-}
-
 /// Times of one stream.
 struct Watch {
     started: Instant,
@@ -100,16 +86,7 @@ struct Watch {
 impl Live {
     /// A stream of events, not yet opened.
     pub(super) fn events(job: &Job, answer: Answer, observe: fn(&[u8]) -> Observed, held: Placed) -> Self {
-        let parser = Parser {
-            splitter: Splitter::default(),
-            observe,
-            strips_usage: !job.asked_for_usage,
-            has_content: false,
-            is_done: false,
-            has_error: false,
-            usage: NO_USAGE,
-            events: 0,
-        };
+        let parser = Parser::new(observe, !job.asked_for_usage);
         Self::new(job, answer, Some(parser), held)
     }
 
@@ -355,59 +332,5 @@ impl Drop for Live {
         if !self.is_over {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
-    }
-}
-
-impl Parser {
-    /// Takes in one read; what the client shall see goes to `out`.
-    fn take(&mut self, piece: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), WorkerFailure> {
-        self.splitter.push(piece)?;
-        let whole = self.splitter.ready();
-        let (mut kept, mut from, mut at) = (Vec::new(), 0, 0);
-        while let Some(event) = self.splitter.next() {
-            let keeps = !self.is_done && self.judge(&event)?;
-            if !keeps {
-                if from < at {
-                    kept.push(whole.slice(from..at));
-                }
-                from = at + event.len();
-            }
-            at += event.len();
-        }
-        if from < at {
-            kept.push(whole.slice(from..at));
-        }
-        out.extend(kept);
-        Ok(())
-    }
-
-    /// Learns from one event; whether the client shall see it.
-    fn judge(&mut self, event: &[u8]) -> Result<bool, WorkerFailure> {
-        if sse::is_comment(event) {
-            return Ok(true);
-        }
-        let Some(data) = sse::data(event) else { return Ok(true) };
-        let observed = (self.observe)(&data);
-        if let Some(usage) = observed.usage {
-            self.usage = self.usage.merged(usage);
-        }
-        if observed.event != Event::Malformed {
-            self.events += 1;
-        }
-        match observed.event {
-            Event::Preamble => {}
-            Event::Content | Event::Finish => self.has_content = true,
-            Event::Usage => return Ok(!self.strips_usage),
-            Event::Done => self.is_done = true,
-            Event::Error => self.has_error = true,
-            Event::Malformed => return Err(WorkerFailure::Malformed),
-        }
-        Ok(true)
-    }
-}
-
-impl From<sse::Broken> for WorkerFailure {
-    fn from(_: sse::Broken) -> Self {
-        Self::Malformed
     }
 }

@@ -7,6 +7,7 @@ mod account;
 mod attempt;
 mod job;
 mod live;
+mod parser;
 mod spans;
 
 use std::pin::Pin;

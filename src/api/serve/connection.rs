@@ -35,6 +35,7 @@ use tower::util::Oneshot;
 use crate::base::limits;
 use crate::base::tasks::Stop;
 
+use super::super::gateway::Gateway;
 use super::Edge;
 use super::body::Outgoing;
 use super::refusal;
@@ -123,16 +124,16 @@ where
     let (head, idle, write) = (config.head_timeout, config.keep_alive_timeout, config.client_write_timeout);
     let watch = Watch::new(edge.gateway.clock, Patience { head, idle, write }, is_h2);
     let io = Stream::new(io, start, Arc::clone(&watch));
-    let requests = Requests { routes: edge.routes, peer, watch };
+    let requests = Requests { routes: edge.routes, gateway: edge.gateway, peer, watch };
     // The outcome of a connection is its clients' business: requests log their own failures.
-    if is_h2 { h2(io, requests, stop).await } else { h1(io, requests, head, stop).await }
+    if is_h2 { h2(io, requests, stop).await } else { h1(io, requests, stop).await }
 }
 
-async fn h1<T>(io: Stream<T>, requests: Requests, head_timeout: Duration, stop: Stop)
+async fn h1<T>(io: Stream<T>, requests: Requests, stop: Stop)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::clone(&requests.watch);
+    let (watch, gateway) = (Arc::clone(&requests.watch), Arc::clone(&requests.gateway));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_buf_size(limits::HEAD_BYTES_MAX).max_headers(limits::HEADERS_MAX);
@@ -153,10 +154,11 @@ where
     };
     let last_word = match late {
         None => watch.refused().map(BadHead::of),
-        Some(Overdue::Head) if !watch.is_empty() => Some(BadHead::Late(head_timeout)),
+        Some(Overdue::Head) if !watch.is_empty() => Some(BadHead::Late(gateway.config.head_timeout)),
         Some(Overdue::Write) => return, // it takes nothing, so there is no use in saying more
         Some(Overdue::Head | Overdue::Idle) => None,
     };
+    let last_word = last_word.map(|it| it.counted(&gateway.metrics));
     let io = connection.into_parts().io.into_inner();
     tokio::select! {
         biased; // a stopping node says its last word, but waits for nobody's goodbye
@@ -218,6 +220,7 @@ where
 /// Hands requests to the routes.
 struct Requests {
     routes: Router,
+    gateway: Arc<Gateway>,
     peer: SocketAddr,
     watch: Arc<Watch>,
 }
@@ -231,7 +234,7 @@ impl Service<Request<Incoming>> for Requests {
         self.watch.begin();
         let watch = Some(Arc::clone(&self.watch));
         let work = match refusal::check(&request) {
-            Err(bad) => Work::Refused(Some(bad)),
+            Err(bad) => Work::Refused(Some(bad.counted(&self.gateway.metrics))),
             Ok(()) => {
                 request.extensions_mut().insert(ConnectInfo(self.peer));
                 Work::Routed(self.routes.clone().oneshot(request))

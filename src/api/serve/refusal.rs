@@ -13,6 +13,7 @@ use crate::dialects::Family;
 
 use super::super::Response;
 use super::super::error::ApiError;
+use super::super::metrics::Metrics;
 
 /// Why a request's head was not taken. Always the client's fault; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +45,15 @@ impl BadHead {
             431 => Self::TooLarge,
             _ => Self::Malformed,
         }
+    }
+
+    /// Counts it as a request to no route.
+    pub(super) fn counted(self, metrics: &Metrics) -> Self {
+        let (status, _, code) = ApiError::BadHead(self).classify();
+        let series = metrics.route("other", "other");
+        metrics.requested(&series);
+        metrics.answered(&series, status, Some(code));
+        self
     }
 
     /// A whole answer, after which the connection is closed.
