@@ -103,7 +103,6 @@ pub const ROUTES: &[Route] = &[
 ];
 
 /// The axum router over [`ROUTES`].
-#[must_use]
 pub fn router(gateway: &Arc<Gateway>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {

@@ -220,7 +220,7 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
-        usize::try_from(tenancy.max_concurrent_requests.0).unwrap_or(0),
+        tenancy.max_concurrent_requests.0,
         tenancy.queue_size,
         tenancy.queue_timeout,
         tenancy_metrics.clone(),

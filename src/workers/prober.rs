@@ -82,7 +82,7 @@ impl Prober {
             for (index, entry) in fleet.all.iter().enumerate() {
                 let state = entry.state(now);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
-                if !is_well || (index + round) % 4 == 0 {
+                if !is_well || (index + round).is_multiple_of(4) {
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
                     self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
                 }
@@ -158,7 +158,8 @@ impl Prober {
         };
         let asking = async {
             let answer = entry.worker.call(call).await?;
-            let body = Limited::new(answer.body, ANSWER_BYTES_MAX).collect().await.map_err(|_| CallError::Lost)?;
+            let body =
+                Limited::new(answer.body, ANSWER_BYTES_MAX).collect().await.map_err(|_cut_off| CallError::Lost)?;
             Ok((answer.status, body.to_bytes().to_vec()))
         };
         let late = Err(CallError::FirstByteTimeout(self.timeout));

@@ -1,5 +1,6 @@
 //! One attempt: a call to one worker, read far enough to know that the client may see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,9 +11,13 @@ use http_body_util::BodyExt as _;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
+use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
+use crate::routing::Route;
 use crate::workers::health::Outcome;
+use crate::workers::load::LoadGuard;
+use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -35,8 +40,8 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let gateway = std::sync::Arc::clone(&job.gateway);
-    job.account.iter_mut().for_each(|it| it.attempt(&planned));
+    let gateway = Arc::clone(&job.gateway);
+    job.note(|it| it.attempt(&planned));
     let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
@@ -56,7 +61,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
-    job.account.iter_mut().for_each(|it| it.head(answer.status));
+    job.note(|it| it.head(answer.status));
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
@@ -68,7 +73,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
         return match live.open().await {
             Ok(()) => {
-                job.account.iter_mut().for_each(|it| it.first_content(true));
+                job.note(|it| it.first_content(true));
                 live.take_guards(job, span);
                 Ok(Opened::Live(live))
             }
@@ -78,7 +83,20 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             }
         };
     }
-    job.account.iter_mut().for_each(|it| it.first_content(false));
+    whole(job, entry, route, guard, answer, span).await
+}
+
+/// Holds an answer that is no stream back until it is there, so that a worker that dies half way is not seen.
+async fn whole(
+    job: &mut Job,
+    entry: Arc<Entry>,
+    route: Route,
+    guard: LoadGuard,
+    answer: Answer,
+    mut span: Span,
+) -> Result<Opened, Failed> {
+    let gateway = Arc::clone(&job.gateway);
+    job.note(|it| it.first_content(false));
     let idle = gateway.config.idle_timeout;
     let Answer { status, headers, body } = answer;
     let collected = hold(body, idle).await;
@@ -87,7 +105,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         Ok(Held::Whole(body)) => {
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
-            job.account.iter_mut().for_each(|it| it.usage(usage));
+            job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
             Ok(Opened::Whole(Whole { status, headers, body }))
@@ -122,12 +140,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs)
 }
 
-async fn refused(
-    job: &Job,
-    entry: &crate::workers::registry::Entry,
-    answer: Answer,
-    outcome: Outcome,
-) -> Result<Opened, Failed> {
+async fn refused(job: &Job, entry: &Entry, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {
     let Answer { status, headers, body } = answer;
     entry.ended(job.gateway.clock.now(), outcome);
     let whole = match hold(body, job.gateway.config.idle_timeout).await {

@@ -137,20 +137,25 @@ impl Job {
         spans::admitted(&mut self.span, account);
     }
 
+    /// Notes something in the account, while it is here.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Account)) {
+        if let Some(account) = &mut self.account {
+            note(account);
+        }
+    }
+
     /// An answer is there as a whole.
     pub(super) fn served(&mut self, whole: &Whole) {
-        if let Some(account) = &mut self.account {
-            account.served(whole.status);
-            account.sent(whole.body.len());
-        }
+        self.note(|it| {
+            it.served(whole.status);
+            it.sent(whole.body.len());
+        });
     }
 
     /// No answer but our own words.
     pub(super) fn refused(&mut self, error: &ApiError) {
         self.span.fail(error.classify().2);
-        if let Some(account) = &mut self.account {
-            account.refused(error);
-        }
+        self.note(|it| it.refused(error));
     }
 
     /// Chooses a worker not yet tried.
@@ -158,7 +163,8 @@ impl Job {
         let now = self.gateway.clock.now();
         let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
             let route = self.choose(now, request, pool)?;
-            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            let at =
+                entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_absent| RouteError::NoWorkers)?;
             Ok((Arc::clone(&entries[at]), route))
         })?;
         self.tried.push(entry.id);
@@ -228,7 +234,7 @@ impl Job {
             let parsed = (self.wire.read)(&object)?;
             self.plan(parsed.prompt.as_ref())
         });
-        planned.map_err(|_| ended(failed.whole))
+        planned.map_err(|_nothing_left| ended(failed.whole))
     }
 
     /// The body as the worker gets it: the client's bytes, with our few between where usage must be asked for.
