@@ -154,7 +154,9 @@ impl Node {
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
             tracing::error!(%error, "the log level was not changed");
         }
-        for change in crate::config::diff(&old, &new) {
+        let changes = crate::config::diff(&old, &new);
+        tracing::info!(changes = changes.len(), "the configuration was read again");
+        for change in changes {
             let (option, from, to) = (change.flag, change.from, change.to);
             if change.is_live {
                 tracing::info!(option, from, to, "reloaded: an option changed");

@@ -218,7 +218,7 @@ impl Account {
             upstream_ms = upstream,
             first_token_ms = first_token,
             first_byte_ms = first_byte,
-            total_ms = took.as_secs_f64() * 1e3,
+            total_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             bytes_sent = self.sent,
             input_tokens = self.usage.prompt,
             output_tokens = self.usage.completion,
