@@ -144,6 +144,7 @@ pub struct Metrics {
     aborts: Each<Phase, Counter>,
     keep_alives: Counter,
     upstream: Family<[(&'static str, u16); 1], Counter>,
+    upstream_fine: Counter,
     faults: Each<WorkerFault, Counter>,
     models: ModelLabels,
     known: Arc<ArcSwap<Known>>,
@@ -174,6 +175,7 @@ impl Metrics {
     #[rustfmt::skip]
     #[must_use]
     pub fn register(registry: &mut Registry, models: ModelLabels) -> Self {
+        let upstream = registry.family("smg_router_upstream_responses", "Workers' answers to single attempts, by status, repeated ones included");
         Self {
             routes: registry.family("smg_http_requests", "Requests received, by method and route; `other` is every path that is none of ours"),
             answers: registry.family("smg_http_responses", "Answers, by route, status and stable error code (`none`, `worker`: the worker's own words). Alert on the share of 5xx; the code says what to look at"),
@@ -192,7 +194,8 @@ impl Metrics {
             stream_ends: registry.counters("smg_router_streams", "Streams ended, by how. `worker_failed`: clients saw an error after content", "end"),
             aborts: registry.counters("smg_router_aborts", "Model requests whose client left, by how far they were. Many in `queue` or `first_token`: clients give up waiting", "phase"),
             keep_alives: registry.counter("smg_router_keep_alive_comments", "Comments sent into silent streams. Many: workers take long to the first token"),
-            upstream: registry.family("smg_router_upstream_responses", "Workers' answers to single attempts, by status, repeated ones included"),
+            upstream_fine: upstream.get_or_create_owned(&[("status_code", 200)]),
+            upstream,
             faults: registry.counters("smg_worker_errors", "Attempts at workers that failed, by how. Beyond `smg_worker_retries_total` they reached clients", "error_type"),
             models,
             known: Arc::default(),
@@ -292,7 +295,10 @@ impl Metrics {
 
     /// A worker answered an attempt.
     pub fn worker_answered(&self, status: StatusCode) {
-        self.upstream.get_or_create(&[("status_code", status.as_u16())]).inc();
+        match status {
+            StatusCode::OK => self.upstream_fine.inc(),
+            other => self.upstream.get_or_create(&[("status_code", other.as_u16())]).inc(),
+        };
     }
 
     /// An attempt failed.

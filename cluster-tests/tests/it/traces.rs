@@ -78,3 +78,20 @@ async fn a_request_that_took_too_long_says_so_in_its_span_before_and_after_conte
     let stalled = vec![Step::stream_head(), Step::content("a"), Step::WaitForClose];
     assert!(exported(stalled, late, "chat m").await.contains("total_timeout"));
 }
+
+#[tokio::test]
+async fn a_client_that_left_before_any_content_is_an_error_of_its_span() {
+    let (worker, collector) = (Upstream::start("one").await, Upstream::start("collector").await);
+    let mut config = config(&[&worker]);
+    config.node.otlp_traces_endpoint = Some(collector.url());
+    let node = node(config).await;
+    worker.script(vec![Step::WaitForClose]);
+    let mut client = Client::connect(node.address).await;
+    client.start_post("/v1/chat/completions", "", &chat("hi", false)).await;
+    eventually("the worker has it", async || !worker.requests().is_empty()).await;
+    drop(client);
+    for code in ["client_gone", "abandoned"] {
+        eventually(code, async || collector.requests().concat().contains(code)).await;
+    }
+    node.shutdown().await;
+}

@@ -244,7 +244,9 @@ impl Drop for Account {
             });
         }
         if let Some(series) = &self.series {
-            series.ended(took);
+            if self.end.is_some() {
+                series.ended(took);
+            }
             series.usage(self.usage);
             if let Some(code) = self.end.and_then(|it| it.error) {
                 metrics.failed(series, code);

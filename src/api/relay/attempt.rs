@@ -45,6 +45,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
+    span.until_settled("abandoned");
     let guard = entry.load.acquire(route.new_tokens);
     let call = Call {
         method: http::Method::POST,
@@ -103,6 +104,7 @@ async fn whole(
     let now = gateway.clock.now();
     match collected {
         Ok(Held::Whole(body)) => {
+            span.settled();
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             job.note(|it| it.usage(usage));

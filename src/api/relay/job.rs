@@ -134,6 +134,7 @@ impl Job {
         let tracer = &self.gateway.tracer;
         let parent = if tracer.is_on() { TraceContext::of(&self.headers) } else { None };
         self.span = tracer.request(spans::operation(self.wire), self.model.as_str(), parent);
+        self.span.until_settled("client_gone");
         spans::admitted(&mut self.span, account);
     }
 
@@ -146,6 +147,7 @@ impl Job {
 
     /// An answer is there as a whole.
     pub(super) fn served(&mut self, whole: &Whole) {
+        self.span.settled();
         self.note(|it| {
             it.served(whole.status);
             it.sent(whole.body.len());
