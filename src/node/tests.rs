@@ -31,10 +31,14 @@ async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is
 }
 
 #[tokio::test]
-async fn every_metric_of_the_alerts_and_of_the_guide_is_registered() {
+async fn every_metric_of_the_alerts_and_of_the_guides_is_registered() {
     let metrics = registered();
     let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
-    for text in [include_str!("../../docs/examples/alerts.yml"), include_str!("../../docs/operating/metrics.md")] {
+    for text in [
+        include_str!("../../docs/examples/alerts.yml"),
+        include_str!("../../docs/operating/failure-modes.md"),
+        include_str!("../../docs/operating/metrics.md"),
+    ] {
         let unknown: Vec<_> = named(text).difference(&registered).copied().collect();
         assert!(unknown.is_empty() && named(text).len() > 10, "{unknown:?}");
     }
