@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod models;
 pub mod relay;
 pub mod routes;
+pub mod series;
 pub mod serve;
 
 use bytes::Bytes;

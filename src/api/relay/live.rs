@@ -131,7 +131,7 @@ impl Live {
             parser,
             out: VecDeque::new(),
             watch: Watch {
-                started: job.account.as_ref().map_or(now, |it| it.started),
+                started: job.account.as_ref().map_or(now, |it| it.times.started),
                 last: now,
                 last_sent: now,
                 sleep,
