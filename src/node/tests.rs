@@ -44,6 +44,43 @@ async fn every_metric_of_the_alerts_and_of_the_guides_is_registered() {
     }
 }
 
+/// `name{key="a|b"}` in a text: name, key and each value.
+fn selected(text: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("smg_") {
+        let Some((name, rest)) = text[at..].split_once('{') else { continue };
+        let is_name = name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+        let Some((key, rest)) = rest.split_once('=').filter(|_| is_name) else { continue };
+        let values = rest.trim_start_matches('~').strip_prefix('"').and_then(|it| it.split('"').next());
+        for value in values.into_iter().flat_map(|it| it.split('|')) {
+            found.push((name.to_owned(), key.to_owned(), value.to_owned()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_label_value_of_the_alerts_and_of_the_guides_exists_where_it_can_be_known() {
+    let shown = registered().render();
+    let mut checked = 0;
+    for text in [
+        include_str!("../../docs/examples/alerts.yml"),
+        include_str!("../../docs/operating/failure-modes.md"),
+        include_str!("../../docs/operating/metrics.md"),
+    ] {
+        for (name, key, value) in selected(text) {
+            let name = name.trim_end_matches("_bucket");
+            let has = |it: &str| shown.lines().any(|line| line.starts_with(name) && line.contains(it));
+            // Series of labels that are not known beforehand come with the first request.
+            if has(&format!("{key}=\"")) {
+                assert!(has(&format!("{key}=\"{value}\"")), "{name}: no {key} is {value}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}
+
 /// Help is read in the middle of the night: it is more than the name said again.
 #[tokio::test]
 async fn every_metric_of_ours_says_its_unit_or_what_it_counts() {
