@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
+use super::core::plan::Arrival;
 use super::core::plan::Plan;
 use super::core::report::Report;
 use super::core::request::Template;
@@ -85,7 +87,7 @@ impl Progress {
 struct Shared {
     options: Options,
     template: Template,
-    plan: Mutex<Plan>,
+    work: Work,
     start: Instant,
     progress: Progress,
     clock: Clock,
@@ -97,32 +99,37 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, RunError> {
     let target = Target::parse(&options.url).ok_or_else(|| RunError::Url(options.url.clone()))?;
     let plan = plan(options)?;
     progress.0.total.store(plan.total().unwrap_or(0), Relaxed);
+    let template = Template::new(options, &target.authority, &target.base);
     let clock = Clock;
-    let shared = Arc::new(Shared {
-        options: options.clone(),
-        template: Template::new(options, &target.authority, &target.base),
-        plan: Mutex::new(plan),
-        start: clock.now(),
-        progress: progress.clone(),
-        clock,
-    });
-    let mut all = Tally::default();
-    std::thread::scope(|scope| -> io::Result<()> {
+    let start = clock.now();
+    let tally = std::thread::scope(|scope| -> io::Result<Tally> {
+        let thread = |name: String| std::thread::Builder::new().name(name);
+        let work = if options.rate > 0.0 || options.trace.is_some() {
+            let (due, inbox) = mpsc::channel(options.connections);
+            thread("bench-pacer".to_owned()).spawn_scoped(scope, move || pace(plan, &due, start, clock))?;
+            Work::Due(tokio::sync::Mutex::new(inbox))
+        } else {
+            Work::Next(Mutex::new(plan))
+        };
+        let shared = Shared { options: options.clone(), template, work, start, progress: progress.clone(), clock };
+        let shared = Arc::new(shared);
         let threads = options.threads.min(options.connections);
         let mut running = Vec::with_capacity(threads);
         for n in 0..threads {
             // Thread n of t has every t-th connection.
             let connections = (options.connections - n).div_ceil(threads);
-            let (shared, address) = (Arc::clone(&shared), target.address.clone());
-            let thread = std::thread::Builder::new().name(format!("bench-{n}"));
-            running.push(thread.spawn_scoped(scope, move || send(&shared, &address, connections))?);
+            let (shared, address) = (Arc::clone(&shared), target.address.as_str());
+            running
+                .push(thread(format!("bench-{n}")).spawn_scoped(scope, move || send(&shared, address, connections))?);
         }
+        drop(shared); // the pacer ends when the last thread is gone
+        let mut all = Tally::default();
         for thread in running {
             all.add(&thread.join().map_err(|_panic| io::Error::other("a sending thread panicked"))??);
         }
-        Ok(())
+        Ok(all)
     })?;
-    Ok(Report { tally: all, elapsed: clock.now() - shared.start })
+    Ok(Report { tally, elapsed: clock.now() - start })
 }
 
 fn plan(options: &Options) -> Result<Plan, RunError> {
@@ -149,15 +156,39 @@ fn send(shared: &Arc<Shared>, address: &str, connections: usize) -> io::Result<T
     Ok(tally)
 }
 
+/// Where a connection gets its next request from.
+enum Work {
+    /// A closed loop: the plan itself.
+    Next(Mutex<Plan>),
+    /// Arrivals that are due.
+    Due(tokio::sync::Mutex<mpsc::Receiver<Arrival>>),
+}
+
+impl Work {
+    async fn next(&self, shared: &Shared) -> Option<Arrival> {
+        match self {
+            Self::Next(plan) => plan.lock().next(shared.clock.now() - shared.start),
+            Self::Due(inbox) => inbox.lock().await.recv().await,
+        }
+    }
+}
+
+/// Hands out arrivals when they are due, on a thread of its own: tokio's timers round up to a millisecond, which would
+/// count as the server's. When all connections are busy and as many arrivals wait, it waits too; their due times stay.
+fn pace(mut plan: Plan, due: &mpsc::Sender<Arrival>, start: Instant, clock: Clock) {
+    while let Some(arrival) = plan.next(clock.now() - start) {
+        let at = start + arrival.due.unwrap_or_default();
+        std::thread::sleep(at.saturating_duration_since(clock.now()));
+        if due.blocking_send(arrival).is_err() {
+            return; // all connections have ended
+        }
+    }
+}
+
 async fn connection_loop(shared: &Shared, mut connection: Connection, tally: &Mutex<Tally>) {
     let mut request = Vec::new();
-    loop {
-        let now = shared.clock.now();
-        let Some(arrival) = shared.plan.lock().next(now - shared.start) else { return };
+    while let Some(arrival) = shared.work.next(shared).await {
         shared.template.write(&arrival, &mut request);
-        if let Some(due) = arrival.due {
-            tokio::time::sleep_until(shared.start + due).await;
-        }
         let sent = shared.clock.now();
         let due = arrival.due.map_or(sent, |due| shared.start + due);
         let exchange = connection.exchange(&request, due, shared.options.stream, tally);

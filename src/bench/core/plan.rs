@@ -1,7 +1,7 @@
 //! Which request is sent when: the schedule of a run, drawn from its seed.
 //!
-//! A connection takes the next arrival, waits until it is due, sends it. When all connections are busy the arrival waits
-//! with the schedule, and what it waited counts as its latency: the load does not adapt to a slow server.
+//! A connection takes the next arrival that is due and sends it. When all connections are busy the arrival waits with the
+//! schedule, and what it waited counts as its latency: the load does not adapt to a slow server.
 
 use std::time::Duration;
 

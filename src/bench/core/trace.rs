@@ -174,11 +174,11 @@ fn extend(prompt: &mut Vec<Run>, space: u64, first: u64, count: u32, bytes: u32)
     if bytes == 0 {
         return;
     }
-    if let Some(last) = prompt.last_mut() {
-        if (last.space, last.bytes, last.first + u64::from(last.count)) == (space, bytes, first) {
-            last.count += count;
-            return;
-        }
+    if let Some(last) = prompt.last_mut()
+        && (last.space, last.bytes, last.first + u64::from(last.count)) == (space, bytes, first)
+    {
+        last.count += count;
+        return;
     }
     prompt.push(Run { space, first, count, bytes });
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::super::worker::Segments;
+use super::body::Turns;
 use crate::base::clock::Instant;
 
 /// Idle connections kept per worker and thread; more are closed. Fewer would reconnect under bursts.
@@ -38,6 +39,7 @@ pub fn set_thread_index(index: usize) {
 /// An h1 connection that carries one request at a time.
 pub(super) struct Line {
     pub(super) sender: http1::SendRequest<Segments>,
+    pub(super) turns: Turns,
     /// Dropped with the line, which ends the connection's task and closes the socket.
     pub(super) _close: oneshot::Sender<()>,
 }
