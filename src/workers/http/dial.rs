@@ -28,7 +28,6 @@ use super::super::config::Config;
 use super::super::metrics::Metrics;
 use super::super::worker::CallError;
 use super::super::worker::ConnectFailure;
-use super::body::Turns;
 use super::pool::Line;
 use super::pool::Trunk;
 use crate::base::clock::Clock;
@@ -136,8 +135,11 @@ impl Dialer {
         let mut builder = http1::Builder::new();
         builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| CallError::Lost)?;
-        let turns = Turns::default();
-        Ok(Fresh::H1(Line { sender, _close: self.keep(turns.clone().counted(connection)), turns }))
+        let open = self.metrics.open_connection();
+        Ok(Fresh::H1(Line::new(sender, async move {
+            let _ = connection.await; // whoever uses it sees the error
+            drop(open);
+        })))
     }
 
     async fn h2<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: T) -> Result<Fresh, CallError> {

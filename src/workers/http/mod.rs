@@ -1,7 +1,7 @@
 //! A worker behind HTTP/1.1, or h2 where TLS agrees on it.
 //!
-//! Idle connections are kept per edge thread and each connection's task runs on the thread that opened it, so a request
-//! never crosses threads ([`pool`]). How a connection is made, and to whom, is [`dial`]'s.
+//! Idle connections are kept per edge thread and a connection is run by the request that uses it, so a request never
+//! crosses threads or tasks ([`pool`]). How a connection is made, and to whom, is [`dial`]'s.
 //! *Invariants:* the client's credentials never travel on; redirects are not followed; dropping a call or a body closes
 //! the connection (h1) or resets the stream (h2), which is how the worker learns that nobody waits any more (P7).
 
@@ -35,9 +35,9 @@ use super::worker::Worker;
 use crate::base::clock::Instant;
 use crate::base::secret::Secret;
 
-use body::AnswerBody;
 use body::Hold;
 use body::Home;
+use body::ReturningBody;
 use dial::Fresh;
 use pool::Pools;
 use pool::Seat;
@@ -107,26 +107,25 @@ impl HttpWorker {
 
     async fn send(&self, way: Way, call: &Call, path: &PathAndQuery) -> Result<Answer, CallError> {
         let late = |_elapsed| CallError::FirstByteTimeout(call.first_byte_timeout);
-        let (response, hold, turns) = match way {
+        let (response, hold) = match way {
             Way::Line(mut line) => {
                 let request = self.request(call, Uri::from(path.clone()), Some(&self.host));
-                let sending = line.sender.send_request(request);
+                let sending = line.send(request);
                 let sent = tokio::time::timeout(call.first_byte_timeout, sending).await.map_err(late)?;
                 let home = Home { pools: Arc::clone(&self.pools), thread: Pools::here(), clock: self.dialer.clock };
-                let turns = line.turns.clone();
-                (sent, Hold::Line(Some((line, home))), Some(turns))
+                (sent, Hold::Line(Some((line, home))))
             }
             Way::Seat(seat) => {
                 let request = self.request(call, self.absolute(path)?, None);
                 let mut sender = seat.0.sender.clone();
                 let sending = sender.send_request(request);
                 let sent = tokio::time::timeout(call.first_byte_timeout, sending).await.map_err(late)?;
-                (sent, Hold::Seat { _seat: seat }, None)
+                (sent, Hold::Seat { _seat: seat })
             }
         };
         let (mut head, body) = response.map_err(|it| judge(&it)).map(Response::into_parts)?;
         remove_hop_by_hop(&mut head.headers);
-        let body = Box::pin(AnswerBody::new(body, hold, turns));
+        let body = Box::pin(ReturningBody::new(body, hold));
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
