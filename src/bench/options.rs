@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::base::secret::Secret;
 use crate::base::setting::ByteSize;
-use crate::base::setting::Setting;
 
 crate::config! {
     /// The load and its target.
@@ -123,23 +122,7 @@ impl Endpoint {
     }
 }
 
-impl Setting for Endpoint {
-    const KIND: &'static str = "chat or completions";
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "chat" => Ok(Self::Chat),
-            "completions" => Ok(Self::Completions),
-            _ => Err(format!("expected {}", Self::KIND)),
-        }
-    }
-    fn render(&self) -> String {
-        match self {
-            Self::Chat => "chat",
-            Self::Completions => "completions",
-        }
-        .to_owned()
-    }
-}
+crate::named_values!(Endpoint, "chat or completions", Endpoint::Chat = "chat", Endpoint::Completions = "completions");
 
 /// How requests of a rate are spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,20 +133,4 @@ pub enum Arrivals {
     Fixed,
 }
 
-impl Setting for Arrivals {
-    const KIND: &'static str = "poisson or fixed";
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "poisson" => Ok(Self::Poisson),
-            "fixed" => Ok(Self::Fixed),
-            _ => Err(format!("expected {}", Self::KIND)),
-        }
-    }
-    fn render(&self) -> String {
-        match self {
-            Self::Poisson => "poisson",
-            Self::Fixed => "fixed",
-        }
-        .to_owned()
-    }
-}
+crate::named_values!(Arrivals, "poisson or fixed", Arrivals::Poisson = "poisson", Arrivals::Fixed = "fixed");
