@@ -36,10 +36,10 @@ class Sizes:
 
     def __init__(self, quick):
         self.rounds = 1 if quick else 3
-        self.load = "1s" if quick else "4s"
-        self.single = "1s" if quick else "2s"
-        self.first_tokens = 20 if quick else 80
-        self.paced = 64 if quick else 128
+        self.load = "1s" if quick else "2s"
+        self.single = "1s"
+        self.first_tokens = 20 if quick else 40
+        self.paced = 64
         self.prompts = 10_000 if quick else 50_000
 
 
