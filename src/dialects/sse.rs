@@ -115,11 +115,25 @@ pub fn data(event: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
 /// Whether the event is comments alone (a keep-alive).
 #[must_use]
 pub fn is_comment(event: &[u8]) -> bool {
-    lines(event).all(|line| line.is_empty() || line[0] == b':')
+    !event.starts_with(b"data:") && lines(event).all(|line| line.is_empty() || line[0] == b':')
 }
 
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    event.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    let mut rest = Some(event);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let line = match memchr(b'\n', all) {
+            Some(end) => {
+                rest = Some(&all[end + 1..]);
+                &all[..end]
+            }
+            None => {
+                rest = None;
+                all
+            }
+        };
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    })
 }
 
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
