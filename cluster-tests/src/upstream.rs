@@ -98,6 +98,7 @@ struct Shared {
     name: &'static str,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     usual: Mutex<Vec<Step>>,
+    metrics: Mutex<String>,
     requests: Mutex<Vec<String>>,
     aborts: AtomicUsize,
 }
@@ -114,6 +115,7 @@ impl Upstream {
             name,
             scripts: Mutex::default(),
             usual: Mutex::new(Step::completion(name)),
+            metrics: Mutex::default(),
             requests: Mutex::default(),
             aborts: AtomicUsize::new(0),
         });
@@ -144,6 +146,11 @@ impl Upstream {
         *self.shared.usual.lock() = steps;
     }
 
+    /// What `/metrics` says from now on.
+    pub fn metrics(&self, text: &str) {
+        text.clone_into(&mut self.shared.metrics.lock());
+    }
+
     /// The model requests seen, head and body.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
@@ -172,6 +179,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             script.unwrap_or_else(|| shared.usual.lock().clone())
         } else if request.starts_with("GET /v1/models") {
             Step::answer("200 OK", "", r#"{"data":[{"id":"m","owned_by":"vllm","max_model_len":8192}]}"#)
+        } else if request.starts_with("GET /metrics") {
+            Step::answer("200 OK", "", &shared.metrics.lock())
         } else {
             Step::answer("200 OK", "", &format!("{{\"name\":\"{}\"}}", shared.name))
         };

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod intake;
 pub mod metrics;
 pub mod models;
+pub mod openapi;
 pub mod relay;
 pub mod routes;
 pub mod series;

@@ -4,6 +4,7 @@
 //! a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
 
 use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::base::clock::Instant;
 use crate::observability::labels::label;
@@ -252,6 +253,19 @@ impl Health {
     }
 }
 
+/// Reads a `Retry-After`: seconds, or a date. A date is compared with the answer's own `Date` where it has one, so that two
+/// clocks need not agree; `wall` is ours, since the epoch. A date that is past means no pause.
+#[must_use]
+pub fn pause(retry_after: &str, date: Option<&str>, wall: Duration) -> Option<Duration> {
+    if let Ok(seconds) = retry_after.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(retry_after.trim()).ok()?;
+    let theirs = date.and_then(|it| httpdate::parse_http_date(it.trim()).ok());
+    let now = theirs.unwrap_or(SystemTime::UNIX_EPOCH + wall);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +298,24 @@ mod tests {
         health.ended(now, Outcome::Busy(Some(Duration::from_secs(3600))));
         assert_eq!(health.state(now), State::Paused);
         assert_eq!(health.state(now + Duration::from_secs(31)), State::Ready);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_worker_s_own_clock() {
+        let wall = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        let date = "Sun, 06 Nov 1994 08:49:47 GMT";
+        for (text, theirs, expected) in [
+            ("7", None, Some(7)),
+            (" 0 ", None, Some(0)),
+            (date, None, Some(10)),
+            (date, Some("Sun, 06 Nov 1994 08:49:44 GMT"), Some(3)),
+            (date, Some("Sun, 06 Nov 1994 09:00:00 GMT"), Some(0)),
+            (date, Some("yesterday"), Some(10)),
+            ("soon", None, None),
+            ("-1", None, None),
+        ] {
+            assert_eq!(pause(text, theirs, wall), expected.map(Duration::from_secs), "{text} {theirs:?}");
+        }
     }
 
     #[test]

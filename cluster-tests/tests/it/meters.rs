@@ -97,6 +97,9 @@ const ROUTING: &[&str] = &[
     "smg_tenancy_auth_failures_total",
 ];
 
+/// Set by operators and by workers that are started anew.
+const EDITS: &[&str] = &["smg_history_durable", "smg_history_edits_total", "smg_worker_restarts_total"];
+
 /// Set by the process around all that.
 const PROCESS: &[&str] = &[
     "smg_config_reloads_total",
@@ -111,7 +114,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|it| it.strip_prefix("| `")?.split('`').next());
     let registered: BTreeSet<&str> = rows.collect();
-    let moved: BTreeSet<&str> = [HAPPY, IN_FLIGHT, FAILURES, ROUTING, PROCESS].concat().into_iter().collect();
+    let moved: BTreeSet<&str> = [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS].concat().into_iter().collect();
     let still: Vec<_> = registered.difference(&moved).collect();
     assert!(still.is_empty(), "registered, and no scenario moves them: {still:?}");
     let gone: Vec<_> = moved.difference(&registered).collect();
@@ -356,6 +359,22 @@ async fn what_goes_nowhere_is_measured() {
     assert_eq!(watch.post("x-smg-routing-key: session-1\r\n", &chat("hi", false)).await, 200);
     watch.until("a key is bound", |it| it.value("smg_manual_policy_cache_entries") == 1.0).await;
     watch.end(ROUTING).await;
+}
+
+#[tokio::test]
+async fn what_operators_change_is_measured() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let worker = Upstream::start("one").await;
+    worker.metrics("process_start_time_seconds 1000\n");
+    let mut config = cluster_tests::config(&[&worker]);
+    config.node.data_dir = Some(directory.path().display().to_string());
+    let mut watch = Watch::start(config).await;
+    let rules = r#"{"models": [{"model": "m*", "policy": "round_robin"}]}"#;
+    assert_eq!(Client::connect(watch.node.address).await.call("PUT", "/policies", rules).await.status, 200);
+    worker.metrics("process_start_time_seconds 2000\n");
+    watch.until("the restart is found out", |it| it.value("smg_worker_restarts_total") == 1.0).await;
+    assert_eq!(watch.scrape().await.value(r#"smg_history_edits_total{result="durable"}"#), 1.0);
+    watch.end(EDITS).await;
 }
 
 #[tokio::test]

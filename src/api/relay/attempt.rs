@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header;
 use http_body_util::BodyExt as _;
 
+use crate::base::clock::Clock;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
@@ -16,6 +17,8 @@ use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
 use crate::routing::Route;
 use crate::workers::health::Outcome;
+use crate::workers::health::pause;
+use crate::workers::load::FirstToken;
 use crate::workers::load::LoadGuard;
 use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
@@ -46,7 +49,9 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
     span.until_settled("abandoned");
-    let guard = entry.load.acquire(route.new_tokens);
+    let streams = job.is_stream && job.wire.observe.is_some();
+    let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
+    let guard = entry.load.acquire(gateway.clock.now(), route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -84,23 +89,22 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             }
         };
     }
-    whole(job, entry, route, guard, answer, span).await
+    held(job, Planned { entry, route }, answer, guard, span).await
 }
 
-/// Holds an answer that is no stream back until it is there, so that a worker that dies half way is not seen.
-async fn whole(
+/// An answer that is no stream of events, held back as far as we hold one.
+async fn held(
     job: &mut Job,
-    entry: Arc<Entry>,
-    route: Route,
-    guard: LoadGuard,
+    planned: Planned,
     answer: Answer,
+    mut guard: LoadGuard,
     mut span: Span,
 ) -> Result<Opened, Failed> {
+    let Planned { entry, route } = planned;
     let gateway = Arc::clone(&job.gateway);
     job.note(|it| it.first_content(false));
-    let idle = gateway.config.idle_timeout;
     let Answer { status, headers, body } = answer;
-    let collected = hold(body, idle).await;
+    let collected = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
     match collected {
         Ok(Held::Whole(body)) => {
@@ -110,6 +114,11 @@ async fn whole(
             job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            if usage.completion.unwrap_or(0) <= 1 {
+                // Nothing was generated, so all of the time went into reading.
+                guard.prefill_done(now);
+                guard.learn(computed(&route, usage));
+            }
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
@@ -126,6 +135,11 @@ async fn whole(
     }
 }
 
+/// Tokens of the prompt that the worker had to compute: as it says, else as was expected.
+pub(super) fn computed(route: &Route, usage: Usage) -> u64 {
+    usage.prompt.map_or(route.new_tokens, |it| it.saturating_sub(usage.cached.unwrap_or(route.expected_cached_tokens)))
+}
+
 /// What a status says of the worker; `None` for success.
 fn failure_of(answer: &Answer) -> Option<Outcome> {
     match answer.status {
@@ -136,10 +150,11 @@ fn failure_of(answer: &Answer) -> Option<Outcome> {
     }
 }
 
-/// `Retry-After` in seconds. (A date would need the wall clock of two machines to agree; one second is assumed then.)
+/// The pause a worker asks for with `Retry-After`.
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let date = answer.headers.get(header::DATE).and_then(|it| it.to_str().ok());
+    pause(text, date, Clock.wall())
 }
 
 async fn refused(job: &Job, entry: &Entry, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {

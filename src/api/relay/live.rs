@@ -36,6 +36,7 @@ use super::super::error::WorkerFault;
 use super::super::gateway::Gateway;
 use super::account::Account;
 use super::attempt::NO_USAGE;
+use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
 use super::spans;
@@ -173,11 +174,12 @@ impl Live {
     /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
     pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
         let opened = self.read_to_content().await;
+        let now = self.gateway.clock.now();
         if opened.is_ok() {
-            self.guard.prefill_done();
+            self.guard.prefill_done(now);
         } else {
             self.is_over = true;
-            self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
+            self.entry.ended(now, Outcome::Failure);
         }
         opened
     }
@@ -300,6 +302,7 @@ impl Live {
         }
         self.settle(usage, has_error.then_some("in_stream"));
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
+        self.guard.learn(computed(&self.route, usage));
         self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
     }
 
