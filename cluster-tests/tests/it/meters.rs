@@ -191,7 +191,8 @@ async fn what_goes_well_is_measured() {
     }
     worker.script(stream());
     let mut client = Client::connect(watch.node.address).await;
-    assert_eq!(client.post("/v1/chat/completions", &chat("hi", true)).await.status, 200);
+    let streamed = client.post("/v1/chat/completions", &chat("hi", true)).await;
+    assert_eq!(streamed.status, 200);
     watch.until("idle connections are counted", |it| it.sum("smg_worker_connections_idle") > 0.0).await;
     let scrape = watch.scrape().await;
     for (series, expected) in [
@@ -203,6 +204,8 @@ async fn what_goes_well_is_measured() {
         (r#"smg_router_ttft_seconds_count{model="m",endpoint="chat"}"#, 1.0),
         (r#"smg_http_responses_total{path="/v1/chat/completions",status_code="200",error_code="none"}"#, 4.0),
         (r#"smg_router_streams_total{end="complete"}"#, 1.0),
+        ("smg_http_response_bytes_total", (3 * told.len() + streamed.body.len()) as f64),
+        ("smg_http_request_bytes_total", (3 * long.len() + chat("hi", true).len()) as f64),
         (r#"smg_router_stage_duration_seconds_count{stage="first_byte"}"#, 1.0),
         (r#"smg_worker_pool_size{state="ready"}"#, 1.0),
         ("smg_router_requests_active", 0.0),

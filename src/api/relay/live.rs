@@ -300,6 +300,8 @@ impl Live {
     fn settle(&mut self, usage: Usage, failure: Option<&'static str>) {
         let Some(mut account) = self.account.take() else { return };
         account.usage(usage);
+        // What is left to be sent, which is all that the account does not see.
+        account.sent(self.out.iter().map(Bytes::len).sum());
         match failure {
             None => account.served(self.answer.status),
             Some(code) => account.broken(code),
@@ -334,7 +336,13 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.is_over {
+            return;
+        }
+        // A client may leave as soon as it has seen the end marker.
+        if self.parser.as_ref().is_some_and(|it| it.is_done) {
+            self.complete();
+        } else {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
     }
