@@ -316,7 +316,7 @@ async fn what_fails_is_measured() {
     one.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     two.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     watch.post("", &chat("hi", true)).await;
-    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="lost"}"#;
+    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="worker_failed"}"#;
     watch.until("a broken stream is counted", |it| it.value(lost) == 1.0).await;
     one.kill().await;
     let refused = r#"smg_worker_connect_failures_total{reason="refused"}"#;

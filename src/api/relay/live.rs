@@ -328,9 +328,10 @@ impl Live {
         if cause != WorkerFailure::CutOff {
             self.entry.ended(now, Outcome::Failure);
         }
-        self.settle(usage, Some(cause.fault().as_str()));
+        let told = ApiError::WorkerFailed { cause, attempts: 1 }.text();
+        self.settle(usage, Some(told.code));
         let events = self.parser.as_ref().ok_or(CutShort)?.events;
-        Ok(self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text(), events))
+        Ok(self.wire.family.error_event(&told, events))
     }
 }
 
