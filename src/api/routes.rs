@@ -212,7 +212,14 @@ fn unknown_path(request: &Request<Body>) -> ApiError {
 
 fn wrong_method(request: &Request<Body>) -> ApiError {
     let path = request.uri().path();
-    let known = ROUTES.iter().find(|it| it.path == path).map_or("another method", |it| it.method);
+    let methods: Vec<&str> = ROUTES.iter().filter(|it| matches(it.path, path)).map(|it| it.method).collect();
     let given: String = request.method().as_str().chars().take(32).collect();
-    ApiError::MethodNotAllowed { given, allowed: known }
+    ApiError::MethodNotAllowed { given, allowed: methods.join(", ") }
+}
+
+/// Whether a path is one of this pattern, part for part.
+fn matches(pattern: &str, path: &str) -> bool {
+    let is_as_long = pattern.split('/').count() == path.split('/').count();
+    is_as_long
+        && pattern.split('/').zip(path.split('/')).all(|(pattern, part)| pattern == part || pattern.starts_with('{'))
 }

@@ -251,8 +251,11 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let intake = api::intake::Intake::new(
         server.max_payload_size.0,
         server.body_budget.0,
-        server.body_idle_timeout,
-        server.body_budget_wait,
+        api::intake::Patience {
+            idle: server.body_idle_timeout,
+            whole: server.body_timeout,
+            budget: server.body_budget_wait,
+        },
     );
     intake.register(metrics);
     let gateway = Gateway {

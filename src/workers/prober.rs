@@ -32,6 +32,10 @@ use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 
+/// Of a ready worker's probes, one in so many asks for its models again: an address may have been taken over between two
+/// probes by a server of another model (FIELD 4). More rarely finds it out later, more often costs a request.
+const MODELS_EVERY: usize = 6;
+
 const PROBE: Task = Task { name: "worker-probe", stage: Stage::Decide, on_end: OnEnd::Fine };
 
 /// Longest answer to a probe that is read.
@@ -96,8 +100,9 @@ impl Prober {
                 let state = entry.state(now);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
                 if !is_well || (index + round).is_multiple_of(4) {
+                    let asks_models = ((index + round) / 4).is_multiple_of(MODELS_EVERY);
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
-                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
+                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry, asks_models).await });
                 }
             }
             self.registry.relate_rates();
@@ -118,11 +123,11 @@ impl Prober {
     pub async fn probe_now(&self, id: WorkerId) {
         let entry = self.registry.fleet().all.iter().find(|it| it.id == id).cloned();
         if let Some(entry) = entry {
-            self.probe(&entry).await;
+            self.probe(&entry, true).await;
         }
     }
 
-    async fn probe(&self, entry: &Arc<Entry>) {
+    async fn probe(&self, entry: &Arc<Entry>, asks_models: bool) {
         let health = self.get(entry, "/health").await;
         // No `/health` here (404 or 405): the list of models must do.
         let (result, models) = match health {
@@ -147,7 +152,7 @@ impl Prober {
         }
         if result == Probe::Ok {
             self.look_for_a_restart(entry, came_back).await;
-            if came_back || entry.facts.models.is_empty() {
+            if came_back || asks_models || entry.facts.models.is_empty() {
                 self.detect(entry, models).await;
             }
         }

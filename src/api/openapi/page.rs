@@ -115,7 +115,7 @@ fn kind(value: &Value) -> String {
 
 /// Errors of no route.
 fn others() -> [ApiError; 2] {
-    [ApiError::UnknownPath(String::new()), ApiError::MethodNotAllowed { given: String::new(), allowed: "GET" }]
+    [ApiError::UnknownPath(String::new()), ApiError::MethodNotAllowed { given: String::new(), allowed: String::new() }]
 }
 
 /// Every error code with its status and kind, by code.

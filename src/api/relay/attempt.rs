@@ -1,5 +1,6 @@
 //! One attempt: a call to one worker, read far enough to know that the client may see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,7 +19,6 @@ use crate::routing::Route;
 use crate::workers::health::Outcome;
 use crate::workers::health::pause;
 use crate::workers::load::FirstToken;
-use crate::workers::load::LoadGuard;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -29,6 +29,7 @@ use super::job::Job;
 use super::job::Planned;
 use super::job::Whole;
 use super::live::Live;
+use super::live::Placed;
 use super::spans;
 
 /// An answer that the client may see.
@@ -41,7 +42,8 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let gateway = std::sync::Arc::clone(&job.gateway);
+    let gateway = Arc::clone(&job.gateway);
+    let sent = gateway.clock.now();
     job.account.iter_mut().for_each(|it| it.attempt(&planned));
     let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
@@ -72,60 +74,58 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     }
     let is_events =
         answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
-    if let (true, Some(observe)) = (is_events, job.wire.observe) {
-        let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
-        return match live.open().await {
-            Ok(()) => {
-                job.account.iter_mut().for_each(|it| it.first_content(true));
-                live.take_guards(job, span);
-                Ok(Opened::Live(live))
-            }
-            Err(cause) => {
-                span.fail("no_content");
-                Err(Failed { cause, retry_after: None, whole: None })
-            }
-        };
+    let placed = Placed { entry, route, guard, sent };
+    match job.wire.observe.filter(|_| is_events) {
+        Some(observe) => streamed(job, Live::events(job, answer, observe, placed), span).await,
+        None => collected(job, answer, placed, span).await,
     }
-    held(job, Planned { entry, route }, answer, guard, span).await
 }
 
-/// An answer that is no stream of events, held back as far as we hold one.
-async fn held(
-    job: &mut Job,
-    planned: Planned,
-    answer: Answer,
-    mut guard: LoadGuard,
-    mut span: Span,
-) -> Result<Opened, Failed> {
-    let Planned { entry, route } = planned;
-    let gateway = std::sync::Arc::clone(&job.gateway);
+/// An answer in events: opened once there is content.
+async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, Failed> {
+    let mut live = Box::new(live);
+    match live.open().await {
+        Ok(()) => {
+            job.account.iter_mut().for_each(|it| it.first_content(true));
+            live.take_guards(job, span);
+            Ok(Opened::Live(live))
+        }
+        Err(cause) => {
+            span.fail("no_content");
+            Err(Failed { cause, retry_after: None, whole: None })
+        }
+    }
+}
+
+/// Any other answer: opened once it is there as a whole, or is longer than we hold back.
+async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: Span) -> Result<Opened, Failed> {
     job.account.iter_mut().for_each(|it| it.first_content(false));
+    let gateway = Arc::clone(&job.gateway);
     let Answer { status, headers, body } = answer;
-    let collected = hold(body, gateway.config.idle_timeout).await;
+    let held = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
-    match collected {
+    match held {
         Ok(Held::Whole(body)) => {
-            entry.ended(now, Outcome::Success);
+            placed.entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             job.account.iter_mut().for_each(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
-            gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            gateway.router.observe(now, Feedback::Served { placed: &placed.route.placed, usage });
             if usage.completion.unwrap_or(0) <= 1 {
                 // Nothing was generated, so all of the time went into reading.
-                guard.prefill_done(now);
-                guard.learn(computed(&route, usage));
+                placed.guard.prefill_done(now);
+                placed.guard.learn(computed(&placed.route, usage));
             }
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
-            let answer = Answer { status, headers, body };
-            let mut live = Box::new(Live::raw(job, answer, start, entry, route, guard));
+            let mut live = Box::new(Live::raw(job, Answer { status, headers, body }, start, placed));
             live.take_guards(job, span);
             Ok(Opened::Live(live))
         }
         Err(cause) => {
             span.fail("incomplete");
-            entry.ended(now, Outcome::Failure);
+            placed.entry.ended(now, Outcome::Failure);
             Err(Failed { cause, retry_after: None, whole: None })
         }
     }

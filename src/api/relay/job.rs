@@ -304,11 +304,6 @@ fn refused(error: RouteError, entries: &[Arc<Entry>], now: Instant) -> ApiError 
     }
 }
 
-/// The whole request took too long.
-pub(super) fn timed_out(total: Duration) -> ApiError {
-    ApiError::WorkerFailed { cause: WorkerFailure::Total(total), attempts: 0 }
-}
-
 impl Whole {
     /// The worker's refusal as an event, for a stream whose head is out already.
     pub(super) fn into_error_event(self, family: Family) -> Bytes {
@@ -317,6 +312,6 @@ impl Whole {
             Some(message)
         });
         let message = told.unwrap_or_else(|| format!("the worker answered with status {}", self.status.as_u16()));
-        family.error_event(&ErrorText { message, kind: "api_error", code: "worker_failed", param: None })
+        family.error_event(&ErrorText { message, kind: "api_error", code: "worker_failed", param: None }, 0)
     }
 }
