@@ -17,6 +17,7 @@ pub mod models;
 pub mod openapi;
 pub mod relay;
 pub mod routes;
+pub mod series;
 pub mod serve;
 
 use bytes::Bytes;

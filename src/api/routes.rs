@@ -176,7 +176,7 @@ async fn counted(gateway: &Arc<Gateway>, series: &RouteSeries, serve: Serve, req
     let response = dispatch(Arc::clone(gateway), serve, request).await;
     gateway.metrics.answered(series, response.status(), response.extensions().get().map(|it: &Code| it.0));
     if let Some((method, path, started)) = line {
-        let total_ms = (gateway.clock.now() - started).as_secs_f64() * 1e3;
+        let total_ms = ((gateway.clock.now() - started).as_secs_f64() * 1e6).round() / 1e3;
         let status = response.status().as_u16();
         tracing::debug!(target: "access", %method, path, status, total_ms, "request");
     }

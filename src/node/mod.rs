@@ -162,7 +162,9 @@ impl Node {
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
             tracing::error!(%error, "the log level was not changed");
         }
-        for change in crate::config::diff(&old, &new) {
+        let changes = crate::config::diff(&old, &new);
+        tracing::info!(changes = changes.len(), "the configuration was read again");
+        for change in changes {
             let (option, from, to) = (change.flag, change.from, change.to);
             if change.is_live {
                 tracing::info!(option, from, to, "reloaded: an option changed");
@@ -370,30 +372,4 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::observability::golden;
-
-    #[tokio::test]
-    async fn the_reference_page_of_metrics_is_up_to_date() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        golden("docs/reference/metrics.md", &metrics.render_reference());
-    }
-
-    #[tokio::test]
-    async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        let dashboard = include_str!("../../docs/dashboards/smg.json");
-        let words = dashboard.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-        let used: BTreeSet<_> = words
-            .filter(|it| it.starts_with("smg_") || it.starts_with("process_"))
-            .map(|it| it.strip_suffix("_bucket").unwrap_or(it))
-            .collect();
-        let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
-        assert_eq!(used, registered);
-    }
-}
+mod tests;

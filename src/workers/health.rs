@@ -97,8 +97,17 @@ pub struct Health {
     failures: u32,
     open_until: Option<Instant>,
     trickle_at: Option<Instant>,
-    /// The breaker as it was last told of.
-    breaker: Breaker,
+    /// What was last told of the breaker, and of being down.
+    told: (Breaker, bool),
+}
+
+/// What somebody on call wants to read of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The breaker, before and after.
+    pub breaker: Option<(Breaker, Breaker)>,
+    /// Whether it is away now, and was not.
+    pub went_away: bool,
 }
 
 /// Half-open: at most one request each so often.
@@ -121,7 +130,7 @@ impl Health {
             failures: 0,
             open_until: None,
             trickle_at: None,
-            breaker: Breaker::Closed,
+            told: (Breaker::Closed, false),
         }
     }
 
@@ -135,12 +144,13 @@ impl Health {
         }
     }
 
-    /// How the breaker changed since this was last asked: before and after. Time alone makes it half open, which is told
-    /// when the next request is sent or ends.
-    pub fn breaker_change(&mut self, now: Instant) -> Option<(Breaker, Breaker)> {
-        let after = self.breaker(now);
-        let before = std::mem::replace(&mut self.breaker, after);
-        (before != after).then_some((before, after))
+    /// What changed since this was last asked. Time alone makes the breaker half open, which is told when the next request
+    /// is sent or ends.
+    pub fn changes(&mut self, now: Instant) -> Changes {
+        let after = (self.breaker(now), self.is_down);
+        let before = std::mem::replace(&mut self.told, after);
+        let breaker = (before.0 != after.0).then_some((before.0, after.0));
+        Changes { breaker, went_away: after.1 && !before.1 }
     }
 
     /// What to show, and whether requests may go there ([`State::Ready`] and [`State::Pending`]).
@@ -338,17 +348,21 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_the_breaker_is_told_once() {
+    fn each_change_is_told_once() {
         let (mut health, now) = ready();
-        assert_eq!(health.breaker_change(now), None);
+        assert_eq!(health.changes(now), Changes::default());
         (0..5).for_each(|_| health.ended(now, Outcome::Failure));
-        assert_eq!(health.breaker_change(now), Some((Breaker::Closed, Breaker::Open)));
-        assert_eq!(health.breaker_change(now), None);
+        assert_eq!(health.changes(now).breaker, Some((Breaker::Closed, Breaker::Open)));
+        assert_eq!(health.changes(now), Changes::default());
         let later = now + Duration::from_secs(11);
         health.sent(later);
-        assert_eq!(health.breaker_change(later), Some((Breaker::Open, Breaker::HalfOpen)));
+        assert_eq!(health.changes(later).breaker, Some((Breaker::Open, Breaker::HalfOpen)));
         health.ended(later, Outcome::Success);
-        assert_eq!(health.breaker_change(later), Some((Breaker::HalfOpen, Breaker::Closed)));
+        assert_eq!(health.changes(later).breaker, Some((Breaker::HalfOpen, Breaker::Closed)));
+        for expected in [true, false] {
+            health.ended(later, Outcome::Unreachable);
+            assert_eq!(health.changes(later), Changes { breaker: None, went_away: expected });
+        }
     }
 
     #[test]

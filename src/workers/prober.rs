@@ -145,7 +145,7 @@ impl Prober {
             Probe::Failed => ProbeResult::Failed,
             Probe::TimedOut => ProbeResult::TimedOut,
         });
-        let came_back = entry.health().lock().probed(result);
+        let came_back = entry.probed(self.clock.now(), result);
         if came_back {
             self.metrics.recovered();
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker is ready");

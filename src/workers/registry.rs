@@ -12,8 +12,10 @@ use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
 use super::health::Breaker;
+use super::health::Changes;
 use super::health::Health;
 use super::health::Outcome;
+use super::health::Probe;
 use super::health::Rules;
 use super::health::State;
 use super::http::Dialer;
@@ -89,19 +91,40 @@ impl Entry {
     pub fn sent(&self, now: Instant) {
         let mut health = self.health.lock();
         health.sent(now);
-        self.tell(health.breaker_change(now));
+        self.tell(health.changes(now));
     }
 
     /// A request ended there.
     pub fn ended(&self, now: Instant, outcome: Outcome) {
         let mut health = self.health.lock();
         health.ended(now, outcome);
-        self.tell(health.breaker_change(now));
+        self.tell(health.changes(now));
     }
 
-    fn tell(&self, change: Option<(Breaker, Breaker)>) {
-        if let Some((from, to)) = change {
+    /// A probe ended. Returns whether the worker came back with it.
+    pub fn probed(&self, now: Instant, probe: Probe) -> bool {
+        let mut health = self.health.lock();
+        let came_back = health.probed(probe);
+        self.tell(health.changes(now));
+        came_back
+    }
+
+    /// Lines for whoever is on call: a worker changes now and then, requests are many.
+    fn tell(&self, changes: Changes) {
+        let (worker, url) = (self.id, self.spec.url.as_str());
+        if let Some((from, to)) = changes.breaker {
             self.metrics.breaker_changed(from, to);
+            match (from, to) {
+                (Breaker::Closed, _) => {
+                    tracing::warn!(%worker, url, "circuit breaker opened: half of its requests failed")
+                }
+                (_, Breaker::Closed) => tracing::info!(%worker, url, "circuit breaker closed"),
+                // Again and again while a worker stays broken.
+                (Breaker::Open | Breaker::HalfOpen, _) => tracing::debug!(%worker, url, ?to, "circuit breaker"),
+            }
+        }
+        if changes.went_away {
+            tracing::warn!(%worker, url, "worker is not ready");
         }
     }
 

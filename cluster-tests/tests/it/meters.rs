@@ -408,3 +408,26 @@ async fn what_the_process_does_is_measured() {
     .await;
     watch.end(PROCESS).await;
 }
+
+#[tokio::test]
+async fn clients_cannot_grow_series() {
+    let worker = Upstream::start("one").await;
+    let mut watch = Watch::start(cluster_tests::config(&[&worker])).await;
+    let mut sizes = Vec::new();
+    for round in 0..3 {
+        for turn in 0..100 {
+            let name = format!("{round}-{turn}");
+            let body = chat("hi", false).replace("\"m\"", &format!("\"model-{name}\""));
+            assert_eq!(watch.post("", &body).await, 404);
+            Client::connect(watch.node.address).await.get(&format!("/v1/{name}")).await;
+            let mut client = Client::connect(watch.node.address).await;
+            client.send(format!("M{round}{turn} /v1/models HTTP/1.1\r\nhost: t\r\n\r\n").as_bytes()).await;
+            assert_eq!(client.answer().await.status, 405);
+            let header = format!("x-smg-routing-key: {name}\r\nx-request-id: {name}\r\nuser-agent: {name}\r\n");
+            assert_eq!(watch.post(&header, &chat("hi", false)).await, 200);
+        }
+        sizes.push(watch.scrape().await.len());
+    }
+    assert!(sizes[1] == sizes[0] && sizes[2] == sizes[0], "{sizes:?}");
+    watch.end(&[]).await;
+}

@@ -108,7 +108,7 @@ impl Live {
             parser,
             out: VecDeque::new(),
             watch: Watch {
-                started: job.account.as_ref().map_or(now, |it| it.started),
+                started: job.account.as_ref().map_or(now, |it| it.times.started),
                 sent,
                 last: now,
                 last_sent: now,
@@ -127,7 +127,9 @@ impl Live {
     }
 
     /// Takes over what is given back at the end.
-    pub(super) fn take_guards(&mut self, job: &mut Job, attempt: Span) {
+    pub(super) fn take_guards(&mut self, job: &mut Job, mut attempt: Span) {
+        attempt.settled();
+        job.span.settled();
         self.guards = job.guards.take();
         self.account = job.account.take();
         self.spans = Some((attempt, std::mem::take(&mut job.span)));

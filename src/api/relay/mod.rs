@@ -98,7 +98,7 @@ async fn admit<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = account.started;
+    let started = account.times.started;
     let prepared = async {
         let principal = gateway.keys.authenticate(&head.headers)?;
         let held = gateway.intake.read(body).await?;
@@ -164,7 +164,7 @@ pub fn explain(
 fn open(mut job: Job, planned: Planned) -> Opening {
     Box::pin(async move {
         let gateway = Arc::clone(&job.gateway);
-        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.started);
+        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.times.started);
         let opened = in_time(&gateway, started, attempts(&mut job, planned)).await;
         match &opened {
             Ok(Opened::Whole(whole)) => job.served(whole),
