@@ -110,3 +110,6 @@ impl Family {
         Bytes::from(event)
     }
 }
+
+#[cfg(test)]
+mod tests;
