@@ -39,11 +39,13 @@ impl Splitter {
             self.ready = piece;
             return Ok(());
         }
-        if self.rest.len() + piece.len() > SSE_EVENT_BYTES_MAX {
-            return Err(Broken::TooLong);
-        }
         self.rest.extend_from_slice(&piece);
         self.ready = self.rest.split().freeze();
+        // BOUND: it is the event that is bounded, not what one read brings: many short ones may come at once.
+        let is_long = self.ready.len() > SSE_EVENT_BYTES_MAX;
+        if is_long && event_end(&self.ready).is_none_or(|end| end > SSE_EVENT_BYTES_MAX) {
+            return Err(Broken::TooLong);
+        }
         Ok(())
     }
 
@@ -137,8 +139,10 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
-    Some(rest.strip_prefix(b" ").unwrap_or(rest))
+    let rest = line.strip_prefix(name.as_bytes())?;
+    // A name alone is a field with an empty value: browsers see it, so we must.
+    let Some(value) = rest.strip_prefix(b":") else { return rest.is_empty().then_some(rest) };
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 #[cfg(test)]
