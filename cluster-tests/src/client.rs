@@ -126,6 +126,14 @@ impl Client {
         self.answer().await
     }
 
+    /// Any method.
+    pub async fn call(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let len = body.len();
+        self.send(format!("{method} {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {len}\r\n\r\n{body}").as_bytes())
+            .await;
+        self.answer().await
+    }
+
     /// Reads until `needle` was seen in what came, head included; `false` when the connection ended before.
     ///
     /// # Panics

@@ -110,6 +110,7 @@ struct Shared {
     model: &'static str,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     usual: Mutex<Vec<Step>>,
+    metrics: Mutex<String>,
     requests: Mutex<Vec<String>>,
     aborts: AtomicUsize,
     written: AtomicUsize,
@@ -137,6 +138,7 @@ impl Upstream {
             model,
             scripts: Mutex::default(),
             usual: Mutex::new(Step::completion(name)),
+            metrics: Mutex::default(),
             requests: Mutex::default(),
             aborts: AtomicUsize::new(0),
             written: AtomicUsize::new(0),
@@ -167,6 +169,11 @@ impl Upstream {
     /// What to do with every request without a script.
     pub fn always(&self, steps: Vec<Step>) {
         *self.shared.usual.lock() = steps;
+    }
+
+    /// What `/metrics` says from now on.
+    pub fn metrics(&self, text: &str) {
+        text.clone_into(&mut self.shared.metrics.lock());
     }
 
     /// The model requests seen, head and body.
@@ -230,6 +237,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         } else if request.starts_with("GET /v1/models") {
             let model = serde_json::json!({"id": shared.model, "owned_by": "vllm", "max_model_len": 8192});
             Step::answer("200 OK", "", &serde_json::json!({"data": [model]}).to_string())
+        } else if request.starts_with("GET /metrics") {
+            Step::answer("200 OK", "", &shared.metrics.lock())
         } else {
             Step::answer("200 OK", "", &format!("{{\"name\":\"{}\"}}", shared.name))
         };

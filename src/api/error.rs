@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::header::RETRY_AFTER;
 use http::header::WWW_AUTHENTICATE;
 
+use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
@@ -19,6 +20,7 @@ use crate::observability::labels::label;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
+use crate::workers::registry::EditError;
 use crate::workers::worker::CallError;
 
 use super::Response;
@@ -82,6 +84,9 @@ pub enum ApiError {
     /// An admin edit that cannot be done. The client's fault.
     #[error("{0}")]
     Refused(String),
+    /// An admin edit that could not be kept. The disk's fault; nothing was changed.
+    #[error("nothing was changed: {0}")]
+    NotKept(NotKept),
     /// Nobody serves anything yet.
     #[error("no worker is registered: start with `--worker-urls URL` or POST /workers {{\"url\": ...}}")]
     NoWorkers,
@@ -108,6 +113,26 @@ pub enum ApiError {
     /// The gateway is stopping.
     #[error("this gateway is shutting down; try again")]
     Draining,
+}
+
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Unknown(id) => Self::UnknownWorker(id.to_string()),
+            EditError::NotKept(error) => error.into(),
+            EditError::Url(_) | EditError::TooMany => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<NotKept> for ApiError {
+    fn from(error: NotKept) -> Self {
+        match error {
+            NotKept::Full | NotKept::TooLong => Self::Refused(error.to_string()),
+            NotKept::Failed => Self::NotKept(error),
+            NotKept::Closing => Self::Draining,
+        }
+    }
 }
 
 /// How the last worker failed.
@@ -262,6 +287,7 @@ impl ApiError {
             Self::ModelRequired => (StatusCode::BAD_REQUEST, INVALID, "model_required"),
             Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
+            Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),
             Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "concurrency_limit"),
             Self::AllBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "workers_busy"),

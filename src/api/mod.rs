@@ -14,8 +14,10 @@ pub mod gateway;
 pub mod intake;
 pub mod metrics;
 pub mod models;
+pub mod openapi;
 pub mod relay;
 pub mod routes;
+pub mod series;
 pub mod serve;
 
 use bytes::Bytes;

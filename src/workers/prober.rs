@@ -15,6 +15,7 @@ use super::config::Config;
 use super::detect;
 use super::health::Probe;
 use super::health::State;
+use super::lifetime::Signs;
 use super::metrics::Metrics;
 use super::metrics::ProbeResult;
 use super::registry::Entry;
@@ -57,12 +58,23 @@ pub struct Prober {
     pub clock: Clock,
     /// Owner of single probes.
     pub tasks: Tasks,
+    /// Told of workers whose process is another one than before.
+    pub on_restart: OnRestart,
 }
+
+/// What to do when a worker has restarted.
+pub type OnRestart = Arc<dyn Fn(WorkerId) + Send + Sync>;
 
 impl Prober {
     /// From the area's options.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, config: &Config, metrics: Metrics, tasks: Tasks) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        config: &Config,
+        metrics: Metrics,
+        tasks: Tasks,
+        on_restart: OnRestart,
+    ) -> Self {
         Self {
             registry,
             timeout: config.probe_timeout,
@@ -71,6 +83,7 @@ impl Prober {
             metrics,
             clock: Clock,
             tasks,
+            on_restart,
         }
     }
 
@@ -92,6 +105,7 @@ impl Prober {
                     self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry, asks_models).await });
                 }
             }
+            self.registry.relate_rates();
             round += 1;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -131,13 +145,33 @@ impl Prober {
             Probe::Failed => ProbeResult::Failed,
             Probe::TimedOut => ProbeResult::TimedOut,
         });
-        let came_back = entry.health().lock().probed(result);
+        let came_back = entry.probed(self.clock.now(), result);
         if came_back {
             self.metrics.recovered();
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker is ready");
         }
-        if result == Probe::Ok && (came_back || asks_models || entry.facts.models.is_empty()) {
-            self.detect(entry, models).await;
+        if result == Probe::Ok {
+            self.look_for_a_restart(entry, came_back).await;
+            if came_back || asks_models || entry.facts.models.is_empty() {
+                self.detect(entry, models).await;
+            }
+        }
+    }
+
+    async fn look_for_a_restart(&self, entry: &Arc<Entry>, came_back: bool) {
+        if !came_back && !entry.lifetime().lock().wants_signs() {
+            return;
+        }
+        let signs = match self.get(entry, "/metrics").await {
+            Ok((status, body)) if status.is_success() => Signs::read(&String::from_utf8_lossy(&body)),
+            Ok(_) => Signs::default(),
+            Err(_) => return, // not well after all; asked again
+        };
+        if entry.lifetime().lock().look(signs, came_back) {
+            self.metrics.restarted();
+            entry.load.forget_rate();
+            (self.on_restart)(entry.id);
+            tracing::info!(worker = %entry.id, url = entry.spec.url, "worker has restarted: its cache counts as empty");
         }
     }
 

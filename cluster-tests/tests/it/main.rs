@@ -3,11 +3,14 @@
 mod bad_input;
 mod dialects;
 mod drain;
+mod durable;
 mod faults;
 mod field;
 mod field_workers;
 mod h2;
 mod hostile_worker;
+mod learned;
+mod logs;
 mod meters;
 mod secrets;
 mod service;

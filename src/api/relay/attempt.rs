@@ -8,13 +8,18 @@ use http::StatusCode;
 use http::header;
 use http_body_util::BodyExt as _;
 
+use crate::base::clock::Clock;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
 use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
+use crate::routing::Route;
 use crate::workers::health::Outcome;
+use crate::workers::health::pause;
+use crate::workers::load::FirstToken;
+use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -40,11 +45,14 @@ pub(super) enum Opened {
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
     let gateway = Arc::clone(&job.gateway);
     let sent = gateway.clock.now();
-    job.account.iter_mut().for_each(|it| it.attempt(&planned));
+    job.note(|it| it.attempt(&planned));
     let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
-    let guard = entry.load.acquire(route.new_tokens);
+    span.until_settled("abandoned");
+    let streams = job.is_stream && job.wire.observe.is_some();
+    let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
+    let guard = entry.load.acquire(gateway.clock.now(), route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -60,7 +68,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
-    job.account.iter_mut().for_each(|it| it.head(answer.status));
+    job.note(|it| it.head(answer.status));
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
@@ -80,7 +88,7 @@ async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, F
     let mut live = Box::new(live);
     match live.open().await {
         Ok(()) => {
-            job.account.iter_mut().for_each(|it| it.first_content(true));
+            job.note(|it| it.first_content(true));
             live.take_guards(job, span);
             Ok(Opened::Live(live))
         }
@@ -93,19 +101,25 @@ async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, F
 }
 
 /// Any other answer: opened once it is there as a whole, or is longer than we hold back.
-async fn collected(job: &mut Job, answer: Answer, placed: Placed, mut span: Span) -> Result<Opened, Failed> {
-    job.account.iter_mut().for_each(|it| it.first_content(false));
+async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: Span) -> Result<Opened, Failed> {
+    job.note(|it| it.first_content(false));
     let gateway = Arc::clone(&job.gateway);
     let Answer { status, headers, body } = answer;
     let held = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
     match held {
         Ok(Held::Whole(body)) => {
+            span.settled();
             placed.entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
-            job.account.iter_mut().for_each(|it| it.usage(usage));
+            job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &placed.route.placed, usage });
+            if usage.completion.unwrap_or(0) <= 1 {
+                // Nothing was generated, so all of the time went into reading.
+                placed.guard.prefill_done(now);
+                placed.guard.learn(computed(&placed.route, usage));
+            }
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
@@ -121,6 +135,11 @@ async fn collected(job: &mut Job, answer: Answer, placed: Placed, mut span: Span
     }
 }
 
+/// Tokens of the prompt that the worker had to compute: as it says, else as was expected.
+pub(super) fn computed(route: &Route, usage: Usage) -> u64 {
+    usage.prompt.map_or(route.new_tokens, |it| it.saturating_sub(usage.cached.unwrap_or(route.expected_cached_tokens)))
+}
+
 /// What a status says of the worker; `None` for success.
 fn failure_of(answer: &Answer) -> Option<Outcome> {
     match answer.status {
@@ -131,18 +150,14 @@ fn failure_of(answer: &Answer) -> Option<Outcome> {
     }
 }
 
-/// `Retry-After` in seconds. (A date would need the wall clock of two machines to agree; one second is assumed then.)
+/// The pause a worker asks for with `Retry-After`.
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let date = answer.headers.get(header::DATE).and_then(|it| it.to_str().ok());
+    pause(text, date, Clock.wall())
 }
 
-async fn refused(
-    job: &Job,
-    entry: &crate::workers::registry::Entry,
-    answer: Answer,
-    outcome: Outcome,
-) -> Result<Opened, Failed> {
+async fn refused(job: &Job, entry: &Entry, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {
     let Answer { status, headers, body } = answer;
     entry.ended(job.gateway.clock.now(), outcome);
     let whole = match hold(body, job.gateway.config.idle_timeout).await {

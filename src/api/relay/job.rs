@@ -134,23 +134,30 @@ impl Job {
         let tracer = &self.gateway.tracer;
         let parent = if tracer.is_on() { TraceContext::of(&self.headers) } else { None };
         self.span = tracer.request(spans::operation(self.wire), self.model.as_str(), parent);
+        self.span.until_settled("client_gone");
         spans::admitted(&mut self.span, account);
+    }
+
+    /// Notes something in the account, while it is here.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Account)) {
+        if let Some(account) = &mut self.account {
+            note(account);
+        }
     }
 
     /// An answer is there as a whole.
     pub(super) fn served(&mut self, whole: &Whole) {
-        if let Some(account) = &mut self.account {
-            account.served(whole.status);
-            account.sent(whole.body.len());
-        }
+        self.span.settled();
+        self.note(|it| {
+            it.served(whole.status);
+            it.sent(whole.body.len());
+        });
     }
 
     /// No answer but our own words.
     pub(super) fn refused(&mut self, error: &ApiError) {
         self.span.fail(error.classify().2);
-        if let Some(account) = &mut self.account {
-            account.refused(error);
-        }
+        self.note(|it| it.refused(error));
     }
 
     /// Chooses a worker not yet tried.

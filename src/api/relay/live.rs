@@ -37,6 +37,7 @@ use super::super::gateway::Gateway;
 use super::TICK;
 use super::account::Account;
 use super::attempt::NO_USAGE;
+use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
 use super::parser::Ended;
@@ -109,7 +110,7 @@ impl Live {
             parser,
             out: VecDeque::new(),
             watch: Watch {
-                started: job.account.as_ref().map_or(now, |it| it.started),
+                started: job.account.as_ref().map_or(now, |it| it.times.started),
                 sent,
                 last: now,
                 last_sent: now,
@@ -128,7 +129,9 @@ impl Live {
     }
 
     /// Takes over what is given back at the end.
-    pub(super) fn take_guards(&mut self, job: &mut Job, attempt: Span) {
+    pub(super) fn take_guards(&mut self, job: &mut Job, mut attempt: Span) {
+        attempt.settled();
+        job.span.settled();
         self.guards = job.guards.take();
         self.account = job.account.take();
         self.spans = Some((attempt, std::mem::take(&mut job.span)));
@@ -156,11 +159,12 @@ impl Live {
     /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
     pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
         let opened = self.read_to_content().await;
+        let now = self.gateway.clock.now();
         if opened.is_ok() {
-            self.guard.prefill_done();
+            self.guard.prefill_done(now);
         } else {
             self.is_over = true;
-            self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
+            self.entry.ended(now, Outcome::Failure);
         }
         opened
     }
@@ -302,6 +306,7 @@ impl Live {
         }
         self.settle(usage, failure);
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
+        self.guard.learn(computed(&self.route, usage));
         self.entry.ended(
             now,
             match ended {

@@ -98,7 +98,7 @@ async fn admit<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = account.started;
+    let started = account.times.started;
     let prepared = async {
         let principal = gateway.keys.authenticate(&head.headers)?;
         if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|it| *it != "identity") {
@@ -167,7 +167,7 @@ pub fn explain(
 fn open(mut job: Job, planned: Planned) -> Opening {
     Box::pin(async move {
         let gateway = Arc::clone(&job.gateway);
-        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.started);
+        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.times.started);
         let opened = in_time(&gateway, started, attempts(&mut job, planned)).await;
         match &opened {
             Ok(Opened::Whole(whole)) => job.served(whole),
