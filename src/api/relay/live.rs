@@ -238,6 +238,7 @@ impl Live {
                 account.next_token(now - self.watch.last);
             }
             self.watch.last = now;
+            self.look_outside(now)?; // a worker that always has more never lets the timer speak
             let Some(parser) = &mut self.parser else {
                 self.out.push_back(piece);
                 return Ok(true);
@@ -259,6 +260,18 @@ impl Live {
         }
     }
 
+    /// What ends a stream however well it flows: the node's end, and the request's time.
+    fn look_outside(&self, now: Instant) -> Result<(), WorkerFailure> {
+        let total = self.gateway.config.request_timeout;
+        if self.gateway.phase.is_cut_off() {
+            return Err(WorkerFailure::CutOff);
+        }
+        if now - self.watch.started >= total {
+            return Err(WorkerFailure::Total(total));
+        }
+        Ok(())
+    }
+
     /// Looks at every deadline; `true` when there is something to send.
     fn tick(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
         let now = self.gateway.clock.now();
@@ -270,12 +283,7 @@ impl Live {
         };
         let next = (since + limit).min(now + TICK).max(now + Duration::from_millis(1));
         self.watch.sleep.as_mut().reset(next);
-        if self.gateway.phase.is_cut_off() {
-            return Err(WorkerFailure::CutOff);
-        }
-        if now - self.watch.started >= config.request_timeout {
-            return Err(WorkerFailure::Total(config.request_timeout));
-        }
+        self.look_outside(now)?;
         if now - since >= limit {
             return Err(if is_opening { WorkerFailure::NoToken(limit) } else { WorkerFailure::Idle(limit) });
         }
