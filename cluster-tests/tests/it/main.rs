@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod faults;
+mod load;
 mod meters;
 mod secrets;
 mod service;
