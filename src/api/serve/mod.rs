@@ -1,7 +1,7 @@
 //! Listening and connections: one acceptor, and edge threads that each own the connections given to them.
 //!
 //! An edge thread is a single-threaded runtime: a request, its worker's connection and its stream stay on one core.
-//! [`connection`] serves one client; [`watch`] knows what it is waited for.
+//! `connection` serves one client; `watch` knows what it is waited for.
 //! *Invariants:* a client that does not finish its request head in time, or takes nothing of its answer, is closed, one
 //! that pauses between requests is not, for long; TCP_NODELAY is always set.
 
