@@ -251,11 +251,30 @@ impl Registry {
         let mut by_model: HashMap<ModelId, Vec<Arc<Entry>>> = HashMap::new();
         for entry in edits.values() {
             for model in &entry.facts.models {
-                by_model.entry(model.id.clone()).or_default().push(Arc::clone(entry));
+                let serving = by_model.entry(model.id.clone()).or_default();
+                // A worker that lists a model twice is still one worker.
+                if serving.last().is_none_or(|it| it.id != entry.id) {
+                    serving.push(Arc::clone(entry));
+                }
             }
         }
         let generation = self.fleet.load().generation + 1;
         let by_model = by_model.into_iter().map(|(model, entries)| (model, entries.into())).collect();
         self.fleet.store(Arc::new(Fleet { generation, all: edits.values().cloned().collect(), by_model }));
+    }
+}
+
+#[cfg(test)]
+impl Registry {
+    /// Adds a worker that serves `models` and is answered for by `worker`, which nobody has to dial.
+    pub fn play(&self, url: &str, models: &[&str], worker: Arc<dyn Worker>) -> WorkerId {
+        let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();
+        let id = self.add(url, None, models).expect("a worker's URL");
+        let mut edits = self.edits.lock();
+        let mut entry = edits[&id].with(edits[&id].facts.clone(), false);
+        Arc::get_mut(&mut entry).expect("just made").worker = worker;
+        edits.insert(id, entry);
+        self.publish(&edits);
+        id
     }
 }
