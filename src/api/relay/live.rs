@@ -189,7 +189,7 @@ impl Live {
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, CutShort>> {
         loop {
             if let Some(bytes) = self.out.pop_front() {
-                self.watch.last_sent = self.watch.last;
+                self.watch.last_sent = self.watch.last_sent.max(self.watch.last);
                 if let Some(account) = &mut self.account {
                     account.sent(bytes.len());
                 }
