@@ -213,12 +213,16 @@ class Vllm(Backend):
 
     def start_workers(self) -> None:
         for index in range(2):
-            self.chat_urls.append(self.one(f"vllm-{index}", "tiny", [
-                "--max-model-len", "8192", "--block-size", "32", "--dtype", "bfloat16", "--enable-prefix-caching",
-                "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]))
+            self.chat_urls.append(self.one_chat(f"vllm-{index}"))
         if os.environ.get("SDK_EMBED", "1") == "1":
             self.embed_urls.append(self.one("vllm-embed", "tiny-embed", [
                 "--runner", "pooling", "--convert", "embed", "--max-model-len", "2048", "--dtype", "float32"]))
+
+    def one_chat(self, name: str) -> str:
+        """One that generates."""
+        return self.one(name, "tiny", [
+            "--max-model-len", "8192", "--block-size", "32", "--dtype", "float32", "--enable-prefix-caching",
+            "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
 
     def one(self, name: str, alias: str, options: list[str]) -> str:
         """One server; they start one at a time, since starting is what costs."""

@@ -135,7 +135,7 @@ impl Shared {
             connections_open: load(&self.meters.connections_open),
             faults: load(&self.meters.faults),
             prompt_tokens: load(&self.meters.prompt_tokens),
-            cached_tokens: load(&self.meters.cached_tokens),
+            cached_tokens: gauges.cache_hits,
             generation_tokens: load(&self.meters.generation_tokens),
         }
     }
