@@ -187,8 +187,8 @@ def other_paths() -> list[Ask]:
 
 def leaving() -> list[Ask]:
     """Clients that leave: before the first byte, after the first event, later; of streams and of whole answers."""
-    endless = of_ids(drawn(600, 50), 4000)
-    talk = {"model": "tiny", "messages": user("Tell me a story."), "max_tokens": 4000, "ignore_eos": True, "temperature": 0}
+    endless = of_ids(drawn(600, 50), 8000)
+    talk = {"model": "tiny", "messages": user("Tell me a story."), "max_tokens": 8000, "ignore_eos": True, "temperature": 0}
     found = []
     for name, path, body in (("ids", COMPLETIONS, endless), ("chat", CHAT, talk)):
         found += [Ask(f"{name} left after {events}", path, {**body, "stream": True}, leave_after=events) for events in (0, 1, 5, 20)]

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import dataclass
 
 import processes
 
@@ -46,20 +47,28 @@ class Meters:
         series = self.series()
         return series["vllm:num_requests_running"] + series["vllm:num_requests_waiting"] > 0
 
-    def settled(self, seconds: float = 30) -> tuple[dict[str, float], float]:
-        """The series once the worker is idle and nothing moves any more, and how long that took."""
-        began, last = time.monotonic(), {}
-        idle_after = None
+    def settled(self, seconds: float = 30) -> "Settled":
+        """Waits until the worker is idle and nothing moves any more."""
+        began, first, last, moved_at = time.monotonic(), self.series(), {}, 0.0
+        series = first
         while time.monotonic() - began < seconds:
-            series = self.series()
-            is_idle = series["vllm:num_requests_running"] + series["vllm:num_requests_waiting"] == 0
-            if is_idle:
-                idle_after = time.monotonic() - began if idle_after is None else idle_after
-                if series == last:
-                    return series, idle_after
+            if series == last and series["vllm:num_requests_running"] + series["vllm:num_requests_waiting"] == 0:
+                return Settled(series, moved(first, series), moved_at)
+            if series != last:
+                moved_at = time.monotonic() - began
             last = series
             time.sleep(0.02)
+            series = self.series()
         raise TimeoutError(f"{self.url} is not idle after {seconds} s")
+
+
+@dataclass
+class Settled:
+    """An idle worker: its series, what moved while it was waited for, and when the last of that did."""
+
+    series: dict[str, float]
+    moved: dict[str, float]
+    seconds: float
 
 
 def moved(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

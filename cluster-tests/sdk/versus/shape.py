@@ -20,10 +20,20 @@ def of(answer: Answer) -> dict | list:
     for event in answer.events:
         choices = event.get("choices") if isinstance(event, dict) else None
         lane = f"choice {choices[0]['index']}" if choices else "end"
-        form = kind(event)
-        if form not in lanes.setdefault(lane, [])[-1:]:
-            lanes[lane].append(form)
+        for form in map(kind, _apart(event)):
+            if form not in lanes.setdefault(lane, [])[-1:]:
+                lanes[lane].append(form)
     return lanes
+
+
+def _apart(event) -> list:
+    """A text and the end that came with it, as two events: vLLM tells them in one when it had both before it wrote."""
+    choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
+    if choice.get("finish_reason") != "stop" or not choice.get("delta", {}).get("content"):
+        return [event]
+    text = {key: it for key, it in choice.items() if key != "stop_reason"} | {"finish_reason": None}
+    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [text]}
+    return [before, event | {"choices": [choice | {"delta": {}}]}]
 
 
 def kind(value, key: str = ""):
@@ -33,7 +43,7 @@ def kind(value, key: str = ""):
     if isinstance(value, list):
         forms = [] if key in OPEN else [kind(it) for it in value]
         return "<list>" if key in OPEN else [form for index, form in enumerate(forms) if form not in forms[:index]] or "<empty>"
-    if value is None or isinstance(value, bool) or value == "" or key in KEPT or value == "[DONE]":
+    if value is None or isinstance(value, bool) or key in KEPT or value == "[DONE]":
         return value
     return "<text>" if isinstance(value, str) else "<number>"
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::ask::Ask;
 use super::ask::Prompt;
@@ -20,6 +21,7 @@ use super::shared::CREATED;
 use super::shared::Shared;
 use super::shared::Ticket;
 use crate::lab::engine::core::Work;
+use crate::lab::engine::tokens::Token;
 
 /// Choices of one answer; vLLM has no bound, a simulation needs one.
 const CHOICES_MAX: usize = 128;
@@ -70,8 +72,8 @@ pub(super) async fn generate(shared: &Arc<Shared>, dialect: Dialect, body: &[u8]
     let model = check_model(shared, &ask)?;
     checks::check(shared, &ask)?;
     let is_stream = ask.stream.unwrap_or(matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate));
-    let prompts = prompts(shared, dialect, &ask)?;
-    checks::check_length(shared, &ask, &prompts)?;
+    let mut prompts = prompts(shared, dialect, &ask)?;
+    checks::fit(shared, &mut prompts)?;
     let stops = ask.stops();
     let choices = ask.n.unwrap_or(1).clamp(1, CHOICES_MAX);
     let natural = shared.options.output_tokens;
@@ -83,7 +85,7 @@ pub(super) async fn generate(shared: &Arc<Shared>, dialect: Dialect, body: &[u8]
     if dialect == Dialect::Completions && ask.echo == Some(true) {
         render = Box::new(render::Completions { echo: prompt_text(&ask) });
     }
-    let works = works(shared, &prompts, &replies);
+    let works = works(shared, ask.cache_salt.as_deref(), &prompts, &replies);
     let prompt_tokens = prompts.iter().map(|it| it.len).sum();
     let turn = Turn {
         id: shared.next_id(),
@@ -143,14 +145,23 @@ async fn run(
     Ok(Answer::json(teller.whole()))
 }
 
-/// What the engine computes, for every choice: nothing when it neither has a cache nor keeps time.
-fn works(shared: &Shared, prompts: &[Prompt], replies: &[Reply]) -> Vec<Work> {
+/// What the engine computes, for every choice: nothing when it neither has a cache nor keeps time. Salted tokens are
+/// others to the cache, so it finds them only for who has the salt.
+fn works(shared: &Shared, salt: Option<&str>, prompts: &[Prompt], replies: &[Reply]) -> Vec<Work> {
     if !keeps_tokens(shared) {
         return Vec::new();
     }
     let choices = replies.len() / prompts.len().max(1);
-    let prompt = |index: usize| prompts[index / choices.max(1)].tokens.clone();
-    replies.iter().enumerate().map(|(index, it)| Work { prompt: prompt(index), output: it.tokens() }).collect()
+    let salt = salt.map_or(0, |it| xxh3_64(it.as_bytes()) as Token);
+    let salted = |mut tokens: Vec<Token>| {
+        tokens.iter_mut().for_each(|it| *it ^= salt);
+        tokens
+    };
+    let work = |(index, reply): (usize, &Reply)| Work {
+        prompt: salted(prompts[index / choices.max(1)].tokens.clone()),
+        output: salted(reply.tokens()),
+    };
+    replies.iter().enumerate().map(work).collect()
 }
 
 pub(super) fn keeps_tokens(shared: &Shared) -> bool {

@@ -56,6 +56,7 @@ pub(super) struct Ask<'a> {
     pub(super) presence_penalty: Option<f64>,
     pub(super) frequency_penalty: Option<f64>,
     pub(super) echo: Option<bool>,
+    pub(super) cache_salt: Option<String>,
     pub(super) sampling_params: Option<Sampling>,
     pub(super) options: Option<OllamaOptions>,
 }
@@ -159,6 +160,8 @@ pub(super) struct Prompt {
     pub(super) last_user: String,
     /// Whether the last turn is a tool's answer, after which no tool is called again.
     pub(super) is_after_tool: bool,
+    /// Tokens that its answer may have.
+    pub(super) room: usize,
     keep: bool,
 }
 
@@ -183,7 +186,7 @@ const LAST_USER_BYTES_MAX: usize = 4096;
 impl Prompt {
     /// Empty.
     pub(super) fn new(keep: bool, seed: u64) -> Self {
-        Self { keep, digest: seed, ..Self::default() }
+        Self { keep, digest: seed, room: usize::MAX, ..Self::default() }
     }
 
     /// Appends a segment.

@@ -69,7 +69,9 @@ fn check_forms(ask: &Ask<'_>) -> Result<(), Refusal> {
 fn check_content(ask: &Ask<'_>) -> Result<(), Refusal> {
     let is_content = |it: &&RawValue| it.get().starts_with(['"', '[', 'n']);
     if ask.messages.iter().flatten().filter_map(|it| it.content).any(|it| !is_content(&it)) {
-        return Err(Refusal::Malformed("22 validation errors: body, messages: Input should be a valid string".to_owned()));
+        return Err(Refusal::Malformed(
+            "22 validation errors: body, messages: Input should be a valid string".to_owned(),
+        ));
     }
     let Some(format) = ask.response_format else { return Ok(()) };
     let format: Value = serde_json::from_str(format.get()).unwrap_or_default();
@@ -79,19 +81,22 @@ fn check_content(ask: &Ask<'_>) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses a prompt that leaves no room for its answer.
-pub(super) fn check_length(shared: &Shared, ask: &Ask<'_>, prompts: &[Prompt]) -> Result<(), Refusal> {
+/// Gives each prompt the room that is left for its answer, which is then cut there; refuses one that leaves none.
+pub(super) fn fit(shared: &Shared, prompts: &mut [Prompt]) -> Result<(), Refusal> {
     let max = shared.options.max_model_len;
-    let output = ask.output_max().unwrap_or(1);
-    let Some(long) = prompts.iter().map(|it| it.len).find(|len| len.saturating_add(output) > max) else {
-        return Ok(());
-    };
-    let message = format!(
-        "This model's maximum context length is {max} tokens. However, you requested {output} output tokens and your \
-         prompt contains {long} input tokens. Please reduce the length of the input prompt or the number of requested \
-         output tokens."
-    );
-    Err(Refusal::Impossible { message, param: Some("input_tokens") })
+    for prompt in prompts {
+        if prompt.len > max {
+            let message = format!(
+                "This model's maximum context length is {max} tokens. However, your prompt contains {} input tokens, \
+                 which exceeds this limit even without any output tokens. Please reduce the length of the input prompt.",
+                prompt.len
+            );
+            return Err(impossible(message, Some("input_tokens")));
+        }
+        prompt.room = max - prompt.len;
+        refuse((prompt.room == 0).then_some(0), "max_tokens must be at least 1", Some("max_tokens"))?;
+    }
+    Ok(())
 }
 
 /// Refuses when there is a value to refuse.

@@ -53,6 +53,8 @@ pub(super) struct Reply {
     pub(super) tool: Option<String>,
     /// The caller demanded a call: vLLM then has an empty text beside it rather than none.
     pub(super) is_forced: bool,
+    /// Whether the last token is said with the reason of the end: an end without text is told apart.
+    pub(super) ends_with_text: bool,
 }
 
 /// A tool that is called.
@@ -71,9 +73,10 @@ impl Reply {
             let pieces = pieces(&call.arguments.to_string());
             let (len, is_forced) = (pieces.len(), call.is_forced);
             let finish = if call.is_named { Finish::Stop } else { Finish::ToolCalls };
-            return Self { said: Said::Pieces(pieces), len, finish, tool: Some(call.name), is_forced };
+            let said = Said::Pieces(pieces);
+            return Self { said, len, finish, tool: Some(call.name), is_forced, ends_with_text: false };
         }
-        let output_max = ask.output_max().unwrap_or(usize::MAX);
+        let output_max = ask.output_max().unwrap_or(usize::MAX).min(prompt.room);
         let literal = structured(ask).or_else(|| Some(prompt.last_user.strip_prefix("say:")?.trim().to_owned()));
         let (said, natural) = match literal {
             Some(text) => {
@@ -85,7 +88,8 @@ impl Reply {
         };
         let len = natural.min(output_max).max(1);
         let finish = if natural > len || ask_ignores_end(ask) { Finish::Length } else { Finish::Stop };
-        let reply = Self { said, len, finish, tool: None, is_forced: false };
+        let ends_with_text = finish == Finish::Length;
+        let reply = Self { said, len, finish, tool: None, is_forced: false, ends_with_text };
         if stops.is_empty() { reply } else { reply.cut(stops) }
     }
 
@@ -119,14 +123,27 @@ impl Reply {
         all
     }
 
-    /// Ends the text before the first of the stop texts.
+    /// Ends the text before the first of the stop texts. What a token has before it is a piece of its own.
     fn cut(self, stops: &[String]) -> Self {
         let text = self.text();
         let found = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop))).min();
         let Some((at, stop)) = found else { return self };
-        let pieces = pieces(&text[..at]);
+        let (mut pieces, mut end) = (Vec::new(), 0);
+        for piece in (0..self.len).map(|index| self.piece(index)) {
+            if end >= at {
+                break;
+            }
+            pieces.push(piece[..piece.len().min(at - end)].to_owned());
+            end += piece.len();
+        }
         let len = pieces.len().max(1);
-        Self { said: Said::Pieces(pieces), len, finish: Finish::StopText(stop.clone()), ..self }
+        Self {
+            said: Said::Pieces(pieces),
+            len,
+            finish: Finish::StopText(stop.clone()),
+            ends_with_text: end > at,
+            ..self
+        }
     }
 }
 

@@ -10,7 +10,6 @@ use super::logprob;
 use super::put;
 use super::put_stop_reason;
 use super::put_string;
-use crate::lab::sim_worker::reply::Finish;
 use crate::lab::sim_worker::reply::Reply;
 
 /// Chat completions.
@@ -56,7 +55,7 @@ impl Render for Chat {
             }
             put(out, format_args!("{{\"index\":{choice},\"delta\":{{"));
             put_delta(reply, index, out);
-            let is_last = ends_with_text(reply) && index + 1 == reply.len;
+            let is_last = reply.ends_with_text && index + 1 == reply.len;
             out.extend_from_slice(b"},\"logprobs\":");
             if turn.has_logprobs && reply.tool.is_none() {
                 put(out, format_args!("{}", json!({"content": [logprob(&reply.piece(index))]})));
@@ -73,7 +72,7 @@ impl Render for Chat {
     }
 
     fn close(&mut self, turn: &Turn, out: &mut Vec<u8>) {
-        for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| !ends_with_text(it)) {
+        for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| !it.ends_with_text) {
             out.extend_from_slice(&self.head);
             put(out, format_args!("{{\"index\":{choice},\"delta\":{{}},\"logprobs\":null"));
             put_end(turn, reply, out);
@@ -109,11 +108,6 @@ impl Render for Chat {
         out.extend_from_slice(b",\"prompt_logprobs\":null,\"prompt_token_ids\":null,\"prompt_text\":null");
         out.extend_from_slice(b",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}");
     }
-}
-
-/// Whether the last token carries the reason of the end: an end of its own comes without text, in a chunk of its own.
-fn ends_with_text(reply: &Reply) -> bool {
-    reply.tool.is_none() && matches!(reply.finish, Finish::Length | Finish::StopText(_))
 }
 
 /// The end of a choice's last chunk.

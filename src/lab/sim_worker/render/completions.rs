@@ -9,7 +9,6 @@ use super::finish_reason;
 use super::put;
 use super::put_stop_reason;
 use super::put_string;
-use crate::lab::sim_worker::reply::Finish;
 use crate::lab::sim_worker::reply::Reply;
 
 /// Text completions. `echo` is what comes before the first token when the caller wants the prompt back.
@@ -50,7 +49,7 @@ impl Completions {
 
     fn chunk(turn: &Turn, index: usize, text: &str, emitted: usize, out: &mut Vec<u8>) {
         let reply = &turn.replies[index];
-        let is_last = emitted >= reply.len && (emitted == usize::MAX || ends_with_text(reply));
+        let is_last = emitted >= reply.len && (emitted == usize::MAX || reply.ends_with_text);
         out.extend_from_slice(b"data: ");
         Self::head(turn, out);
         Self::choice(turn, index, reply, text, is_last, out);
@@ -76,7 +75,7 @@ impl Render for Completions {
     }
 
     fn close(&mut self, turn: &Turn, out: &mut Vec<u8>) {
-        for (choice, _) in turn.replies.iter().enumerate().filter(|(_, it)| !ends_with_text(it)) {
+        for (choice, _) in turn.replies.iter().enumerate().filter(|(_, it)| !it.ends_with_text) {
             Self::chunk(turn, choice, "", usize::MAX, out);
         }
         if turn.stream_options.include_usage {
@@ -104,9 +103,4 @@ impl Render for Completions {
         turn.usage_of_whole(None, out);
         out.extend_from_slice(b",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}");
     }
-}
-
-/// Whether the last token carries the reason of the end.
-fn ends_with_text(reply: &Reply) -> bool {
-    matches!(reply.finish, Finish::Length | Finish::StopText(_))
 }

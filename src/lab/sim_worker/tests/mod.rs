@@ -267,3 +267,4 @@ async fn a_lab_is_several_workers_that_say_different_things() {
 }
 
 mod faults;
+mod vllm;
