@@ -45,8 +45,10 @@ def main() -> int:
         ledger.enter(ask.name, found)
         alike += not found
     print(f"simulated worker against vLLM: {len(asked)} requests in {time.monotonic() - began:.0f} s; {alike} without any difference")
-    for pattern, names in ledger.used.items():
-        print(f"  justified ({len(names)} requests, e.g. {names[0]}): {JUSTIFIED[pattern]}")
+    for pattern, lines in ledger.used.items():
+        print(f"  justified: {JUSTIFIED[pattern]}")
+        for line in lines:
+            print(f"    {line[:150]}")
     for line in ledger.unjustified:
         print(f"  NOT JUSTIFIED: {line}")
     for pattern in ledger.unused():

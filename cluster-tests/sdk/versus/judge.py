@@ -33,7 +33,7 @@ def _numbers(what: str, sim: dict, real: dict) -> list[str]:
 
 
 class Ledger:
-    """Which justifications were needed, by whom; and what had none."""
+    """Which justifications were needed, by which differences; and what had none."""
 
     def __init__(self):
         self.used: dict[str, list[str]] = {}
@@ -45,8 +45,8 @@ class Ledger:
             reason = next((it for it in JUSTIFIED if re.search(it, line)), None)
             if reason is None:
                 self.unjustified.append(line)
-            elif name not in self.used.setdefault(reason, []):
-                self.used[reason].append(name)
+            else:
+                self.used.setdefault(reason, []).append(line)
 
     def unused(self) -> list[str]:
         """Justifications of differences that are no more."""

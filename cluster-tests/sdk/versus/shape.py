@@ -27,13 +27,16 @@ def of(answer: Answer) -> dict | list:
 
 
 def _apart(event) -> list:
-    """A text and the end that came with it, as two events: vLLM tells them in one when it had both before it wrote."""
+    """A last text and the text before it as two events: a worker that had both before it wrote tells them in one."""
     choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
-    if choice.get("finish_reason") != "stop" or not choice.get("delta", {}).get("content"):
+    is_chat = "delta" in choice
+    if not choice.get("finish_reason") or not (choice["delta"].get("content") if is_chat else choice["text"]):
         return [event]
-    text = {key: it for key, it in choice.items() if key != "stop_reason"} | {"finish_reason": None}
+    text = {key: it for key, it in choice.items() if key != "stop_reason" or not is_chat} | {"finish_reason": None}
     before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [text]}
-    return [before, event | {"choices": [choice | {"delta": {}}]}]
+    if is_chat and choice["finish_reason"] == "stop":
+        event = event | {"choices": [choice | {"delta": {}}]}
+    return [before, event]
 
 
 def kind(value, key: str = ""):
