@@ -14,6 +14,7 @@ import pytest
 
 import backends
 import compare
+import processes
 
 cells: dict[tuple[str, str], str] = {}
 notes: dict[str, list[str]] = defaultdict(list)
@@ -185,6 +186,13 @@ def pytest_runtest_logreport(report):
         cells[name, backend] = "not run"
     elif report.when == "call":
         cells.setdefault((name, backend), "pass")
+
+
+def pytest_sessionfinish(exitstatus):
+    if exitstatus == 0:
+        processes.forget_logs()
+    else:
+        print(f"\nlogs of what was started: {processes.LOGS}")
 
 
 def pytest_terminal_summary(terminalreporter):
