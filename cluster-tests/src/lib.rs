@@ -3,7 +3,9 @@
 //! [`Upstream`] is a worker whose answers are bytes: what a test must be able to break, it writes itself. [`Client`] is a
 //! socket with just enough HTTP to read an answer. Nothing here sleeps: tests wait for conditions with a deadline.
 
+pub mod capture;
 pub mod client;
+pub mod scrape;
 pub mod upstream;
 
 use std::time::Duration;
@@ -11,7 +13,9 @@ use std::time::Duration;
 use smg::config::Config;
 use smg::node::Node;
 
+pub use capture::Capture;
 pub use client::Client;
+pub use scrape::Scrape;
 pub use upstream::Step;
 pub use upstream::Upstream;
 

@@ -1,9 +1,9 @@
 //! A worker that does exactly what it is told, byte by byte.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
@@ -136,18 +136,18 @@ impl Upstream {
 
     /// What to do with the next model request that has no script yet.
     pub fn script(&self, steps: Vec<Step>) {
-        self.shared.scripts.lock().expect("not poisoned").push_back(steps);
+        self.shared.scripts.lock().push_back(steps);
     }
 
     /// What to do with every request without a script.
     pub fn always(&self, steps: Vec<Step>) {
-        *self.shared.usual.lock().expect("not poisoned") = steps;
+        *self.shared.usual.lock() = steps;
     }
 
     /// The model requests seen, head and body.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
-        self.shared.requests.lock().expect("not poisoned").clone()
+        self.shared.requests.lock().clone()
     }
 
     /// Requests whose connection was closed by the gateway while they were being answered.
@@ -167,9 +167,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     while let Some(request) = read_request(&mut stream).await {
         let steps = if request.starts_with("POST") {
-            shared.requests.lock().expect("not poisoned").push(request);
-            let script = shared.scripts.lock().expect("not poisoned").pop_front();
-            script.unwrap_or_else(|| shared.usual.lock().expect("not poisoned").clone())
+            shared.requests.lock().push(request);
+            let script = shared.scripts.lock().pop_front();
+            script.unwrap_or_else(|| shared.usual.lock().clone())
         } else if request.starts_with("GET /v1/models") {
             Step::answer("200 OK", "", r#"{"data":[{"id":"m","owned_by":"vllm","max_model_len":8192}]}"#)
         } else {

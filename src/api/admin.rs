@@ -7,6 +7,7 @@ use axum::body::Body;
 use http::Request;
 use http::StatusCode;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::json;
 
 use crate::base::clock::Instant;
@@ -18,6 +19,7 @@ use crate::workers::registry::Entry;
 use crate::workers::worker::BoxFuture;
 
 use super::Response;
+use super::audit::Author;
 use super::error::ApiError;
 use super::gateway::Gateway;
 
@@ -84,14 +86,16 @@ pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Adds a worker and says what it was found to be.
 pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
+        let author = Author::of(&request);
         let new: NewWorker = read(&gateway, request).await?;
         let models: Result<Vec<ModelId>, _> = new.models.iter().map(|it| ModelId::parse(it)).collect();
         let models = models.map_err(|error| ApiError::Refused(format!("`models`: {error}")))?;
         let id = gateway.registry.add(&new.url, new.api_key, models).map_err(edit)?;
         let _ = tokio::time::timeout(ADD_WAIT, gateway.prober.probe_now(id)).await; // late: the prober goes on asking
         let entry = find(&gateway, id)?;
-        tracing::info!(worker = %id, url = entry.spec.url, "worker added by the admin API");
-        let mut response = super::json(&view(&entry, gateway.clock.now()));
+        let added = view(&entry, gateway.clock.now());
+        author.did("worker_added", &entry.spec.url, &Value::Null, &added);
+        let mut response = super::json(&added);
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
     })
@@ -100,10 +104,11 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 /// Drains a worker or takes it back. Draining waits for what is in flight, up to the drain timeout.
 pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
-        let id = worker_id(&request)?;
+        let (author, id) = (Author::of(&request), worker_id(&request)?);
         let change: Change = read(&gateway, request).await?;
+        let before = view(&*find(&gateway, id)?, gateway.clock.now());
         let entry = gateway.registry.set_draining(id, change.draining).map_err(edit)?;
-        tracing::info!(worker = %id, draining = change.draining, "worker changed by the admin API");
+        author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
         while change.draining && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
@@ -118,7 +123,8 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let id = worker_id(&request)?;
         let entry = gateway.registry.remove(id).map_err(edit)?;
         gateway.router.observe(gateway.clock.now(), crate::routing::Feedback::Forgotten(id));
-        tracing::info!(worker = %id, url = entry.spec.url, "worker removed by the admin API");
+        let before = view(&entry, gateway.clock.now());
+        Author::of(&request).did("worker_removed", &entry.spec.url, &before, &Value::Null);
         Ok(super::json(&json!({"id": id.to_string(), "removed": true})))
     })
 }
@@ -142,7 +148,15 @@ fn edit(error: EditError) -> ApiError {
 
 async fn read<T: serde::de::DeserializeOwned>(gateway: &Gateway, request: Request<Body>) -> Result<T, ApiError> {
     let held = gateway.intake.read(request.into_body()).await?;
-    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(format!("the body cannot be read: {error}")))
+    let text = |error| format!("the body cannot be read: {}", without_value(&error));
+    serde_json::from_slice(&held.bytes).map_err(|error| ApiError::Refused(text(error)))
+}
+
+/// What is wrong and where, without the value: it may be a key that slipped into another field.
+fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let expected = text.rfind(", expected ").filter(|_| text.starts_with("invalid "));
+    expected.map_or_else(|| text.clone(), |at| text[at + 2..].to_owned())
 }
 
 /// A worker as shown: never its key.
@@ -154,10 +168,27 @@ fn view(entry: &Entry, now: Instant) -> serde_json::Value {
         "url": entry.spec.url,
         "runtime_type": entry.facts.engine.name(),
         "models": models,
-        "state": if entry.is_draining { "draining" } else { entry.state(now).name() },
+        "state": entry.shown_state(now).as_str(),
         "is_healthy": entry.is_available(now),
         "load": entry.load.requests(),
         "queued_prefill_tokens": entry.load.queued_prefill_tokens(),
         "has_api_key": entry.spec.api_key.is_some(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_repeated() {
+        let said = |body: &str| without_value(&serde_json::from_str::<NewWorker>(body).map(drop).expect_err("refused"));
+        assert_eq!(said(r#"{"url": 7}"#), "expected a string at line 1 column 9");
+        for body in
+            [r#"{"url": "http://a", "models": "sk-key"}"#, r#"{"url": "http://a", "models": "sk-key, expected"}"#]
+        {
+            assert!(!said(body).contains("sk-key") && said(body).contains("expected a sequence"), "{}", said(body));
+        }
+        assert!(said(r#"{"uri": "http://a"}"#).contains("unknown field `uri`"));
+    }
 }

@@ -13,6 +13,7 @@ use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
+use crate::observability::labels::label;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
@@ -126,7 +127,63 @@ pub enum WorkerFailure {
     CutOff,
 }
 
+/// The stable code of an answer that is no success, carried with the response to where answers are counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Code(pub &'static str);
+
+label! {
+    /// [`WorkerFailure`] without what it carries.
+    pub enum WorkerFault {
+        /// No connection.
+        NotConnected = "not_connected",
+        /// No connection in time.
+        ConnectTimeout = "connect_timeout",
+        /// No response head in time.
+        FirstByteTimeout = "first_byte_timeout",
+        /// The connection ended early.
+        Lost = "lost",
+        /// Not HTTP.
+        Protocol = "protocol",
+        /// 429 or 503.
+        Busy = "busy",
+        /// Another status that says it failed.
+        Status = "status",
+        /// A stream that broke its grammar.
+        Malformed = "malformed",
+        /// An error event.
+        InStream = "in_stream",
+        /// No token in time.
+        NoToken = "no_token",
+        /// Silence in the middle.
+        Idle = "idle",
+        /// The whole request took too long.
+        TotalTimeout = "total_timeout",
+        /// We are stopping.
+        CutOff = "cut_off",
+    }
+}
+
 impl WorkerFailure {
+    /// Its kind, for metrics and traces.
+    #[must_use]
+    pub fn fault(&self) -> WorkerFault {
+        match self {
+            Self::Call(CallError::Connect(_)) => WorkerFault::NotConnected,
+            Self::Call(CallError::ConnectTimeout(_)) => WorkerFault::ConnectTimeout,
+            Self::Call(CallError::FirstByteTimeout(_)) => WorkerFault::FirstByteTimeout,
+            Self::Call(CallError::Lost) => WorkerFault::Lost,
+            Self::Call(CallError::Protocol) => WorkerFault::Protocol,
+            Self::Status(429 | 503) => WorkerFault::Busy,
+            Self::Status(_) => WorkerFault::Status,
+            Self::Malformed => WorkerFault::Malformed,
+            Self::InStream => WorkerFault::InStream,
+            Self::NoToken(_) => WorkerFault::NoToken,
+            Self::Idle(_) => WorkerFault::Idle,
+            Self::Total(_) => WorkerFault::TotalTimeout,
+            Self::CutOff => WorkerFault::CutOff,
+        }
+    }
+
     /// As the retry rules see it.
     #[must_use]
     pub fn outcome(&self, retry_after: Option<Duration>) -> Outcome {
@@ -157,6 +214,12 @@ impl WorkerFailure {
 }
 
 impl ApiError {
+    /// Whether it is told to nobody, since the client left.
+    #[must_use]
+    pub fn is_client_gone(&self) -> bool {
+        matches!(self, Self::Intake(IntakeError::Broken))
+    }
+
     /// Status, kind and stable code.
     #[must_use]
     pub fn classify(&self) -> (StatusCode, &'static str, &'static str) {
@@ -221,7 +284,9 @@ impl ApiError {
     #[must_use]
     pub fn response(&self, family: Family) -> Response {
         let mut response = Response::new(super::full(family.error_body(&self.text())));
-        *response.status_mut() = self.classify().0;
+        let (status, _, code) = self.classify();
+        *response.status_mut() = status;
+        response.extensions_mut().insert(Code(code));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {

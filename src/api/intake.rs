@@ -10,8 +10,15 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::EncodeMetric as _;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+
+use crate::observability::metrics::Registry;
 
 /// Why a body was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +78,11 @@ impl Intake {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         (self.budget_units as usize - self.budget.available_permits()) * UNIT
+    }
+
+    /// Shows how much of the budget is in use.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(&[BUDGET_USED, BUDGET], Used(self.clone()));
     }
 
     /// Reads a whole body.
@@ -136,6 +148,33 @@ impl Intake {
         let permit = waited.map_err(|_elapsed| IntakeError::OverBudget)?;
         share.push(permit.expect("the semaphore is never closed"));
         Ok(units as usize * UNIT)
+    }
+}
+
+const BUDGET_USED: (&str, &str, MetricType) = (
+    "smg_http_body_budget_used_bytes",
+    "Bytes of request bodies held now. Near the budget: requests wait for it",
+    MetricType::Gauge,
+);
+const BUDGET: (&str, &str, MetricType) =
+    ("smg_http_body_budget_bytes", "Bytes of request bodies that may be held (`--body-budget`)", MetricType::Gauge);
+
+struct Used(Intake);
+
+impl std::fmt::Debug for Used {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Used")
+    }
+}
+
+impl Collector for Used {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let budget = self.0.budget_units as usize * UNIT;
+        for ((name, help, kind), bytes) in [(BUDGET_USED, self.0.held_bytes()), (BUDGET, budget)] {
+            let gauge = ConstGauge::<i64>::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! or decides on a worker's health.
 
 pub mod admin;
+pub mod audit;
 pub mod candidates;
 pub mod config;
 pub mod cors;
@@ -25,13 +26,11 @@ use http_body_util::BodyExt as _;
 pub type Response = http::Response<axum::body::Body>;
 
 /// A body that is there already.
-#[must_use]
 pub fn full(bytes: Bytes) -> axum::body::Body {
     axum::body::Body::from(bytes)
 }
 
 /// A body that is made as it is read.
-#[must_use]
 pub fn flowing<B>(body: B) -> axum::body::Body
 where
     B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,

@@ -24,8 +24,10 @@ use super::Response;
 use super::admin;
 use super::cors;
 use super::error::ApiError;
+use super::error::Code;
 use super::explain;
 use super::gateway::Gateway;
+use super::metrics::RouteSeries;
 use super::models;
 use super::relay;
 
@@ -101,12 +103,12 @@ pub const ROUTES: &[Route] = &[
 ];
 
 /// The axum router over [`ROUTES`].
-#[must_use]
 pub fn router(gateway: &Arc<Gateway>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let gateway = Arc::clone(gateway);
         let serve = route.serve;
+        let series = gateway.metrics.route(route.method, route.path);
         let filter = match route.method {
             "GET" => MethodFilter::GET,
             "POST" => MethodFilter::POST,
@@ -114,10 +116,10 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
             _ => MethodFilter::DELETE,
         };
         let handler = move |request: Request<Body>| {
-            let gateway = Arc::clone(&gateway);
+            let (gateway, series) = (Arc::clone(&gateway), Arc::clone(&series));
             async move {
                 let origin = cors::allowed(&gateway.config.cors_allowed_origins, request.headers());
-                let mut response = dispatch(gateway, serve, request).await;
+                let mut response = counted(&gateway, &series, serve, request).await;
                 if let Some(origin) = origin {
                     cors::mark(&mut response, origin);
                 }
@@ -126,18 +128,47 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         };
         router = router.route(route.path, on(filter, handler));
     }
-    let origins = gateway.config.cors_allowed_origins.clone();
-    let other_method = move |request: Request<Body>| async move {
-        let origin = cors::allowed(&origins, request.headers());
-        match origin.filter(|_| request.method() == http::Method::OPTIONS) {
-            Some(origin) => cors::preflight(origin),
-            None => wrong_method(&request),
-        }
-    };
-    router.fallback(unknown_path).method_not_allowed_fallback(other_method)
+    fallbacks(router, gateway)
 }
 
-async fn dispatch(gateway: Arc<Gateway>, serve: Serve, request: Request<Body>) -> Response {
+/// What is none of [`ROUTES`]: another path, or another method.
+fn fallbacks(router: Router, gateway: &Arc<Gateway>) -> Router {
+    let series = gateway.metrics.route("other", "other");
+    let (counts, gateway) = (Arc::clone(&series), Arc::clone(gateway));
+    let refuse = move |gateway: &Gateway, series: &RouteSeries, error: ApiError| {
+        gateway.metrics.requested(series);
+        gateway.metrics.answered(series, error.classify().0, Some(error.classify().2));
+        error.response(Family::OpenAi)
+    };
+    let edge = Arc::clone(&gateway);
+    let other_path = move |request: Request<Body>| async move { refuse(&edge, &counts, unknown_path(&request)) };
+    let other_method = move |request: Request<Body>| async move {
+        let origin = cors::allowed(&gateway.config.cors_allowed_origins, request.headers());
+        match origin.filter(|_| request.method() == http::Method::OPTIONS) {
+            Some(origin) => cors::preflight(origin),
+            None => refuse(&gateway, &series, wrong_method(&request)),
+        }
+    };
+    router.fallback(other_path).method_not_allowed_fallback(other_method)
+}
+
+/// Serves a request, counts it and, where somebody reads the access log, writes its line.
+async fn counted(gateway: &Arc<Gateway>, series: &RouteSeries, serve: Serve, request: Request<Body>) -> Response {
+    gateway.metrics.requested(series);
+    // A model request writes its own line when its answer has ended.
+    let has_line = !matches!(serve, Model(_)) && tracing::enabled!(target: "access", tracing::Level::DEBUG);
+    let line = has_line.then(|| (request.method().clone(), request.uri().path().to_owned(), gateway.clock.now()));
+    let response = dispatch(Arc::clone(gateway), serve, request).await;
+    gateway.metrics.answered(series, response.status(), response.extensions().get().map(|it: &Code| it.0));
+    if let Some((method, path, started)) = line {
+        let total_ms = (gateway.clock.now() - started).as_secs_f64() * 1e3;
+        let status = response.status().as_u16();
+        tracing::debug!(target: "access", %method, path, status, total_ms, "request");
+    }
+    response
+}
+
+async fn dispatch(gateway: Arc<Gateway>, serve: Serve, mut request: Request<Body>) -> Response {
     let handler = match serve {
         Model(wire) => return Box::pin(relay::serve(gateway, wire, request)).await,
         Public(handler) => handler,
@@ -149,7 +180,10 @@ async fn dispatch(gateway: Arc<Gateway>, serve: Serve, request: Request<Body>) -
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             let is_loopback = peer.is_some_and(|it| it.0.ip().to_canonical().is_loopback());
             match gateway.keys.authorise_admin(request.headers(), is_loopback) {
-                Ok(_) => handler,
+                Ok(principal) => {
+                    request.extensions_mut().insert(principal);
+                    handler
+                }
                 Err(error) => return ApiError::from(error).response(Family::OpenAi),
             }
         }
@@ -157,14 +191,13 @@ async fn dispatch(gateway: Arc<Gateway>, serve: Serve, request: Request<Body>) -
     handler(gateway, request).await.unwrap_or_else(|error| error.response(Family::OpenAi))
 }
 
-async fn unknown_path(request: Request<Body>) -> Response {
-    let path: String = request.uri().path().chars().take(200).collect();
-    ApiError::UnknownPath(path).response(Family::OpenAi)
+fn unknown_path(request: &Request<Body>) -> ApiError {
+    ApiError::UnknownPath(request.uri().path().chars().take(200).collect())
 }
 
-fn wrong_method(request: &Request<Body>) -> Response {
+fn wrong_method(request: &Request<Body>) -> ApiError {
     let path = request.uri().path();
     let known = ROUTES.iter().find(|it| it.path == path).map_or("another method", |it| it.method);
     let given: String = request.method().as_str().chars().take(32).collect();
-    ApiError::MethodNotAllowed { given, allowed: known }.response(Family::OpenAi)
+    ApiError::MethodNotAllowed { given, allowed: known }
 }

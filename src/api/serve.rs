@@ -23,6 +23,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::limits;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
@@ -32,6 +34,7 @@ use crate::base::tasks::Tasks;
 use crate::workers;
 
 use super::gateway::Gateway;
+use super::metrics as api_metrics;
 
 const CONNECTION: Task = Task { name: "client-connection", stage: Stage::Serve, on_end: OnEnd::Fine };
 const ACCEPT: Task = Task { name: "accept", stage: Stage::Accept, on_end: OnEnd::StopNode };
@@ -80,6 +83,7 @@ struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
+    at: Instant,
 }
 
 async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, places: Arc<Semaphore>, stop: Stop) {
@@ -96,19 +100,19 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, place
         };
         let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, or the client left: neither goes away by trying at once.
-            crate::base::clock::Clock.sleep(Duration::from_millis(10)).await;
+            Clock.sleep(Duration::from_millis(10)).await;
             continue;
         };
         let _ = stream.set_nodelay(true); // slower without, not wrong
         let Ok(stream) = stream.into_std() else { continue };
-        let _ = lanes[next % lanes.len()].send(Accepted { stream, peer, place }).await; // gone: its thread ended, and the node with it
+        let _ = lanes[next % lanes.len()].send(Accepted { stream, peer, place, at: Clock.now() }).await; // gone: its thread ended, and the node with it
         next += 1;
     }
 }
 
 async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop: Stop) {
     loop {
-        let Accepted { stream, peer, place } = tokio::select! {
+        let Accepted { stream, peer, place, at } = tokio::select! {
             () = stop.cancelled() => return,
             taken = inbox.recv() => match taken {
                 Some(taken) => taken,
@@ -116,6 +120,7 @@ async fn take_connections(edge: Edge, mut inbox: mpsc::Receiver<Accepted>, stop:
                 None => return stop.cancelled().await,
             },
         };
+        edge.gateway.metrics.stage(api_metrics::Stage::Accept, Clock.now() - at);
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let edge = edge.clone();
         edge.tasks.clone().spawn(CONNECTION, |stop| async move {

@@ -36,5 +36,9 @@ pub const WORKERS_MAX: usize = 16_384;
 /// Distinct models shown as a metric label; later ones are counted under `other`, so that clients cannot grow series.
 pub const MODEL_LABELS_MAX: usize = 256;
 
+/// Workers shown one by one in metrics, in the order of their ids. More would make a scrape of a large fleet cost more than
+/// it tells; the sums count all.
+pub const WORKER_SERIES_MAX: usize = 1024;
+
 const _: () = assert!(BODY_BYTES_MAX <= BODY_BUDGET_BYTES, "one body must fit the budget");
 const _: () = assert!(RESPONSE_HELD_BYTES_MAX <= SSE_EVENT_BYTES_MAX, "a whole answer may be one event");

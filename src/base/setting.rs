@@ -3,6 +3,7 @@
 //!
 //! An option costs one entry in its area's `config!`; flag > environment > file is decided in `config/`, not here.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What the loader, the reference page and `smg config print` know of one option.
@@ -26,6 +27,23 @@ pub struct OptionSpec {
     pub table_keys: &'static [&'static str],
 }
 
+/// Why a text is no value: what was expected instead, in words for whoever wrote it. Who reads the option adds which one it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Expected(pub Cow<'static, str>);
+
+impl From<&'static str> for Expected {
+    fn from(text: &'static str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Expected {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
 /// A value that can be read from and shown as text.
 pub trait Setting: Sized {
     /// The kind of value, for people: `duration`, `number`, ...
@@ -38,13 +56,13 @@ pub trait Setting: Sized {
     const IS_SECRET: bool = false;
     /// Keys of the table form in the file, in the order in which the text form joins them with colons. Empty: no table form.
     const TABLE_KEYS: &'static [&'static str] = &[];
-    /// Reads the text form; the error says what was expected.
-    fn parse(text: &str) -> Result<Self, String>;
+    /// Reads the text form.
+    fn parse(text: &str) -> Result<Self, Expected>;
     /// Reads values that were given apart (an array of the file). Only lists take other than exactly one.
-    fn parse_items(items: &[String]) -> Result<Self, String> {
+    fn parse_items(items: &[String]) -> Result<Self, Expected> {
         match items {
             [item] => Self::parse(item),
-            _ => Err(format!("expected one {}", Self::KIND)),
+            _ => Err(format!("expected one {}", Self::KIND).into()),
         }
     }
     /// The text form; stars for secrets.
@@ -57,10 +75,10 @@ pub trait Section: Default {
     const NAME: &'static str;
     /// All options, in order.
     fn options() -> &'static [OptionSpec];
-    /// Sets the option named by its file key. The error says what was expected.
-    fn set(&mut self, key: &str, text: &str) -> Result<(), String>;
+    /// Sets the option named by its file key.
+    fn set(&mut self, key: &str, text: &str) -> Result<(), Expected>;
     /// The same from values that were given apart, so that none of them is split again.
-    fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), String>;
+    fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), Expected>;
     /// Shows the option named by its file key.
     fn render(&self, key: &str) -> String;
 }
@@ -69,8 +87,8 @@ macro_rules! number_setting {
     ($($type:ty),*) => {$(
         impl Setting for $type {
             const KIND: &'static str = "number";
-            fn parse(text: &str) -> Result<Self, String> {
-                text.replace('_', "").parse().map_err(|_invalid| format!("expected a number from {} to {}", <$type>::MIN, <$type>::MAX))
+            fn parse(text: &str) -> Result<Self, Expected> {
+                text.replace('_', "").parse().map_err(|_invalid| format!("expected a number from {} to {}", <$type>::MIN, <$type>::MAX).into())
             }
             fn render(&self) -> String {
                 self.to_string()
@@ -83,11 +101,11 @@ number_setting!(u16, u32, u64, usize, i64, f64);
 impl Setting for bool {
     const KIND: &'static str = "true or false";
     const IS_SWITCH: bool = true;
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         match text {
             "true" | "1" | "yes" | "on" => Ok(true),
             "false" | "0" | "no" | "off" => Ok(false),
-            _ => Err("expected `true` or `false`".to_owned()),
+            _ => Err("expected `true` or `false`".into()),
         }
     }
     fn render(&self) -> String {
@@ -97,7 +115,7 @@ impl Setting for bool {
 
 impl Setting for String {
     const KIND: &'static str = "text";
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         Ok(text.to_owned())
     }
     fn render(&self) -> String {
@@ -108,7 +126,7 @@ impl Setting for String {
 impl Setting for crate::base::secret::Secret {
     const KIND: &'static str = "secret";
     const IS_SECRET: bool = true;
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         Ok(Self::new(text))
     }
     fn render(&self) -> String {
@@ -119,7 +137,7 @@ impl Setting for crate::base::secret::Secret {
 impl<T: Setting> Setting for Option<T> {
     const KIND: &'static str = T::KIND;
     const IS_SECRET: bool = T::IS_SECRET;
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
     }
     fn render(&self) -> String {
@@ -132,10 +150,10 @@ impl<T: Setting> Setting for Vec<T> {
     const IS_LIST: bool = true;
     const IS_SECRET: bool = T::IS_SECRET;
     const TABLE_KEYS: &'static [&'static str] = T::TABLE_KEYS;
-    fn parse_items(items: &[String]) -> Result<Self, String> {
+    fn parse_items(items: &[String]) -> Result<Self, Expected> {
         items.iter().map(|it| T::parse(it)).collect()
     }
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         text.split([' ', ',', '\n', '\t']).filter(|it| !it.is_empty()).map(T::parse).collect()
     }
     fn render(&self) -> String {
@@ -146,19 +164,20 @@ impl<T: Setting> Setting for Vec<T> {
 /// Durations: `250ms`, `5s`, `2m`, `1h`, or a bare number of seconds.
 impl Setting for Duration {
     const KIND: &'static str = "duration (250ms, 5s, 2m, 1h)";
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let number: f64 =
-            digits.parse().map_err(|_invalid| "expected a duration such as `250ms`, `5s`, `2m` or `1h`".to_owned())?;
+        let number: f64 = digits
+            .parse()
+            .map_err(|_invalid| Expected::from("expected a duration such as `250ms`, `5s`, `2m` or `1h`"))?;
         let unit = match &text[digits.len()..] {
             "ms" => 0.001,
             "" | "s" => 1.0,
             "m" => 60.0,
             "h" => 3600.0,
-            _ => return Err("expected a duration in `ms`, `s`, `m` or `h`".to_owned()),
+            _ => return Err("expected a duration in `ms`, `s`, `m` or `h`".into()),
         };
         Duration::try_from_secs_f64(number * unit)
-            .map_err(|_invalid| "expected a duration that is not negative".to_owned())
+            .map_err(|_invalid| Expected::from("expected a duration that is not negative"))
     }
     fn render(&self) -> String {
         match self.as_millis() {
@@ -176,20 +195,20 @@ pub struct ByteSize(pub usize);
 
 impl Setting for ByteSize {
     const KIND: &'static str = "bytes (64KiB, 32MiB, 1GiB)";
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let number: usize = digits
             .replace('_', "")
             .parse()
-            .map_err(|_invalid| "expected a size such as `64KiB` or `32MiB`".to_owned())?;
+            .map_err(|_invalid| Expected::from("expected a size such as `64KiB` or `32MiB`"))?;
         let shift = match &text[digits.len()..] {
             "" | "B" => 0,
             "KiB" | "K" | "k" | "KB" => 10,
             "MiB" | "M" | "MB" => 20,
             "GiB" | "G" | "GB" => 30,
-            _ => return Err("expected a size in `KiB`, `MiB` or `GiB`".to_owned()),
+            _ => return Err("expected a size in `KiB`, `MiB` or `GiB`".into()),
         };
-        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "expected a size below 2^64".to_owned())
+        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "expected a size below 2^64".into())
     }
     fn render(&self) -> String {
         match self.0 {
@@ -207,7 +226,7 @@ pub struct AtMost(pub usize);
 
 impl Setting for AtMost {
     const KIND: &'static str = "number, 0 for no limit";
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         if text == "-1" { Ok(Self(0)) } else { usize::parse(text).map(Self) }
     }
     fn render(&self) -> String {
@@ -260,20 +279,20 @@ macro_rules! config {
                 } ),* ]
             }
 
-            fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+            fn set(&mut self, key: &str, text: &str) -> Result<(), $crate::base::setting::Expected> {
                 match key {
                     $( stringify!($key) => self.$key = <$type as $crate::base::setting::Setting>::parse(text)?, )*
-                    other => return Err(format!("no such option: {other}")),
+                    other => return Err(format!("no such option: {other}").into()),
                 }
                 Ok(())
             }
 
-            fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), String> {
+            fn set_items(&mut self, key: &str, items: &[String]) -> Result<(), $crate::base::setting::Expected> {
                 match key {
                     $( stringify!($key) => {
                         self.$key = <$type as $crate::base::setting::Setting>::parse_items(items)?;
                     } )*
-                    other => return Err(format!("no such option: {other}")),
+                    other => return Err(format!("no such option: {other}").into()),
                 }
                 Ok(())
             }
@@ -309,7 +328,7 @@ mod tests {
         config.set("wait", "2m").expect("parses");
         config.set("urls", "a, b c").expect("parses");
         assert_eq!((config.render("wait"), config.urls.len()), ("2m".to_owned(), 3));
-        assert!(config.set("wait", "soon").expect_err("refused").contains("250ms"));
+        assert!(config.set("wait", "soon").expect_err("refused").0.contains("250ms"));
         assert_eq!((Example::options()[0].doc.trim(), Example::options()[1].is_list), ("How long.", true));
     }
 

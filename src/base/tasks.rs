@@ -82,7 +82,6 @@ impl Tasks {
     }
 
     /// Starts a task on the current runtime. `work` gets the token that fires when its stage stops; it must then end.
-    #[expect(clippy::disallowed_methods, reason = "this is the door")]
     pub fn spawn<F>(&self, task: Task, work: impl FnOnce(Stop) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -158,8 +158,16 @@ pub(super) struct Translated {
     pub(super) warnings: Vec<String>,
 }
 
+/// A flag whose meaning we do not offer. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+#[error("`--{name}`: {why}")]
+pub(super) struct Refusal {
+    name: String,
+    why: &'static str,
+}
+
 /// Takes each flag for what it means here. The error names the first that is refused.
-pub(super) fn translate(given: Flags) -> Result<Translated, String> {
+pub(super) fn translate(given: Flags) -> Result<Translated, Refusal> {
     let mut translated = Translated::default();
     for (name, values) in given {
         let Some(flag) = FLAGS.iter().find(|it| it.name == name) else { continue };
@@ -170,7 +178,7 @@ pub(super) fn translate(given: Flags) -> Result<Translated, String> {
                 args::merge(&mut translated.flags, to.to_owned(), values);
             }
             Nothing(instead) => translated.warnings.push(format!("`--{name}` has no effect: {instead}")),
-            Refused(why) => return Err(format!("`--{name}`: {why}")),
+            Refused(why) => return Err(Refusal { name, why }),
         }
     }
     Ok(translated)

@@ -83,7 +83,7 @@ fn serve(matches: &ArgMatches) -> Result<(), Failure> {
 /// The configuration of this command line, after the incumbent's flags had their word, with these workers added.
 fn load(matches: &ArgMatches, workers: &[String]) -> Result<Loaded, Failure> {
     let given = args::given(matches);
-    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(anyhow::Error::msg(it)))?;
+    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(it.into()))?;
     for warning in &translated.warnings {
         eprintln!("smg: warning: {warning}");
     }

@@ -49,7 +49,7 @@ fn flags_of_the_incumbent_are_renamed_ignored_or_refused() {
     let ignored = translate("smg --cache-threshold 0.5 --dp-aware --backend sglang").expect("taken");
     assert!(ignored.flags.is_empty() && ignored.warnings.len() == 3);
     assert!(ignored.warnings[0].starts_with("`--cache-threshold` has no effect: "), "{:?}", ignored.warnings);
-    assert!(translate("smg --jwt-issuer https://idp").expect_err("refused").contains("--api-key NAME"));
+    assert!(translate("smg --jwt-issuer https://idp").expect_err("refused").to_string().contains("--api-key NAME"));
 }
 
 #[test]

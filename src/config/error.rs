@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::load::Origin;
+use crate::base::setting::Expected;
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ pub enum Problem {
         /// As given, stars for secrets.
         value: String,
         /// What was expected.
-        expected: String,
+        expected: Expected,
     },
     /// Values that are each fine but cannot stand together, or lie outside what makes sense.
     #[error("{rule}")]

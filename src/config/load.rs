@@ -197,7 +197,7 @@ impl Reading {
             origin: Origin::File,
             name: name.to_owned(),
             value: "***".to_owned(),
-            expected,
+            expected: expected.into(),
         };
         let toml::Value::Array(items) = value else {
             return scalar(&value).map(Value::Text).ok_or_else(|| bad(format!("expected {}", option.spec.kind)));

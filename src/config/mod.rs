@@ -58,12 +58,12 @@ macro_rules! sections {
                 &[$((<$type>::NAME, concat!($($doc),+)),)+]
             }
 
-            fn set(&mut self, option: Named, text: &str) -> Result<(), String> {
+            fn set(&mut self, option: Named, text: &str) -> Result<(), $crate::base::setting::Expected> {
                 $(if option.section == <$type>::NAME { return self.$field.set(option.spec.key, text); })+
                 Ok(())
             }
 
-            fn set_items(&mut self, option: Named, items: &[String]) -> Result<(), String> {
+            fn set_items(&mut self, option: Named, items: &[String]) -> Result<(), $crate::base::setting::Expected> {
                 $(if option.section == <$type>::NAME { return self.$field.set_items(option.spec.key, items); })+
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! The composition root: builds each area with the few handles it needs, runs, drains. Holds no logic.
 
 pub mod config;
+pub mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,8 +27,10 @@ use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::observability::panics;
 use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
@@ -41,6 +44,9 @@ use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
+
+use self::metrics::Metrics as Counts;
+use self::metrics::Reload;
 
 const PROBER: Task = Task { name: "prober", stage: Stage::Decide, on_end: OnEnd::StopNode };
 const METRICS: Task = Task { name: "metrics", stage: Stage::Carry, on_end: OnEnd::Log };
@@ -97,14 +103,15 @@ pub struct Node {
     pub metrics_address: Option<SocketAddr>,
     gateway: Arc<Gateway>,
     tasks: Tasks,
+    counts: Counts,
 }
 
 impl Node {
     /// Builds and starts a node. Port 0 takes any free port.
     pub async fn start(config: Config) -> Result<Self, Error> {
         let tasks = Tasks::new();
-        let mut metrics = MetricsRegistry::default();
-        let gateway = build(&config, &tasks, &mut metrics)?;
+        let mut registry = MetricsRegistry::default();
+        let (gateway, counts) = build(&config, &tasks, &mut registry)?;
         for url in &config.workers.urls {
             let added = gateway.registry.add(url, config.workers.api_key.clone(), Vec::new());
             added.map_err(|source| Error::Worker { url: url.clone(), source })?;
@@ -124,12 +131,38 @@ impl Node {
         api::serve::start(listener, threads, &edge)?;
         let metrics_address = match config.node.prometheus_port {
             0 => None,
-            port => Some(serve_metrics(&config.node.prometheus_host, port, metrics, &tasks).await?),
+            port => Some(serve_metrics(&config.node.prometheus_host, port, registry, &tasks).await?),
         };
         let prober = gateway.prober.clone();
         tasks.spawn(PROBER, |stop| prober.run(stop));
         tracing::info!(%address, threads, workers = config.workers.urls.len(), "gateway is listening");
-        Ok(Self { address, metrics_address, gateway, tasks })
+        Ok(Self { address, metrics_address, gateway, tasks, counts })
+    }
+
+    /// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
+    pub fn reload(&self, old: Loaded, log: Option<&logs::LogHandle>) -> Loaded {
+        let new = match old.reload() {
+            Ok(new) => new,
+            Err(errors) => {
+                self.counts.reloaded(Reload::Refused);
+                tracing::error!(%errors, "the configuration was not reloaded");
+                return old;
+            }
+        };
+        self.counts.reloaded(Reload::Applied);
+        self.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
+        if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
+            tracing::error!(%error, "the log level was not changed");
+        }
+        for change in crate::config::diff(&old, &new) {
+            let (option, from, to) = (change.flag, change.from, change.to);
+            if change.is_live {
+                tracing::info!(option, from, to, "reloaded: an option changed");
+            } else {
+                tracing::warn!(option, from, to, "reloaded: a changed option needs a restart");
+            }
+        }
+        new
     }
 
     /// Fires when a task ended that the node cannot go on without.
@@ -166,8 +199,10 @@ impl Node {
     }
 }
 
-fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Arc<Gateway>, Error> {
+fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<(Arc<Gateway>, Counts), Error> {
     process::register(metrics);
+    logs::register(metrics);
+    panics::register(metrics);
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
     let rules = Rules {
@@ -180,34 +215,38 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     };
     let entropy = Entropy::from_os();
     let registry = Arc::new(Registry::new(rules, dialer, entropy.clone()));
+    workers::fleet::register(metrics, Arc::clone(&registry));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
-        usize::try_from(tenancy.max_concurrent_requests.0).unwrap_or(0),
+        tenancy.max_concurrent_requests.0,
         tenancy.queue_size,
         tenancy.queue_timeout,
         tenancy_metrics.clone(),
     );
-    Ok(Arc::new(Gateway {
+    let intake = api::intake::Intake::new(
+        server.max_payload_size.0,
+        server.body_budget.0,
+        server.body_idle_timeout,
+        server.body_budget_wait,
+    );
+    intake.register(metrics);
+    let gateway = Gateway {
         keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
         admission,
-        intake: api::intake::Intake::new(
-            server.max_payload_size.0,
-            server.body_budget.0,
-            server.body_idle_timeout,
-            server.body_budget_wait,
-        ),
+        intake,
         registry,
         prober,
         router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
-        metrics: api::metrics::Metrics::register(metrics),
+        metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
         clock: Clock,
         entropy,
         phase: Phase::default(),
-    }))
+    };
+    Ok((Arc::new(gateway), Counts::register(metrics)))
 }
 
 fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
@@ -257,7 +296,8 @@ async fn serve_metrics(host: &str, port: u16, registry: MetricsRegistry, tasks: 
 /// Runs a node until a signal: the first drains, the second ends it. SIGHUP reads the configuration again.
 pub fn run(loaded: Loaded) -> Result<(), Error> {
     let node = &loaded.config.node;
-    let level = logs::start(&node.log_level, node.log_json)?;
+    let log = logs::start(&node.log_level, node.log_json)?;
+    panics::watch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -270,7 +310,7 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = node.fatal().cancelled_owned() => break,
-                _ = hangup.recv() => loaded = reload(&node, loaded, level.as_ref()),
+                _ = hangup.recv() => loaded = node.reload(loaded, log.as_ref()),
             }
         }
         tokio::select! {
@@ -280,30 +320,6 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
         }
         Ok(())
     })
-}
-
-/// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
-fn reload(node: &Node, old: Loaded, level: Option<&logs::LevelHandle>) -> Loaded {
-    let new = match old.reload() {
-        Ok(new) => new,
-        Err(errors) => {
-            tracing::error!(%errors, "the configuration was not reloaded");
-            return old;
-        }
-    };
-    node.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
-    if let Some(Err(error)) = level.map(|it| it.set(&new.config.node.log_level)) {
-        tracing::error!(%error, "the log level was not changed");
-    }
-    for change in crate::config::diff(&old, &new) {
-        let (option, from, to) = (change.flag, change.from, change.to);
-        if change.is_live {
-            tracing::info!(option, from, to, "reloaded: an option changed");
-        } else {
-            tracing::warn!(option, from, to, "reloaded: a changed option needs a restart");
-        }
-    }
-    new
 }
 
 #[cfg(test)]

@@ -6,12 +6,20 @@
 //! reads (the library writes OpenMetrics, in which counters are declared without `_total`).
 
 use std::fmt::Write as _;
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Metric;
+
+use super::labels::Label;
 
 /// `Content-Type` of [`Registry::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,8 +31,9 @@ pub const OWN_SECONDS: [f64; 13] = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.
 pub const MODEL_SECONDS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
-/// Buckets for counts of tokens: 16 to 1 M, by powers of four.
-pub const TOKENS: [f64; 9] = [16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0];
+/// Buckets for the pause between two tokens, in seconds: 1 ms to 10 s, finest where objectives lie (10 to 100 ms).
+pub const TOKEN_SECONDS: [f64; 15] =
+    [0.001, 0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 3.0, 10.0];
 
 /// A histogram constructor for `Family::new_with_constructor`, with [`OWN_SECONDS`].
 #[must_use]
@@ -38,10 +47,51 @@ pub fn model_seconds() -> Histogram {
     Histogram::new(MODEL_SECONDS)
 }
 
-/// The same with [`TOKENS`].
+/// The same with [`TOKEN_SECONDS`].
 #[must_use]
-pub fn tokens() -> Histogram {
-    Histogram::new(TOKENS)
+pub fn token_seconds() -> Histogram {
+    Histogram::new(TOKEN_SECONDS)
+}
+
+/// One series for each value of a label, made beforehand: an observation costs an index and no look-up, and every value
+/// is shown from the start, so that a rate over the first event is right.
+#[derive(Debug)]
+pub struct Each<L, M> {
+    series: Arc<[M]>,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L, M> Clone for Each<L, M> {
+    fn clone(&self) -> Self {
+        Self { series: Arc::clone(&self.series), label: PhantomData }
+    }
+}
+
+impl<L: Label, M> Each<L, M> {
+    /// The series of one value.
+    #[must_use]
+    pub fn of(&self, value: L) -> &M {
+        &self.series[value.index()]
+    }
+}
+
+/// One more in a gauge, until dropped.
+#[derive(Debug)]
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    /// Counts one.
+    #[must_use]
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// One registered metric, as people see it.
@@ -67,6 +117,84 @@ impl Registry {
     pub fn register(&mut self, name: &str, help: &str, metric: impl Metric) {
         self.describe(name, help, metric.metric_type());
         self.inner.register(name, help, metric);
+    }
+
+    /// A counter.
+    pub fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.register(name, help, counter.clone());
+        counter
+    }
+
+    /// A gauge.
+    pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.register(name, help, gauge.clone());
+        gauge
+    }
+
+    /// A histogram, its buckets from `make`.
+    pub fn histogram(&mut self, name: &str, help: &str, make: fn() -> Histogram) -> Histogram {
+        let histogram = make();
+        self.register(name, help, histogram.clone());
+        histogram
+    }
+
+    /// A counter for each value of the label `key`.
+    pub fn counters<L: Label>(&mut self, name: &str, help: &str, key: &'static str) -> Each<L, Counter> {
+        self.each(name, help, key, Counter::default)
+    }
+
+    /// A histogram for each value of the label `key`.
+    pub fn histograms<L: Label>(
+        &mut self,
+        name: &str,
+        help: &str,
+        key: &'static str,
+        make: fn() -> Histogram,
+    ) -> Each<L, Histogram> {
+        self.each(name, help, key, make)
+    }
+
+    fn each<L: Label, M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        help: &str,
+        key: &'static str,
+        make: fn() -> M,
+    ) -> Each<L, M>
+    where
+        Family<[(&'static str, &'static str); 1], M, fn() -> M>: Metric,
+    {
+        let family = Family::<[(&'static str, &'static str); 1], M, fn() -> M>::new_with_constructor(make);
+        let series = L::ALL.iter().map(|it| family.get_or_create_owned(&[(key, it.text())])).collect();
+        self.register(name, help, family);
+        Each { series, label: PhantomData }
+    }
+
+    /// Counters with labels that are not known beforehand; the caller bounds them.
+    pub fn family<S>(&mut self, name: &str, help: &str) -> Family<S, Counter>
+    where
+        S: EncodeLabelSet + std::fmt::Debug + Clone + Eq + std::hash::Hash + Send + Sync + 'static,
+    {
+        let family = Family::default();
+        self.register(name, help, family.clone());
+        family
+    }
+
+    /// Histograms with labels that are not known beforehand; the caller bounds them.
+    pub fn histogram_family<S>(
+        &mut self,
+        name: &str,
+        help: &str,
+        make: fn() -> Histogram,
+    ) -> Family<S, Histogram, fn() -> Histogram>
+    where
+        S: EncodeLabelSet + std::fmt::Debug + Clone + Eq + std::hash::Hash + Send + Sync + 'static,
+    {
+        let family = Family::new_with_constructor(make);
+        self.register(name, help, family.clone());
+        family
     }
 
     /// Registers what is measured only when asked for, and what it yields.

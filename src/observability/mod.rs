@@ -3,6 +3,7 @@
 pub mod labels;
 pub mod logs;
 pub mod metrics;
+pub mod panics;
 pub mod process;
 pub mod traces;
 

@@ -28,7 +28,11 @@ const START: (&str, &str, MetricType) =
 /// Registers the process metrics and `smg_build_info`.
 pub fn register(registry: &mut Registry) {
     let build = [("version", env!("CARGO_PKG_VERSION"))];
-    registry.register("smg_build", "Version of this build", Info::new(build));
+    registry.register(
+        "smg_build",
+        "Version of this build, as a label; several versions at a time: a rollout is under way",
+        Info::new(build),
+    );
     registry.register_collector(&[CPU, RSS, FDS, FDS_MAX, THREADS, START], Process);
 }
 

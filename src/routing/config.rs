@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::setting::ByteSize;
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 use crate::routing::policies::PolicyName;
 
@@ -50,11 +51,11 @@ pub enum AssignmentMode {
 impl Setting for AssignmentMode {
     const KIND: &'static str = "random or min_load";
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         match text {
             "random" => Ok(Self::Random),
             "min_load" => Ok(Self::MinLoad),
-            _ => Err("expected `random` or `min_load`".to_owned()),
+            _ => Err("expected `random` or `min_load`".into()),
         }
     }
 
@@ -69,8 +70,8 @@ impl Setting for AssignmentMode {
 impl Setting for PolicyName {
     const KIND: &'static str = "policy";
 
-    fn parse(text: &str) -> Result<Self, String> {
-        Self::parse(text).map_err(|error| error.to_string())
+    fn parse(text: &str) -> Result<Self, Expected> {
+        Self::parse(text).map_err(|error| error.to_string().into())
     }
 
     fn render(&self) -> String {

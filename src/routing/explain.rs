@@ -76,8 +76,8 @@ impl<'a> Watched<'a> {
     }
 
     /// Each one once, in the order of the first look.
-    pub(super) fn seen(&self) -> Vec<Candidate> {
-        self.seen.borrow().clone()
+    pub(super) fn considered(&self, ask: &Ask<'_, '_>) -> Vec<Considered> {
+        self.seen.borrow().iter().map(|it| Considered::new(ask, it)).collect()
     }
 }
 

@@ -1,37 +1,42 @@
 //! What routing shows of itself.
 
-use prometheus_client::encoding::EncodeLabelSet;
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::observability::labels::label;
+use crate::observability::metrics::Each;
 use crate::observability::metrics::Registry;
+use crate::observability::metrics::own_seconds;
 use crate::routing::prefix_map::table::Table;
 use crate::routing::retry::Class;
 use crate::routing::retry::GiveUp;
 use crate::routing::route::Reason;
 use crate::routing::route::RouteError;
 
-/// Upper ends of the decision time's buckets: the aim is 20 us, a millisecond would be felt.
-const DECISION_SECONDS: [f64; 10] = [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2];
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Decided {
-    policy: &'static str,
-    reason: &'static str,
+/// The decision time's buckets: the aim is 20 us, a millisecond would be felt.
+fn decision_seconds() -> Histogram {
+    Histogram::new([2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2])
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Because {
-    reason: &'static str,
+label! {
+    /// [`RouteError`] without what it carries.
+    enum Refusal {
+        NoWorkers = "no_workers",
+        AllTried = "all_tried",
+        TargetUnknown = "target_unknown",
+        TargetUnavailable = "target_unavailable",
+    }
 }
 
 /// See the file's header.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    decisions: Family<Decided, Counter>,
-    refusals: Family<Because, Counter>,
+    decisions: Family<[(&'static str, &'static str); 2], Counter>,
+    refusals: Each<Refusal, Counter>,
     decision_seconds: Histogram,
     expected_cached_tokens: Counter,
     reported_cached_tokens: Counter,
@@ -39,25 +44,15 @@ pub struct Metrics {
     map_bytes: Gauge,
     map_evictions: Counter,
     manual_keys: Gauge,
-    retries: Family<Because, Counter>,
-    retries_withheld: Family<Because, Counter>,
+    retries: Each<Class, Counter>,
+    retries_withheld: Each<GiveUp, Counter>,
+    backoff: Histogram,
+    budget: Gauge,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
-            decisions: Family::default(),
-            refusals: Family::default(),
-            decision_seconds: Histogram::new(DECISION_SECONDS),
-            expected_cached_tokens: Counter::default(),
-            reported_cached_tokens: Counter::default(),
-            map_entries: Gauge::default(),
-            map_bytes: Gauge::default(),
-            map_evictions: Counter::default(),
-            manual_keys: Gauge::default(),
-            retries: Family::default(),
-            retries_withheld: Family::default(),
-        }
+        Self::register(&mut Registry::default())
     }
 }
 
@@ -65,35 +60,37 @@ impl Metrics {
     /// Makes them and lists them in `registry`.
     #[rustfmt::skip]
     pub fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        registry.register("smg_routing_decisions", "Workers chosen, by policy and reason (band_spill: bucket bands that were out; ring_spill: bounded load)", it.decisions.clone());
-        registry.register("smg_routing_refusals", "Requests for which no worker could be chosen", it.refusals.clone());
-        registry.register("smg_routing_decision_seconds", "Time of one decision, prompt rendering and hashing included", it.decision_seconds.clone());
-        registry.register("smg_routing_expected_cached_tokens", "Prompt tokens expected in the chosen worker's cache, of answers that report cached tokens", it.expected_cached_tokens.clone());
-        registry.register("smg_routing_reported_cached_tokens", "Prompt tokens that workers reported as cached", it.reported_cached_tokens.clone());
-        registry.register("smg_routing_prefix_map_entries", "Entries of the prefix map, expired ones included", it.map_entries.clone());
-        registry.register("smg_routing_prefix_map_bytes", "Bytes allocated by the prefix map", it.map_bytes.clone());
-        registry.register("smg_routing_prefix_map_evictions", "Entries of the prefix map that went for newer ones", it.map_evictions.clone());
-        registry.register("smg_routing_manual_keys", "Routing keys bound to a worker by the manual policy", it.manual_keys.clone());
-        registry.register("smg_routing_retries", "Attempts repeated at another worker, by what failed", it.retries.clone());
-        registry.register("smg_routing_retries_withheld", "Failed attempts that were not repeated (budget_spent: the retry budget was exhausted)", it.retries_withheld.clone());
-        it
+        Self {
+            decisions: registry.family("smg_worker_selection", "Workers chosen, by policy and reason. `prefix`: for its cache. Much `last_resort`: every worker was out; `ring_spill`, `band_spill`: the preferred ones were full or out"),
+            refusals: registry.counters("smg_routing_refusals", "Decisions that found no worker, by reason. `all_tried` beside a worker's trouble; `target_...`: the caller insisted on one", "reason"),
+            decision_seconds: registry.histogram("smg_routing_decision_seconds", "Seconds of one decision, prompt rendering and hashing included. Above 1 ms: look at prompt sizes and CPU", decision_seconds),
+            expected_cached_tokens: registry.counter("smg_routing_expected_cached_tokens", "Prompt tokens predicted to be in the chosen worker's cache, of answers that say what was. Far above `..._reported_...`: workers evict sooner than believed, lower `--cache-ttl`"),
+            reported_cached_tokens: registry.counter("smg_routing_reported_cached_tokens", "Prompt tokens that workers reported as cached. Over the input tokens: the hit rate"),
+            map_entries: registry.gauge("smg_routing_prefix_map_entries", "Entries of the prefix map, expired ones included"),
+            map_bytes: registry.gauge("smg_routing_prefix_map_bytes", "Bytes allocated by the prefix map; never above `--cache-map-bytes`"),
+            map_evictions: registry.counter("smg_routing_prefix_map_evictions", "Entries of the prefix map that went for newer ones. A high rate: raise `--cache-map-bytes`"),
+            manual_keys: registry.gauge("smg_manual_policy_cache_entries", "Routing keys bound to a worker by the manual policy"),
+            retries: registry.counters("smg_worker_retries", "Attempts repeated at another worker, by what failed", "reason"),
+            retries_withheld: registry.counters("smg_routing_retries_withheld", "Failed attempts that were not repeated, so that the client saw the failure. `budget_spent`: too many retries for the load, mend the workers first; `no_worker_left`: too few workers", "reason"),
+            backoff: registry.histogram("smg_worker_retry_backoff_seconds", "Seconds of pause before an attempt was repeated", own_seconds),
+            budget: registry.gauge("smg_routing_retry_budget", "Retries that may be made at once. At 0 failures go to the clients unrepeated"),
+        }
     }
 
     /// A worker was chosen.
     pub fn decided(&self, policy: &'static str, reason: Reason) {
-        self.decisions.get_or_create(&Decided { policy, reason: reason.as_str() }).inc();
+        self.decisions.get_or_create(&[("policy", policy), ("reason", reason.as_str())]).inc();
     }
 
     /// No worker could be chosen.
     pub fn refused(&self, error: RouteError) {
         let reason = match error {
-            RouteError::NoWorkers => "no_workers",
-            RouteError::AllTried => "all_tried",
-            RouteError::TargetUnknown(_) => "target_unknown",
-            RouteError::TargetUnavailable(_) => "target_unavailable",
+            RouteError::NoWorkers => Refusal::NoWorkers,
+            RouteError::AllTried => Refusal::AllTried,
+            RouteError::TargetUnknown(_) => Refusal::TargetUnknown,
+            RouteError::TargetUnavailable(_) => Refusal::TargetUnavailable,
         };
-        self.refusals.get_or_create(&Because { reason }).inc();
+        self.refusals.of(reason).inc();
     }
 
     /// A decision took this long.
@@ -119,13 +116,19 @@ impl Metrics {
         self.manual_keys.inc_by(by);
     }
 
-    /// An attempt is repeated elsewhere.
-    pub fn retried(&self, class: Class) {
-        self.retries.get_or_create(&Because { reason: class.as_str() }).inc();
+    /// An attempt is repeated elsewhere, after this pause.
+    pub fn retried(&self, class: Class, after: Duration) {
+        self.retries.of(class).inc();
+        self.backoff.observe(after.as_secs_f64());
     }
 
     /// A failed attempt is passed on.
     pub fn retry_withheld(&self, why: GiveUp) {
-        self.retries_withheld.get_or_create(&Because { reason: why.as_str() }).inc();
+        self.retries_withheld.of(why).inc();
+    }
+
+    /// What is left to retry with.
+    pub fn retry_budget(&self, left: u64) {
+        self.budget.set(i64::try_from(left).unwrap_or(i64::MAX));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::ids::WorkerId;
 use crate::dialects::form::Usage;
+use crate::observability::labels::label;
 use crate::routing::models::Model;
 
 /// One decision: who answers, why, and what was expected.
@@ -46,53 +47,33 @@ pub(super) struct Hints {
     pub announced: Vec<u64>,
 }
 
-/// Why a worker was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Cheapest, and part of the prompt is expected in its cache.
-    Prefix,
-    /// Cheapest; nothing of the prompt is expected in its cache.
-    Load,
-    /// The caller named it.
-    Target,
-    /// Its routing key is bound to it.
-    Bound,
-    /// Its routing key was bound to it just now.
-    Assigned,
-    /// The key's place on the ring.
-    Ring,
-    /// The ring's first worker is over its share or out: the next one.
-    RingSpill,
-    /// Its turn.
-    Turn,
-    /// Drawn.
-    Drawn,
-    /// Its band of prompt lengths.
-    Band,
-    /// Every worker of the band is out: a neighbour's.
-    BandSpill,
-    /// Every worker is out: the best of them is tried anyway.
-    LastResort,
-}
-
-impl Reason {
-    /// For headers and metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Prefix => "prefix",
-            Self::Load => "load",
-            Self::Target => "target",
-            Self::Bound => "bound",
-            Self::Assigned => "assigned",
-            Self::Ring => "ring",
-            Self::RingSpill => "ring_spill",
-            Self::Turn => "turn",
-            Self::Drawn => "drawn",
-            Self::Band => "band",
-            Self::BandSpill => "band_spill",
-            Self::LastResort => "last_resort",
-        }
+label! {
+    /// Why a worker was chosen.
+    pub enum Reason {
+        /// Cheapest, and part of the prompt is expected in its cache.
+        Prefix = "prefix",
+        /// Cheapest; nothing of the prompt is expected in its cache.
+        Load = "load",
+        /// The caller named it.
+        Target = "target",
+        /// Its routing key is bound to it.
+        Bound = "bound",
+        /// Its routing key was bound to it just now.
+        Assigned = "assigned",
+        /// The key's place on the ring.
+        Ring = "ring",
+        /// The ring's first worker is over its share or out: the next one.
+        RingSpill = "ring_spill",
+        /// Its turn.
+        Turn = "turn",
+        /// Drawn.
+        Drawn = "drawn",
+        /// Its band of prompt lengths.
+        Band = "band",
+        /// Every worker of the band is out: a neighbour's.
+        BandSpill = "band_spill",
+        /// Every worker is out: the best of them is tried anyway.
+        LastResort = "last_resort",
     }
 }
 

@@ -117,9 +117,32 @@ impl Router {
         request: &RouteRequest<'_, '_>,
         candidates: &dyn Candidates,
     ) -> Result<Route, RouteError> {
+        self.choose_and(now, request, candidates, |_| ()).map(|it| it.0)
+    }
+
+    /// The same, and who was looked at for it, for traces.
+    pub fn choose_watched(
+        &self,
+        now: Instant,
+        request: &RouteRequest<'_, '_>,
+        candidates: &dyn Candidates,
+    ) -> Result<(Route, Vec<Considered>), RouteError> {
+        let watched = Watched::new(candidates);
+        self.choose_and(now, request, &watched, |ask| watched.considered(ask))
+    }
+
+    fn choose_and<T>(
+        &self,
+        now: Instant,
+        request: &RouteRequest<'_, '_>,
+        candidates: &dyn Candidates,
+        tell: impl FnOnce(&Ask<'_, '_>) -> T,
+    ) -> Result<(Route, T), RouteError> {
         let started = Clock.now();
         if request.tried.is_empty() {
-            self.budget.lock().request();
+            let mut budget = self.budget.lock();
+            budget.request();
+            self.metrics.retry_budget(budget.left());
         }
         let result = scratch::with(|scratch| {
             let draw = &mut Draw::new(self.entropy.next_u64());
@@ -132,10 +155,10 @@ impl Router {
                 }
                 choice
             })?;
-            Ok(self.route(now, &ask, choice, &known, scratch))
+            Ok((self.route(now, &ask, choice, &known, scratch), tell(&ask)))
         });
         match &result {
-            Ok(route) => self.metrics.decided(route.policy, route.reason),
+            Ok((route, _)) => self.metrics.decided(route.policy, route.reason),
             Err(error) => self.metrics.refused(*error),
         }
         self.metrics.decision_took(Clock.now().saturating_duration_since(started).as_secs_f64());
@@ -163,7 +186,7 @@ impl Router {
                 prompt_tokens: known.prompt_tokens,
                 bytes_per_token: known.model.bytes_per_token(),
                 workers: candidates.len(),
-                considered: watched.seen().iter().map(|it| Considered::new(&ask, it)).collect(),
+                considered: watched.considered(&ask),
             })
         })
     }
@@ -198,9 +221,12 @@ impl Router {
     /// What follows a failed attempt.
     pub fn after_failure(&self, now: Instant, failure: Failure) -> Verdict {
         let unit = self.entropy.unit();
-        let verdict = retry::decide(&self.config, &mut self.budget.lock(), now, failure, unit);
+        let mut budget = self.budget.lock();
+        let verdict = retry::decide(&self.config, &mut budget, now, failure, unit);
+        self.metrics.retry_budget(budget.left());
+        drop(budget);
         match verdict {
-            Verdict::Retry { .. } => self.metrics.retried(failure.outcome.class()),
+            Verdict::Retry { after } => self.metrics.retried(failure.outcome.class(), after),
             Verdict::GiveUp(why) => self.metrics.retry_withheld(why),
         }
         verdict

@@ -284,14 +284,14 @@ fn every_metric_moves_with_what_it_counts() {
     bench.send(&Want::key("a"), &fleet);
     let text = registry.render();
     for line in [
-        r#"smg_routing_decisions_total{policy="cache_aware",reason="prefix"} 1"#,
-        r#"smg_routing_decisions_total{policy="manual",reason="assigned"} 1"#,
+        r#"smg_worker_selection_total{policy="cache_aware",reason="prefix"} 1"#,
+        r#"smg_worker_selection_total{policy="manual",reason="assigned"} 1"#,
         r#"smg_routing_refusals_total{reason="all_tried"} 1"#,
         "smg_routing_decision_seconds_count 4",
         "smg_routing_reported_cached_tokens_total 900",
         "smg_routing_prefix_map_entries 12",
-        "smg_routing_manual_keys 1",
-        r#"smg_routing_retries_total{reason="unreachable"} 1"#,
+        "smg_manual_policy_cache_entries 1",
+        r#"smg_worker_retries_total{reason="unreachable"} 1"#,
         r#"smg_routing_retries_withheld_total{reason="no_worker_left"} 1"#,
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");

@@ -8,8 +8,11 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
+use super::metrics::Admitted;
 use super::metrics::Metrics;
-use super::metrics::Refusal;
+use crate::base::clock::Clock;
+use crate::base::clock::Instant;
+use crate::observability::metrics::GaugeGuard;
 
 /// Why a request was not admitted. Nobody's fault; nothing was done; a retry is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,7 @@ impl Admission {
     /// `concurrent_max` 0 means no limit.
     #[must_use]
     pub fn new(concurrent_max: usize, queue_len_max: usize, queue_timeout: Duration, metrics: Metrics) -> Self {
+        metrics.queue_limit(if concurrent_max > 0 { queue_len_max } else { 0 });
         let slots = (concurrent_max > 0).then(|| Arc::new(Semaphore::new(concurrent_max.min(Semaphore::MAX_PERMITS))));
         Self { slots, waiting: AtomicUsize::new(0), queue_len_max, queue_timeout, metrics }
     }
@@ -46,47 +50,49 @@ impl Admission {
     /// Waits for a slot, in order of arrival.
     pub async fn admit(&self) -> Result<Permit, Refused> {
         let Some(slots) = &self.slots else {
-            self.metrics.admitted();
+            self.metrics.answered(Admitted::Admitted);
             return Ok(Permit(None));
         };
         if let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
-            self.metrics.admitted();
+            self.metrics.answered(Admitted::Admitted);
             return Ok(Permit(Some(permit)));
         }
-        let queue =
-            Place::take(self).ok_or(Refused::QueueFull).inspect_err(|_| self.metrics.refused(Refusal::QueueFull))?;
+        let Some(mut place) = Place::take(self) else {
+            self.metrics.answered(Admitted::QueueFull);
+            return Err(Refused::QueueFull);
+        };
         let waited = tokio::time::timeout(self.queue_timeout, Arc::clone(slots).acquire_owned()).await;
-        drop(queue);
-        match waited {
-            Ok(permit) => {
-                self.metrics.admitted();
-                Ok(Permit(Some(permit.expect("the semaphore is never closed"))))
-            }
-            Err(_elapsed) => {
-                self.metrics.refused(Refusal::QueueTimeout);
-                Err(Refused::QueueTimeout(self.queue_timeout))
-            }
-        }
+        place.outcome = if waited.is_ok() { Admitted::Admitted } else { Admitted::QueueTimeout };
+        drop(place);
+        let permit = waited.map_err(|_elapsed| Refused::QueueTimeout(self.queue_timeout))?;
+        Ok(Permit(Some(permit.expect("the semaphore is never closed"))))
     }
 }
 
 /// A place in the queue; left when dropped, also when the client goes away while waiting.
-struct Place<'a>(&'a Admission);
+struct Place<'a> {
+    admission: &'a Admission,
+    since: Instant,
+    outcome: Admitted,
+    _queued: GaugeGuard,
+}
 
 impl<'a> Place<'a> {
     fn take(admission: &'a Admission) -> Option<Self> {
         let taken = admission.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
             (waiting < admission.queue_len_max).then_some(waiting + 1)
         });
-        admission.metrics.queue_len(admission.waiting.load(Ordering::Relaxed));
-        taken.ok().map(|_| Self(admission))
+        let queued = admission.metrics.queued();
+        taken.ok().map(|_| Self { admission, since: Clock.now(), outcome: Admitted::ClientGone, _queued: queued })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let before = self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.queue_len(before - 1);
+        let metrics = &self.admission.metrics;
+        self.admission.waiting.fetch_sub(1, Ordering::Relaxed);
+        metrics.waited(Clock.now() - self.since);
+        metrics.answered(self.outcome);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
 use crate::base::setting::AtMost;
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 
 crate::config! {
@@ -58,7 +59,7 @@ impl Setting for KeySpec {
     const IS_SECRET: bool = true;
     const TABLE_KEYS: &'static [&'static str] = &["name", "tenant", "role", "key"];
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, Expected> {
         let parts: Vec<&str> = text.splitn(4, ':').collect();
         // One key alone is the operator's own; whoever names keys also says which of them are admins.
         let (name, tenant, role, key) = match parts[..] {
@@ -66,18 +67,20 @@ impl Setting for KeySpec {
             [name, key] => (name, name, "user", key),
             [name, tenant, key] => (name, tenant, "user", key),
             [name, tenant, role, key] => (name, tenant, role, key),
-            _ => return Err(EXPECTED.to_owned()),
+            _ => return Err(EXPECTED.into()),
         };
         let role = match role {
             "admin" => Role::Admin,
             "user" | "" => Role::User,
-            _ => return Err(EXPECTED.to_owned()),
+            _ => return Err(EXPECTED.into()),
         };
         if name.is_empty() {
-            return Err(EXPECTED.to_owned());
+            return Err(EXPECTED.into());
         }
         if key.len() < KEY_LEN_MIN || key.bytes().any(|it| !it.is_ascii_graphic()) {
-            return Err(format!("expected a key of at least {KEY_LEN_MIN} printable ASCII characters without spaces"));
+            return Err(
+                format!("expected a key of at least {KEY_LEN_MIN} printable ASCII characters without spaces").into()
+            );
         }
         let tenant = TenantId::parse(if tenant.is_empty() { name } else { tenant });
         let tenant = tenant.map_err(|error| format!("expected a tenant: {error}"))?;
@@ -115,7 +118,7 @@ mod tests {
     #[test]
     fn a_key_that_is_refused_is_not_told() {
         for text in ["", "ab", "a:b:root:canary", ":canary", "n:", "name:two words"] {
-            let error = KeySpec::parse(text).expect_err(text);
+            let error = KeySpec::parse(text).expect_err(text).to_string();
             assert!(error.starts_with("expected") && !error.contains("canary"), "{error}");
         }
     }

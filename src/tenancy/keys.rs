@@ -80,7 +80,7 @@ impl Keys {
 
     /// Who sends a model request.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
-        self.identify(headers).inspect_err(|_| self.metrics.auth_failed())
+        self.identify(headers).inspect_err(|error| self.metrics.auth_failed(*error))
     }
 
     fn identify(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
@@ -93,7 +93,7 @@ impl Keys {
 
     /// Who calls the admin API: an admin key; or, where none is configured, anybody on this machine.
     pub fn authorise_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {
-        self.identify_admin(headers, is_loopback).inspect_err(|_| self.metrics.auth_failed())
+        self.identify_admin(headers, is_loopback).inspect_err(|error| self.metrics.auth_failed(*error))
     }
 
     fn identify_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::Authority;
 
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 
 /// Why a URL is not a worker's.
@@ -46,7 +47,7 @@ impl Origin {
     /// Reads a worker URL; a missing scheme means `http`.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let uri: Uri = url.trim().parse().map_err(|_| InvalidUrl::Syntax)?;
+        let uri: Uri = url.trim().parse().map_err(|_malformed| InvalidUrl::Syntax)?;
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
@@ -102,12 +103,12 @@ impl Cidr {
 impl Setting for Cidr {
     const KIND: &'static str = "network";
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let expected = || "expected a network such as `10.0.0.0/8` or `fd12::/16`".to_owned();
+    fn parse(text: &str) -> Result<Self, Expected> {
+        let expected = || -> Expected { "expected a network such as `10.0.0.0/8` or `fd12::/16`".into() };
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| expected())?;
+        let address: IpAddr = address.parse().map_err(|_malformed| expected())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), |it| it.parse::<u8>().map_err(|_| expected()))?;
+        let bits = bits.map_or(Ok(most), |it| it.parse::<u8>().map_err(|_malformed| expected()))?;
         if bits <= most { Ok(Self { address, bits }) } else { Err(expected()) }
     }
 

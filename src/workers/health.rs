@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::base::clock::Instant;
+use crate::observability::labels::label;
 
 /// When a worker is out and when it comes back.
 #[derive(Clone, Copy, Debug)]
@@ -50,32 +51,33 @@ pub enum Probe {
     TimedOut,
 }
 
-/// What an operator sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Not probed yet.
-    Pending,
-    /// Takes requests.
-    Ready,
-    /// Asked for a pause.
-    Paused,
-    /// The breaker is open.
-    Tripped,
-    /// Probes or own evidence say it is away.
-    NotReady,
+label! {
+    /// What an operator sees.
+    pub enum State {
+        /// Not probed yet.
+        Pending = "pending",
+        /// Takes requests.
+        Ready = "ready",
+        /// Asked for a pause.
+        Paused = "paused",
+        /// The breaker is open.
+        Tripped = "tripped",
+        /// Probes or own evidence say it is away.
+        NotReady = "not_ready",
+        /// An operator lets it finish what it has.
+        Draining = "draining",
+    }
 }
 
-impl State {
-    /// As shown in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Paused => "paused",
-            Self::Tripped => "tripped",
-            Self::NotReady => "not_ready",
-        }
+label! {
+    /// The circuit breaker.
+    pub enum Breaker {
+        /// Requests go through.
+        Closed = "closed",
+        /// None does.
+        Open = "open",
+        /// A trickle does; how it fares decides.
+        HalfOpen = "half_open",
     }
 }
 
@@ -94,6 +96,8 @@ pub struct Health {
     failures: u32,
     open_until: Option<Instant>,
     trickle_at: Option<Instant>,
+    /// The breaker as it was last told of.
+    breaker: Breaker,
 }
 
 /// Half-open: at most one request each so often.
@@ -116,7 +120,26 @@ impl Health {
             failures: 0,
             open_until: None,
             trickle_at: None,
+            breaker: Breaker::Closed,
         }
+    }
+
+    /// The breaker now.
+    #[must_use]
+    pub fn breaker(&self, now: Instant) -> Breaker {
+        match self.open_until {
+            None => Breaker::Closed,
+            Some(until) if now < until => Breaker::Open,
+            Some(_) => Breaker::HalfOpen,
+        }
+    }
+
+    /// How the breaker changed since this was last asked: before and after. Time alone makes it half open, which is told
+    /// when the next request is sent or ends.
+    pub fn breaker_change(&mut self, now: Instant) -> Option<(Breaker, Breaker)> {
+        let after = self.breaker(now);
+        let before = std::mem::replace(&mut self.breaker, after);
+        (before != after).then_some((before, after))
     }
 
     /// What to show, and whether requests may go there ([`State::Ready`] and [`State::Pending`]).
@@ -280,6 +303,20 @@ mod tests {
         assert_eq!(health.state(later), State::Tripped);
         health.ended(later, Outcome::Success);
         assert_eq!(health.state(later), State::Ready);
+    }
+
+    #[test]
+    fn each_change_of_the_breaker_is_told_once() {
+        let (mut health, now) = ready();
+        assert_eq!(health.breaker_change(now), None);
+        (0..5).for_each(|_| health.ended(now, Outcome::Failure));
+        assert_eq!(health.breaker_change(now), Some((Breaker::Closed, Breaker::Open)));
+        assert_eq!(health.breaker_change(now), None);
+        let later = now + Duration::from_secs(11);
+        health.sent(later);
+        assert_eq!(health.breaker_change(later), Some((Breaker::Open, Breaker::HalfOpen)));
+        health.ended(later, Outcome::Success);
+        assert_eq!(health.breaker_change(later), Some((Breaker::HalfOpen, Breaker::Closed)));
     }
 
     #[test]

@@ -1,83 +1,93 @@
-//! What workers did and how they were reached.
+//! What workers did and how they were reached. What they are like at this moment is read when scraped (`fleet`).
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::EncodeLabelValue;
+use std::time::Duration;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 
+use super::health::Breaker;
+use super::worker::CallError;
+use super::worker::ConnectFailure;
+use crate::observability::labels::label;
+use crate::observability::metrics::Each;
+use crate::observability::metrics::GaugeGuard;
 use crate::observability::metrics::Registry;
+use crate::observability::metrics::own_seconds;
 
-/// How a probe ended, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum ProbeResult {
-    /// Answered well.
-    Ok,
-    /// Answered badly.
-    Failed,
-    /// Did not answer.
-    TimedOut,
+label! {
+    /// How a probe ended.
+    pub enum ProbeResult {
+        /// Answered well.
+        Ok = "ok",
+        /// Answered badly.
+        Failed = "failed",
+        /// Did not answer.
+        TimedOut = "timed_out",
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ProbeLabels {
-    result: ProbeResult,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    state: &'static str,
-}
-
-/// One open connection, as counted.
-#[derive(Debug)]
-pub struct OpenConnection(Gauge);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
+label! {
+    /// What kept a connection from being made.
+    enum NotConnected {
+        Refused = "refused",
+        NoAddress = "no_address",
+        Forbidden = "forbidden",
+        Tls = "tls",
+        Timeout = "timeout",
+        Handshake = "handshake",
     }
 }
 
 /// Counters and gauges of this area.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
-    connected: Counter,
+    opened: Counter,
     open: Gauge,
     idle: Gauge,
-    connect_failures: Counter,
+    connect_time: Histogram,
+    connect_failures: Each<NotConnected, Counter>,
     stale: Counter,
-    probes: Family<ProbeLabels, Counter>,
-    workers: Family<StateLabels, Gauge>,
+    probes: Each<ProbeResult, Counter>,
     came_back: Counter,
+    breaker: Family<[(&'static str, &'static str); 2], Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::register(&mut Registry::default())
+    }
 }
 
 impl Metrics {
     /// Registers them.
+    #[rustfmt::skip]
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        registry.register("smg_workers_connections", "Connections opened to workers", it.connected.clone());
-        registry.register("smg_workers_connections_open", "Connections to workers that are open", it.open.clone());
-        registry.register("smg_workers_connections_idle", "Connections to workers without a request", it.idle.clone());
-        registry.register("smg_workers_connect_failures", "Connections that failed", it.connect_failures.clone());
-        registry.register("smg_workers_stale_connections", "Idle connections found dead when used", it.stale.clone());
-        registry.register("smg_workers_probes", "Health probes, by result", it.probes.clone());
-        registry.register("smg_workers_registered", "Workers, by state", it.workers.clone());
-        registry.register("smg_workers_recoveries", "Workers that came back by probe", it.came_back.clone());
-        it
+        Self {
+            opened: registry.counter("smg_worker_connections_opened", "Connections opened to workers. Nearly as many as requests: workers close them, so each request pays for a new one"),
+            open: registry.gauge("smg_worker_connections_active", "Connections to workers that are open"),
+            idle: registry.gauge("smg_worker_connections_idle", "Connections to workers that wait for a request"),
+            connect_time: registry.histogram("smg_worker_connect_seconds", "Seconds until a connection to a worker was there: name, TCP, TLS. High: the network or the worker's accept queue", own_seconds),
+            connect_failures: registry.counters("smg_worker_connect_failures", "Connections that could not be opened, by reason. `refused`: nobody listens; `no_address`: DNS; `forbidden`: an address that workers may not have", "reason"),
+            stale: registry.counter("smg_worker_stale_connections", "Idle connections found dead when used; the request went on a fresh one. Many: lower `--pool-idle-timeout` below the workers' own"),
+            probes: registry.counters("smg_worker_health_checks", "Health probes, by result", "result"),
+            came_back: registry.counter("smg_worker_recoveries", "Workers that became ready by probe. Many: a worker flaps"),
+            breaker: registry.family("smg_worker_cb_transitions", "Changes of workers' circuit breakers, by state before and after. To `open`: a worker failed half of its requests"),
+        }
     }
 
-    /// A connection was opened.
-    pub fn connected(&self) {
-        self.connected.inc();
+    /// A connection is there.
+    pub fn connected(&self, took: Duration) {
+        self.opened.inc();
+        self.connect_time.observe(took.as_secs_f64());
     }
 
     /// Counts a connection as open until the guard is dropped.
     #[must_use]
-    pub fn open_connection(&self) -> OpenConnection {
-        self.open.inc();
-        OpenConnection(self.open.clone())
+    pub fn open_connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.open)
     }
 
     /// So many connections wait for a request.
@@ -86,8 +96,16 @@ impl Metrics {
     }
 
     /// A connection could not be opened.
-    pub fn connect_failed(&self) {
-        self.connect_failures.inc();
+    pub fn connect_failed(&self, error: &CallError) {
+        let reason = match error {
+            CallError::Connect(ConnectFailure::Refused) => NotConnected::Refused,
+            CallError::Connect(ConnectFailure::NoAddress) => NotConnected::NoAddress,
+            CallError::Connect(ConnectFailure::Forbidden) => NotConnected::Forbidden,
+            CallError::Connect(ConnectFailure::Tls) => NotConnected::Tls,
+            CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_) => NotConnected::Timeout,
+            CallError::Lost | CallError::Protocol => NotConnected::Handshake,
+        };
+        self.connect_failures.of(reason).inc();
     }
 
     /// A kept connection was dead when used.
@@ -97,7 +115,7 @@ impl Metrics {
 
     /// A probe ended.
     pub fn probed(&self, result: ProbeResult) {
-        self.probes.get_or_create(&ProbeLabels { result }).inc();
+        self.probes.of(result).inc();
     }
 
     /// A worker came back.
@@ -105,8 +123,8 @@ impl Metrics {
         self.came_back.inc();
     }
 
-    /// So many workers are in that state.
-    pub fn workers_in(&self, state: &'static str, count: usize) {
-        self.workers.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// A worker's breaker changed.
+    pub fn breaker_changed(&self, from: Breaker, to: Breaker) {
+        self.breaker.get_or_create(&[("from", from.as_str()), ("to", to.as_str())]).inc();
     }
 }

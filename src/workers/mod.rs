@@ -11,6 +11,7 @@ pub mod config;
 mod conformance;
 pub mod detect;
 pub mod fake;
+pub mod fleet;
 pub mod health;
 pub mod http;
 pub mod load;

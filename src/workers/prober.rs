@@ -79,18 +79,14 @@ impl Prober {
             let now = self.clock.now();
             let unused_since = now.checked_sub(self.idle_timeout).unwrap_or(now);
             self.metrics.idle_connections(fleet.all.iter().map(|it| it.worker.close_idle(unused_since)).sum());
-            let mut states: [(State, usize); 5] =
-                [State::Pending, State::Ready, State::Paused, State::Tripped, State::NotReady].map(|it| (it, 0));
             for (index, entry) in fleet.all.iter().enumerate() {
                 let state = entry.state(now);
-                states.iter_mut().filter(|it| it.0 == state).for_each(|it| it.1 += 1);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
-                if !is_well || (index + round) % 4 == 0 {
+                if !is_well || (index + round).is_multiple_of(4) {
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
                     self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
                 }
             }
-            states.iter().for_each(|(state, count)| self.metrics.workers_in(state.name(), *count));
             round += 1;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -162,7 +158,8 @@ impl Prober {
         };
         let asking = async {
             let answer = entry.worker.call(call).await?;
-            let body = Limited::new(answer.body, ANSWER_BYTES_MAX).collect().await.map_err(|_| CallError::Lost)?;
+            let body =
+                Limited::new(answer.body, ANSWER_BYTES_MAX).collect().await.map_err(|_cut_off| CallError::Lost)?;
             Ok((answer.status, body.to_bytes().to_vec()))
         };
         let late = Err(CallError::FirstByteTimeout(self.timeout));

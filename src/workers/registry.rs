@@ -11,6 +11,7 @@ use super::address::InvalidUrl;
 use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
+use super::health::Breaker;
 use super::health::Health;
 use super::health::Outcome;
 use super::health::Rules;
@@ -18,6 +19,7 @@ use super::health::State;
 use super::http::Dialer;
 use super::http::HttpWorker;
 use super::load::Load;
+use super::metrics::Metrics;
 use super::worker::Worker;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
@@ -61,6 +63,7 @@ pub struct Entry {
     /// What it has to do.
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
+    metrics: Metrics,
 }
 
 impl Entry {
@@ -68,6 +71,18 @@ impl Entry {
     #[must_use]
     pub fn state(&self, now: Instant) -> State {
         self.health.lock().state(now)
+    }
+
+    /// The same, and whether it is being drained.
+    #[must_use]
+    pub fn shown_state(&self, now: Instant) -> State {
+        if self.is_draining { State::Draining } else { self.state(now) }
+    }
+
+    /// Its circuit breaker.
+    #[must_use]
+    pub fn breaker(&self, now: Instant) -> Breaker {
+        self.health.lock().breaker(now)
     }
 
     /// Whether it may be given a request.
@@ -78,12 +93,22 @@ impl Entry {
 
     /// A request goes there.
     pub fn sent(&self, now: Instant) {
-        self.health.lock().sent(now);
+        let mut health = self.health.lock();
+        health.sent(now);
+        self.tell(health.breaker_change(now));
     }
 
     /// A request ended there.
     pub fn ended(&self, now: Instant, outcome: Outcome) {
-        self.health.lock().ended(now, outcome);
+        let mut health = self.health.lock();
+        health.ended(now, outcome);
+        self.tell(health.breaker_change(now));
+    }
+
+    fn tell(&self, change: Option<(Breaker, Breaker)>) {
+        if let Some((from, to)) = change {
+            self.metrics.breaker_changed(from, to);
+        }
     }
 
     /// The health core, for the prober.
@@ -101,6 +126,7 @@ impl Entry {
             worker: Arc::clone(&self.worker),
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
+            metrics: self.metrics.clone(),
         })
     }
 }
@@ -173,7 +199,8 @@ impl Registry {
         let load = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.load));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
         let spec = Spec { url, api_key, models };
-        edits.insert(id, Arc::new(Entry { id, spec, facts, is_draining: false, worker, load, health }));
+        let metrics = self.dialer.metrics.clone();
+        edits.insert(id, Arc::new(Entry { id, spec, facts, is_draining: false, worker, load, health, metrics }));
         self.publish(&edits);
         Ok(id)
     }

@@ -2,5 +2,7 @@
 
 mod bad_input;
 mod faults;
+mod meters;
+mod secrets;
 mod service;
 mod traces;

@@ -18,7 +18,6 @@ use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
 
 use super::super::error::WorkerFailure;
-use super::super::metrics::Stage;
 use super::job::Failed;
 use super::job::Job;
 use super::job::Planned;
@@ -36,9 +35,9 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let Planned { entry, route } = planned;
     let gateway = std::sync::Arc::clone(&job.gateway);
-    let sent = gateway.clock.now();
+    job.account.iter_mut().for_each(|it| it.attempt(&planned));
+    let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
     let guard = entry.load.acquire(route.new_tokens);
@@ -57,7 +56,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
-    gateway.metrics.stage(Stage::Upstream, now - sent);
+    job.account.iter_mut().for_each(|it| it.head(answer.status));
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
@@ -69,6 +68,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
         return match live.open().await {
             Ok(()) => {
+                job.account.iter_mut().for_each(|it| it.first_content(true));
                 live.take_guards(job, span);
                 Ok(Opened::Live(live))
             }
@@ -78,6 +78,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
             }
         };
     }
+    job.account.iter_mut().for_each(|it| it.first_content(false));
     let idle = gateway.config.idle_timeout;
     let Answer { status, headers, body } = answer;
     let collected = hold(body, idle).await;
@@ -86,10 +87,9 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         Ok(Held::Whole(body)) => {
             entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
-            gateway.metrics.usage(usage);
+            job.account.iter_mut().for_each(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
             gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
-            gateway.metrics.ended(job.wire.name, now - job.started);
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {

@@ -37,8 +37,9 @@ use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
 use super::super::gateway::Gateway;
 use super::super::intake::Held;
-use super::super::metrics::GaugeGuard;
+use super::account::Account;
 use super::spans;
+use crate::observability::metrics::GaugeGuard;
 
 /// One request.
 pub(super) struct Job {
@@ -47,7 +48,8 @@ pub(super) struct Job {
     pub is_stream: bool,
     pub headers: HeaderMap,
     pub path: String,
-    pub started: Instant,
+    /// Settled when the request ends; the stream's once one flows.
+    pub account: Option<Account>,
     /// Whether the client asked for usage itself; if not, the event that only tells usage is taken out again.
     pub asked_for_usage: bool,
     pub guards: Option<Guards>,
@@ -55,8 +57,8 @@ pub(super) struct Job {
     pub span: Span,
     body: Held,
     splice: Option<form::Splice>,
-    model: ModelId,
-    principal: Arc<Principal>,
+    pub model: ModelId,
+    pub principal: Arc<Principal>,
     tried: SmallVec<[WorkerId; 4]>,
 }
 
@@ -107,14 +109,13 @@ impl Job {
         principal: Arc<Principal>,
     ) -> Result<Self, ApiError> {
         let model = resolve_model(&gateway, parsed.model.as_deref())?;
-        let started = gateway.clock.now();
         Ok(Self {
             gateway,
             wire,
             is_stream: parsed.is_stream,
             path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
             headers: head.headers,
-            started,
+            account: None,
             asked_for_usage: parsed.usage_splice.is_none(),
             guards: None,
             span: Span::default(),
@@ -126,26 +127,54 @@ impl Job {
         })
     }
 
-    pub(super) fn keep(&mut self, permit: Permit, started: Instant) {
+    /// It was admitted; what it holds until its end.
+    pub(super) fn keep(&mut self, permit: Permit, account: &Account) {
         self.guards = Some(Guards(permit, self.gateway.metrics.in_flight()));
-        self.started = started;
         // Off, the client's own trace headers go to the worker as they are.
         let tracer = &self.gateway.tracer;
         let parent = if tracer.is_on() { TraceContext::of(&self.headers) } else { None };
         self.span = tracer.request(spans::operation(self.wire), self.model.as_str(), parent);
+        spans::admitted(&mut self.span, account);
+    }
+
+    /// An answer is there as a whole.
+    pub(super) fn served(&mut self, whole: &Whole) {
+        if let Some(account) = &mut self.account {
+            account.served(whole.status);
+            account.sent(whole.body.len());
+        }
+    }
+
+    /// No answer but our own words.
+    pub(super) fn refused(&mut self, error: &ApiError) {
+        self.span.fail(error.classify().2);
+        if let Some(account) = &mut self.account {
+            account.refused(error);
+        }
     }
 
     /// Chooses a worker not yet tried.
     pub(super) fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
         let now = self.gateway.clock.now();
         let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
-            let route = self.gateway.router.choose(now, request, pool)?;
-            let at = entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_| RouteError::NoWorkers)?;
+            let route = self.choose(now, request, pool)?;
+            let at =
+                entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_absent| RouteError::NoWorkers)?;
             Ok((Arc::clone(&entries[at]), route))
         })?;
         self.tried.push(entry.id);
         entry.sent(now);
         Ok(Planned { entry, route })
+    }
+
+    /// Chooses; where somebody traces the request, tells its span what was weighed.
+    fn choose(&self, now: Instant, request: &RouteRequest<'_, '_>, pool: &Pool<'_>) -> Result<Route, RouteError> {
+        if !self.span.is_recorded() {
+            return self.gateway.router.choose(now, request, pool);
+        }
+        let (route, considered) = self.gateway.router.choose_watched(now, request, pool)?;
+        spans::decided(&self.span, now, self.gateway.clock.now(), &route, &considered);
+        Ok(route)
     }
 
     /// Where it would go.
@@ -182,6 +211,7 @@ impl Job {
     /// What follows a failed attempt: another worker, or the end.
     pub(super) async fn next(&mut self, failed: Failed) -> Result<Planned, End> {
         let attempts = self.tried.len();
+        self.gateway.metrics.worker_failed(failed.cause.fault());
         let outcome = failed.cause.outcome(failed.retry_after);
         let error = ApiError::WorkerFailed { cause: failed.cause, attempts };
         let ended = |whole: Option<Whole>| whole.map_or(End::Error(error), End::Pass);
@@ -199,9 +229,7 @@ impl Job {
             let parsed = (self.wire.read)(&object)?;
             self.plan(parsed.prompt.as_ref())
         });
-        let planned = planned.map_err(|_| ended(failed.whole))?;
-        self.gateway.metrics.retried();
-        Ok(planned)
+        planned.map_err(|_nothing_left| ended(failed.whole))
     }
 
     /// The body as the worker gets it: the client's bytes, with our few between where usage must be asked for.
@@ -234,12 +262,6 @@ impl Job {
         };
         put("x-smg-worker", &planned.entry.id.to_string());
         put("x-smg-route", &format!("{}; {}", planned.route.policy, planned.route.reason.as_str()));
-        let given = self.gateway.config.request_id_headers.iter().find_map(|name| self.headers.get(name.as_str()));
-        let id = given.and_then(|it| it.to_str().ok()).filter(|it| it.len() <= crate::base::ids::RequestId::LEN_MAX);
-        match id {
-            Some(id) => put("x-request-id", id),
-            None => put("x-request-id", &format!("req-{:016x}", self.gateway.entropy.next_u64())),
-        }
         headers
     }
 }

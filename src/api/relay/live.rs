@@ -32,9 +32,9 @@ use crate::workers::worker::CallError;
 
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
+use super::super::error::WorkerFault;
 use super::super::gateway::Gateway;
-use super::super::metrics::Stage;
-use super::super::metrics::StreamEnd;
+use super::account::Account;
 use super::attempt::NO_USAGE;
 use super::job::Guards;
 use super::job::Job;
@@ -56,6 +56,8 @@ pub(super) struct Live {
     guards: Option<Guards>,
     /// The attempt's and the request's, in the order in which they end.
     spans: Option<(Span, Span)>,
+    /// Taken over when the stream is open; dropped with it, it says that the client left.
+    account: Option<Account>,
     wire: &'static Wire,
     is_over: bool,
 }
@@ -128,13 +130,19 @@ impl Live {
             answer,
             parser,
             out: VecDeque::new(),
-            watch: Watch { started: job.started, last: now, last_sent: now, sleep },
+            watch: Watch {
+                started: job.account.as_ref().map_or(now, |it| it.started),
+                last: now,
+                last_sent: now,
+                sleep,
+            },
             gateway: Arc::clone(&job.gateway),
             entry,
             route,
             guard,
             guards: None,
             spans: None,
+            account: None,
             wire: job.wire,
             is_over: false,
         }
@@ -143,6 +151,7 @@ impl Live {
     /// Takes over what is given back at the end.
     pub(super) fn take_guards(&mut self, job: &mut Job, attempt: Span) {
         self.guards = job.guards.take();
+        self.account = job.account.take();
         self.spans = Some((attempt, std::mem::take(&mut job.span)));
     }
 
@@ -161,19 +170,12 @@ impl Live {
 
     /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
     pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
-        let begun = self.gateway.clock.now();
         let opened = self.read_to_content().await;
-        match &opened {
-            Ok(()) => {
-                let now = self.gateway.clock.now();
-                self.gateway.metrics.stage(Stage::FirstByte, now - begun);
-                self.gateway.metrics.first_token(self.wire.name, now - self.watch.started);
-                self.guard.prefill_done();
-            }
-            Err(_) => {
-                self.is_over = true;
-                self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
-            }
+        if opened.is_ok() {
+            self.guard.prefill_done();
+        } else {
+            self.is_over = true;
+            self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
         }
         opened
     }
@@ -199,6 +201,9 @@ impl Live {
         loop {
             if let Some(bytes) = self.out.pop_front() {
                 self.watch.last_sent = self.watch.last;
+                if let Some(account) = &mut self.account {
+                    account.sent(bytes.len());
+                }
                 return Some(bytes);
             }
             if self.is_over {
@@ -230,8 +235,8 @@ impl Live {
             };
             let Ok(piece) = frame?.into_data() else { continue };
             let now = self.gateway.clock.now();
-            if !is_opening {
-                self.gateway.metrics.next_token(now - self.watch.last);
+            if let Some(account) = &self.account {
+                account.next_token(now - self.watch.last);
             }
             self.watch.last = now;
             let Some(parser) = &mut self.parser else {
@@ -287,12 +292,22 @@ impl Live {
         self.is_over = true;
         self.guards = None;
         let (usage, has_error) = self.parser.as_ref().map_or((NO_USAGE, false), |it| (it.usage, it.has_error));
-        self.gateway.metrics.usage(usage);
         self.end_spans(usage, has_error.then_some("in_stream"));
-        self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
-        self.gateway.metrics.stream_ended(if has_error { StreamEnd::WorkerFailed } else { StreamEnd::Complete });
+        if has_error {
+            self.gateway.metrics.worker_failed(WorkerFault::InStream);
+        }
+        self.settle(usage, has_error.then_some("in_stream"));
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
         self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
+    }
+
+    fn settle(&mut self, usage: Usage, failure: Option<&'static str>) {
+        let Some(mut account) = self.account.take() else { return };
+        account.usage(usage);
+        match failure {
+            None => account.served(self.answer.status),
+            Some(code) => account.broken(code),
+        }
     }
 
     fn end_spans(&mut self, usage: Usage, failure: Option<&'static str>) {
@@ -309,12 +324,13 @@ impl Live {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
-        self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("stream_broken"));
+        let usage = self.parser.as_ref().map_or(NO_USAGE, |it| it.usage);
+        self.gateway.metrics.worker_failed(cause.fault());
+        self.end_spans(usage, Some(cause.fault().as_str()));
         if cause != WorkerFailure::CutOff {
             self.entry.ended(now, Outcome::Failure);
         }
-        self.gateway.metrics.stream_ended(StreamEnd::WorkerFailed);
-        self.gateway.metrics.ended(self.wire.name, now - self.watch.started);
+        self.settle(usage, Some(cause.fault().as_str()));
         if self.parser.is_none() {
             return Bytes::new();
         }
@@ -325,7 +341,6 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         if !self.is_over {
-            self.gateway.metrics.stream_ended(StreamEnd::ClientGone);
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
     }

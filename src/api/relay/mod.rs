@@ -3,6 +3,7 @@
 //! *Invariants:* until content was sent to the client a failed attempt goes to a worker not yet tried, and cannot be
 //! seen (P6); whatever ends a request drops its load guard, its permit and its worker's connection (P7).
 
+mod account;
 mod attempt;
 mod job;
 mod live;
@@ -28,6 +29,7 @@ use crate::dialects::json;
 use crate::routing::explain::Explanation;
 use crate::tenancy::keys::Principal;
 
+use self::account::Account;
 use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
@@ -45,38 +47,61 @@ pub async fn serve<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Reque
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let metrics = gateway.metrics.clone();
-    let response = relay(gateway, wire, request).await.unwrap_or_else(|error| error.response(wire.family));
-    metrics.answered(wire.name, response.status());
+    let (head, body) = request.into_parts();
+    let account = Account::open(&gateway, wire, &head);
+    let id = account.request_id.clone();
+    let mut response = match admit(gateway, wire, head, body, account).await {
+        Ok((job, planned)) => answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family)),
+        Err(error) => error.response(wire.family),
+    };
+    response.headers_mut().insert("x-request-id", id);
     response
 }
 
-async fn relay<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Request<B>) -> Result<Response, ApiError>
+/// Everything up to the choice of a worker.
+async fn admit<B>(
+    gateway: Arc<Gateway>,
+    wire: &'static Wire,
+    head: http::request::Parts,
+    body: B,
+    mut account: Account,
+) -> Result<(Job, Planned), ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = gateway.clock.now();
-    let (head, body) = request.into_parts();
-    let principal = gateway.keys.authenticate(&head.headers)?;
-    let held = gateway.intake.read(body).await?;
-    let read = gateway.clock.now();
-    gateway.metrics.stage(Stage::Body, read - started);
-    let permit = gateway.admission.admit().await?;
-    let admitted = gateway.clock.now();
-    gateway.metrics.stage(Stage::Queue, admitted - read);
-    let (job, planned) = {
+    let prepared = async {
+        let principal = gateway.keys.authenticate(&head.headers)?;
+        let held = gateway.intake.read(body).await?;
+        gateway.metrics.received(held.bytes.len());
+        account.lap(Stage::Body);
+        let permit = gateway.admission.admit().await?;
+        account.lap(Stage::Queue);
         let body = held.bytes.clone();
         let object = json::parse(&body)?;
         let parsed = (wire.read)(&object)?;
-        let mut job = Job::new(gateway, wire, head, &parsed, held, principal)?;
-        job.keep(permit, started);
-        let routing = job.gateway.clock.now();
-        job.gateway.metrics.stage(Stage::Parse, routing - admitted);
+        let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
+        job.keep(permit, &account);
+        account.lap(Stage::Parse);
         let planned = job.plan(parsed.prompt.as_ref())?;
-        job.gateway.metrics.stage(Stage::Route, job.gateway.clock.now() - routing);
-        (job, planned)
+        account.lap(Stage::Route);
+        account.planned(&job, &planned);
+        Ok((job, planned))
     };
-    let is_stream = job.is_stream;
+    let prepared = prepared.await;
+    match prepared {
+        Ok((mut job, planned)) => {
+            job.account = Some(account);
+            Ok((job, planned))
+        }
+        Err(error) => {
+            account.refused(&error);
+            Err(error)
+        }
+    }
+}
+
+async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
+    let (is_stream, family) = (job.is_stream, job.wire.family);
     let headers = job.response_headers(&planned);
     let gateway = Arc::clone(&job.gateway);
     let keep_alive = gateway.config.stream_keep_alive;
@@ -87,7 +112,7 @@ where
     match tokio::time::timeout(keep_alive, &mut opening).await {
         Ok(opened) => opened.map(|opened| respond(opened, headers)),
         // ORDER: the head goes out before any content, so that proxies in between keep the silent stream open.
-        Err(_elapsed) => Ok(stream(Streaming::Opening(opening, gateway, wire.family), headers)),
+        Err(_elapsed) => Ok(stream(Streaming::Opening(opening, gateway, family), headers)),
     }
 }
 
@@ -103,27 +128,31 @@ pub fn explain(
     Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref())
 }
 
-fn open(mut job: Job, mut planned: Planned) -> Opening {
+fn open(mut job: Job, planned: Planned) -> Opening {
     Box::pin(async move {
         let total = job.gateway.config.request_timeout;
-        let attempts = async {
-            loop {
-                match attempt::attempt(&mut job, planned).await {
-                    Ok(opened) => return Ok(opened),
-                    Err(failed) => match job.next(failed).await {
-                        Ok(again) => planned = again,
-                        Err(job::End::Error(error)) => {
-                            job.span.fail(error.text().code);
-                            return Err(error);
-                        }
-                        Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
-                    },
-                }
-            }
-        };
-        let late = Err(job::timed_out(total));
-        tokio::time::timeout(total, attempts).await.unwrap_or(late)
+        let opened = tokio::time::timeout(total, attempts(&mut job, planned)).await;
+        let opened = opened.unwrap_or_else(|_elapsed| Err(job::timed_out(total)));
+        match &opened {
+            Ok(Opened::Whole(whole)) => job.served(whole),
+            Ok(Opened::Live(_)) => {} // settled by what flows
+            Err(error) => job.refused(error),
+        }
+        opened
     })
+}
+
+async fn attempts(job: &mut Job, mut planned: Planned) -> Result<Opened, ApiError> {
+    loop {
+        match attempt::attempt(job, planned).await {
+            Ok(opened) => return Ok(opened),
+            Err(failed) => match job.next(failed).await {
+                Ok(again) => planned = again,
+                Err(job::End::Error(error)) => return Err(error),
+                Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
+            },
+        }
+    }
 }
 
 fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
@@ -134,6 +163,9 @@ fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
             *response.headers_mut() = whole.headers;
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().extend(headers);
+            if !response.status().is_success() {
+                response.extensions_mut().insert(super::error::Code("worker"));
+            }
             response
         }
         Opened::Live(mut live) => {

@@ -1,11 +1,15 @@
 //! What a request's spans are told: operation, worker, usage. Names and numbers only, never content.
 
+use crate::base::clock::Instant;
 use crate::dialects::Wire;
 use crate::dialects::form::Usage;
 use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Route;
+use crate::routing::explain::Considered;
 use crate::workers::registry::Entry;
+
+use super::account::Account;
 
 /// The endpoint as OpenTelemetry's GenAI conventions name what is asked of the model.
 pub(super) fn operation(wire: &Wire) -> &'static str {
@@ -14,6 +18,31 @@ pub(super) fn operation(wire: &Wire) -> &'static str {
         "completions" | "generate" => "text_completion",
         other => other,
     }
+}
+
+/// What came before the worker: the request began with its head, and waited for a slot.
+pub(super) fn admitted(span: &mut Span, account: &Account) {
+    span.began(account.started);
+    if span.is_recorded() {
+        span.set(keys::REQUEST_ID, account.request_id.to_str().unwrap_or_default().to_owned());
+        drop(span.part("admission", account.queued, account.last));
+    }
+}
+
+/// Candidates told of one decision. More would make a span of a large fleet larger than its request.
+const CANDIDATES_MAX: usize = 16;
+
+/// A decision: who was looked at, what each would have cost in tokens, who it was and why.
+pub(super) fn decided(span: &Span, from: Instant, until: Instant, route: &Route, considered: &[Considered]) {
+    let mut part = span.part("route", from, until);
+    part.set(keys::WORKER, route.worker.to_string());
+    part.set(keys::ROUTE, format!("{}; {}", route.policy, route.reason.as_str()));
+    let told = considered.iter().take(CANDIDATES_MAX).map(|it| {
+        let (worker, cost, cached) = (&it.worker, it.cost, it.expected_cached_tokens);
+        let (queued, inflight) = (it.queued_prefill_tokens, it.inflight);
+        format!("{worker} cost={cost:.1} cached={cached} queued={queued} inflight={inflight}")
+    });
+    part.set(keys::CANDIDATES, told.collect::<Vec<_>>().join("; "));
 }
 
 /// The worker that is tried, and why it.

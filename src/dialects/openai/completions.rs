@@ -50,7 +50,7 @@ pub(in crate::dialects) fn push_texts<'a>(
     }
     for (index, item) in value.items().enumerate() {
         if let Some(token) = item.as_u64() {
-            prompt.pieces.push(Piece::Token(u32::try_from(token).map_err(|_| wrong())?));
+            prompt.pieces.push(Piece::Token(u32::try_from(token).map_err(|_too_large| wrong())?));
             continue;
         }
         if index > 0 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::secret::Secret;
+use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 use crate::lab::engine::core::Settings;
 
@@ -127,10 +128,10 @@ macro_rules! named_values {
     ($type:ty, $kind:literal, $($variant:path = $name:literal $(| $alias:literal)*),+) => {
         impl Setting for $type {
             const KIND: &'static str = $kind;
-            fn parse(text: &str) -> Result<Self, String> {
+            fn parse(text: &str) -> Result<Self, Expected> {
                 match text.to_ascii_lowercase().as_str() {
                     $($name $(| $alias)* => Ok($variant),)+
-                    _ => Err(format!("expected {}", $kind)),
+                    _ => Err(format!("expected {}", $kind).into()),
                 }
             }
             fn render(&self) -> String {

@@ -1,7 +1,7 @@
 //! Finished spans to a collector: OTLP over HTTP with protobuf, in batches, by one task.
 //!
-//! A batch leaves when it is full or a second old. The exporter tries again by itself within its deadline; what the
-//! collector then has not taken is dropped and counted. TLS is absent: a collector stands beside its gateway.
+//! A batch leaves when it is full or a second old. What the collector is too busy for (429, 502 to 504) is repeated
+//! [`REPEATS_MAX`] times within the batch's deadline; what it then has not taken is dropped and counted. TLS is absent: a collector stands beside its gateway.
 
 use std::time::Duration;
 use std::time::UNIX_EPOCH;
@@ -15,8 +15,10 @@ use opentelemetry::trace::SpanContext;
 use opentelemetry::trace::SpanKind;
 use opentelemetry::trace::Status;
 use opentelemetry::trace::TraceState;
+use opentelemetry_otlp::RetryPolicy;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::WithHttpConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::SpanExporter as _;
@@ -44,6 +46,9 @@ const BATCH_AGE: Duration = Duration::from_secs(1);
 /// One batch, repeats included, must be sent within this time; meanwhile the queue fills.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Repeats of one batch. Fewer lose more to a collector that restarts, more keep it from coming up.
+const REPEATS_MAX: usize = 3;
+
 /// Why spans cannot be exported. The operator's to mend; nothing was started.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot export traces to `{endpoint}`: {cause}")]
@@ -64,7 +69,9 @@ pub fn start(
 ) -> Result<(), ExportError> {
     let base = endpoint.trim_end_matches('/');
     let url = if base.ends_with("/v1/traces") { base.to_owned() } else { format!("{base}/v1/traces") };
-    let exporter = SpanExporter::builder().with_http().with_endpoint(url).with_timeout(DEADLINE).build();
+    let repeats = RetryPolicy::recommended().with_max_retries(REPEATS_MAX);
+    let exporter = SpanExporter::builder().with_http().with_endpoint(url).with_timeout(DEADLINE);
+    let exporter = exporter.with_retry_policy(repeats).build();
     let mut exporter = exporter.map_err(|cause| ExportError { endpoint: endpoint.to_owned(), cause })?;
     let instance = KeyValue::new("service.instance.id", node_name.to_owned());
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
@@ -148,6 +155,7 @@ fn span_data(span: Finished) -> SpanData {
         span_kind: match span.kind {
             Kind::Server => SpanKind::Server,
             Kind::Client => SpanKind::Client,
+            Kind::Internal => SpanKind::Internal,
         },
         name: span.name.into(),
         start_time: UNIX_EPOCH + span.times.0,

@@ -14,53 +14,55 @@ pub mod context;
 pub mod export;
 pub mod span;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::EncodeLabelValue;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 
+use super::labels::label;
+use super::metrics::Each;
 use super::metrics::Registry;
 
-/// What became of a finished span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Outcome {
-    /// The collector has it.
-    Exported,
-    /// The queue to the exporter was full.
-    QueueFull,
-    /// The collector did not take it.
-    ExportFailed,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
-    outcome: Outcome,
+label! {
+    /// What became of a finished span.
+    pub enum Outcome {
+        /// The collector has it.
+        Exported = "exported",
+        /// The queue to the exporter was full.
+        QueueFull = "queue_full",
+        /// The collector did not take it, after all repeats.
+        ExportFailed = "export_failed",
+    }
 }
 
 /// What became of spans.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
-    spans: Family<Labels, Counter>,
+    spans: Each<Outcome, Counter>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::register(&mut Registry::default())
+    }
 }
 
 impl Metrics {
     /// Registers them.
+    #[rustfmt::skip]
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
-        let it = Self::default();
-        registry.register("smg_traces_spans", "Finished spans, by what became of them", it.spans.clone());
-        it
+        Self {
+            spans: registry.counters("smg_traces_spans", "Finished spans, by what became of them. All but `exported` are lost: look at the collector, or lower `--trace-sample-ratio`", "outcome"),
+        }
     }
 
     /// So many spans ended like this.
     pub fn ended(&self, outcome: Outcome, spans: usize) {
-        self.spans.get_or_create(&Labels { outcome }).inc_by(spans as u64);
+        self.spans.of(outcome).inc_by(spans as u64);
     }
 
     /// How many did so far.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> u64 {
-        self.spans.get_or_create(&Labels { outcome }).get()
+        self.spans.of(outcome).get()
     }
 }
 

@@ -13,6 +13,7 @@ use super::Metrics;
 use super::Outcome;
 use super::context::TraceContext;
 use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 
 /// Finished spans waiting for the exporter. Fewer are dropped at bursts, more hold memory (about 1 KB each).
@@ -48,6 +49,8 @@ pub mod keys {
     pub const WORKER: &str = "smg.worker.id";
     /// Why it was chosen.
     pub const ROUTE: &str = "smg.route.reason";
+    /// Who was looked at for it, with what each would have cost.
+    pub const CANDIDATES: &str = "smg.route.candidates";
 }
 
 /// An attribute's value.
@@ -84,6 +87,8 @@ pub enum Kind {
     Server,
     /// We ask a worker.
     Client,
+    /// Our own work or wait.
+    Internal,
 }
 
 /// A span that has ended.
@@ -165,6 +170,11 @@ impl Inner {
         (u128::from(self.entropy.next_u64()) << 64 | u128::from(self.entropy.next_u64())).max(1)
     }
 
+    /// A moment of the monotonic clock on the wall's.
+    fn wall_at(&self, at: Instant) -> Duration {
+        self.clock.wall().saturating_sub(self.clock.now().saturating_duration_since(at))
+    }
+
     fn span_id(&self) -> u64 {
         self.entropy.next_u64().max(1)
     }
@@ -185,6 +195,8 @@ struct Recording {
     operation: &'static str,
     model: String,
     span: Finished,
+    /// Whether its end is in the past already.
+    is_over: bool,
 }
 
 impl Span {
@@ -200,7 +212,8 @@ impl Span {
         let attributes = vec![(keys::OPERATION, operation.into()), (keys::REQUEST_MODEL, model.to_owned().into())];
         let name = format!("{operation} {model}").trim_end().to_owned();
         let span = Finished { context, parent, kind, name, times: (now, now), attributes, is_error: false };
-        let recording = Recording { tracer: Arc::clone(tracer), operation, model: model.to_owned(), span };
+        let recording =
+            Recording { tracer: Arc::clone(tracer), operation, model: model.to_owned(), span, is_over: false };
         Self { recording: Some(Box::new(recording)), passed: None }
     }
 
@@ -210,6 +223,26 @@ impl Span {
         let context = TraceContext { span_id: it.tracer.span_id(), ..it.span.context.clone() };
         let parent = (it.span.context.span_id, false);
         Self::begin(&it.tracer, context, parent, Kind::Client, it.operation, &it.model)
+    }
+
+    /// It began earlier than this object.
+    pub fn began(&mut self, at: Instant) {
+        if let Some(it) = &mut self.recording {
+            it.span.times.0 = it.tracer.wall_at(at);
+        }
+    }
+
+    /// A part of this span that is over: our own work or wait, as a child.
+    pub fn part(&self, name: &'static str, from: Instant, until: Instant) -> Self {
+        let mut part = self.attempt();
+        if let Some(it) = &mut part.recording {
+            it.span.kind = Kind::Internal;
+            name.clone_into(&mut it.span.name);
+            it.span.times = (it.tracer.wall_at(from), it.tracer.wall_at(until));
+            it.span.attributes.clear();
+            it.is_over = true;
+        }
+        part
     }
 
     /// Whether it is worth computing an attribute.
@@ -243,8 +276,10 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         let Some(recording) = self.recording.take() else { return };
-        let Recording { tracer, mut span, .. } = *recording;
-        span.times.1 = tracer.clock.wall();
+        let Recording { tracer, mut span, is_over, .. } = *recording;
+        if !is_over {
+            span.times.1 = tracer.clock.wall();
+        }
         if tracer.queue.try_send(span).is_err() {
             tracer.metrics.ended(Outcome::QueueFull, 1);
         }
@@ -279,6 +314,22 @@ mod tests {
         assert_eq!((attempt.parent, attempt.kind), ((request.context.span_id, false), Kind::Client));
         assert_eq!(attempt.context.state.as_deref(), Some("a=b"));
         assert!(attempt.is_error && attempt.attributes.contains(&(keys::ERROR, "timeout".into())));
+    }
+
+    #[test]
+    fn a_part_lies_inside_its_request_and_is_our_own() {
+        let (tracer, mut finished, _) = tracer(1.0);
+        let began = Clock.now() - Duration::from_secs(3);
+        let mut request = tracer.request("chat", "m", None);
+        request.began(began);
+        drop(request.part("admission", began + Duration::from_secs(1), began + Duration::from_secs(2)));
+        drop(request);
+        let (part, request) = (finished.try_recv().expect("ended"), finished.try_recv().expect("ended"));
+        assert_eq!(
+            (part.name.as_str(), part.kind, part.parent.0),
+            ("admission", Kind::Internal, request.context.span_id)
+        );
+        assert!(request.times.0 < part.times.0 && part.times.0 < part.times.1 && part.times.1 < request.times.1);
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn manual_keys_are_bounded_and_idle_ones_are_forgotten() {
         assert_eq!(bench.choose(&Want::key("kept"), &fleet).expect("a worker").reason, Reason::Bound, "in use at {n}");
     }
     let text = registry.render();
-    let keys = text.lines().find_map(|line| line.strip_prefix("smg_routing_manual_keys ")).expect("shown");
+    let keys = text.lines().find_map(|line| line.strip_prefix("smg_manual_policy_cache_entries ")).expect("shown");
     assert!(keys.parse::<u32>().is_ok_and(|keys| (500..=1_000).contains(&keys)), "{keys}");
     bench.pass(14_401);
     assert_eq!(bench.choose(&Want::key("kept"), &fleet).expect("a worker").reason, Reason::Assigned);

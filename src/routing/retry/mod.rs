@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::base::clock::Instant;
+use crate::observability::labels::label;
 use crate::routing::config::Config;
 
 /// How an attempt ended.
@@ -29,32 +30,19 @@ pub enum Outcome {
     Malformed,
 }
 
-/// What an outcome says about the worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// It works.
-    Served,
-    /// The request is to blame (or a status that says nothing): neither for nor against the worker.
-    Neutral,
-    /// It works but has no room: 429, 503, 529.
-    Backpressure,
-    /// It failed.
-    Failed,
-    /// It could not be reached.
-    Unreachable,
-}
-
-impl Class {
-    /// For metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Served => "served",
-            Self::Neutral => "neutral",
-            Self::Backpressure => "backpressure",
-            Self::Failed => "failed",
-            Self::Unreachable => "unreachable",
-        }
+label! {
+    /// What an outcome says about the worker.
+    pub enum Class {
+        /// It works.
+        Served = "served",
+        /// The request is to blame (or a status that says nothing): neither for nor against the worker.
+        Neutral = "neutral",
+        /// It works but has no room: 429, 503, 529.
+        Backpressure = "backpressure",
+        /// It failed.
+        Failed = "failed",
+        /// It could not be reached.
+        Unreachable = "unreachable",
     }
 }
 
@@ -98,35 +86,21 @@ pub enum Verdict {
     GiveUp(GiveUp),
 }
 
-/// Why a failure is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GiveUp {
-    /// Another worker would answer the same.
-    Pointless,
-    /// The client has seen content of this attempt.
-    ContentSent,
-    /// The configuration says so.
-    Disabled,
-    /// Attempts are used up.
-    AttemptsSpent,
-    /// No worker is left to try.
-    NoWorkerLeft,
-    /// Too many retries lately.
-    BudgetSpent,
-}
-
-impl GiveUp {
-    /// For metric labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pointless => "pointless",
-            Self::ContentSent => "content_sent",
-            Self::Disabled => "disabled",
-            Self::AttemptsSpent => "attempts_spent",
-            Self::NoWorkerLeft => "no_worker_left",
-            Self::BudgetSpent => "budget_spent",
-        }
+label! {
+    /// Why a failure is passed on.
+    pub enum GiveUp {
+        /// Another worker would answer the same.
+        Pointless = "pointless",
+        /// The client has seen content of this attempt.
+        ContentSent = "content_sent",
+        /// The configuration says so.
+        Disabled = "disabled",
+        /// Attempts are used up.
+        AttemptsSpent = "attempts_spent",
+        /// No worker is left to try.
+        NoWorkerLeft = "no_worker_left",
+        /// Too many retries lately.
+        BudgetSpent = "budget_spent",
     }
 }
 
@@ -184,6 +158,12 @@ impl Budget {
     /// A new request came (not a retry).
     pub fn request(&mut self) {
         self.saved = (self.saved + self.per_request).min(SAVED_MAX);
+    }
+
+    /// Whole retries that could be taken at once.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.saved / RETRY
     }
 
     /// Takes one retry, if there is one.

@@ -14,6 +14,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::InvalidDnsNameError;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::AsyncRead;
@@ -101,30 +102,35 @@ impl Dialer {
     /// Makes a connection, in time or not at all.
     pub(super) async fn connect(&self, origin: &Origin) -> Result<Fresh, CallError> {
         let late = Err(CallError::ConnectTimeout(self.connect_timeout));
+        let started = self.clock.now();
         let result = tokio::time::timeout(self.connect_timeout, self.dial(origin)).await.unwrap_or(late);
         match &result {
-            Ok(_) => self.metrics.connected(),
-            Err(_) => self.metrics.connect_failed(),
+            Ok(_) => self.metrics.connected(self.clock.now() - started),
+            Err(error) => self.metrics.connect_failed(error),
         }
         result
     }
 
     async fn dial(&self, origin: &Origin) -> Result<Fresh, CallError> {
-        let failed = CallError::Connect;
+        let failed = |why: ConnectFailure, error: &(dyn std::error::Error + 'static)| {
+            tracing::debug!(worker = %origin.host, port = origin.port, error, "cannot connect");
+            CallError::Connect(why)
+        };
         let found = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
-        let found: Vec<SocketAddr> = found.map_err(|_| failed(ConnectFailure::NoAddress))?.collect();
+        let found: Vec<SocketAddr> = found.map_err(|error| failed(ConnectFailure::NoAddress, &error))?.collect();
         let allowed: Vec<SocketAddr> = found.iter().copied().filter(|it| self.rules.allow(it.ip())).collect();
         if allowed.is_empty() {
             let why = if found.is_empty() { ConnectFailure::NoAddress } else { ConnectFailure::Forbidden };
-            return Err(failed(why));
+            return Err(CallError::Connect(why));
         }
-        let stream = TcpStream::connect(&allowed[..]).await.map_err(|_| failed(ConnectFailure::Refused))?;
+        let stream = TcpStream::connect(&allowed[..]).await.map_err(|error| failed(ConnectFailure::Refused, &error))?;
         let _ = stream.set_nodelay(true); // a socket without it is slower, not wrong
         if !origin.is_tls {
             return self.h1(stream).await;
         }
-        let name = origin.host.clone().try_into().map_err(|_| failed(ConnectFailure::Tls))?;
-        let stream = self.tls.connect(name, stream).await.map_err(|_| failed(ConnectFailure::Tls))?;
+        let name =
+            origin.host.clone().try_into().map_err(|error: InvalidDnsNameError| failed(ConnectFailure::Tls, &error))?;
+        let stream = self.tls.connect(name, stream).await.map_err(|error| failed(ConnectFailure::Tls, &error))?;
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => self.h2(stream).await,
             _ => self.h1(stream).await,
@@ -134,7 +140,7 @@ impl Dialer {
     async fn h1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: T) -> Result<Fresh, CallError> {
         let mut builder = http1::Builder::new();
         builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| CallError::Lost)?;
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_closed| CallError::Lost)?;
         Ok(Fresh::H1(Line { sender, _close: self.keep(connection) }))
     }
 
@@ -142,7 +148,7 @@ impl Dialer {
         let mut builder = http2::Builder::new(Spawner(self.tasks.clone()));
         builder.timer(TokioTimer::new()).keep_alive_interval(H2_PING.0).keep_alive_timeout(H2_PING.1);
         builder.max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| CallError::Lost)?;
+        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_closed| CallError::Lost)?;
         Ok(Fresh::H2(Trunk { sender, streams: AtomicUsize::new(0), _close: self.keep(connection) }))
     }
 

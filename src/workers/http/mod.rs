@@ -141,7 +141,7 @@ impl HttpWorker {
             "" => below.to_owned(),
             base => format!("{base}{below}"),
         };
-        PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| CallError::Protocol)
+        PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_malformed| CallError::Protocol)
     }
 
     fn absolute(&self, path: &PathAndQuery) -> Result<Uri, CallError> {
@@ -149,7 +149,7 @@ impl HttpWorker {
         parts.scheme = Some(if self.origin.is_tls { Scheme::HTTPS } else { Scheme::HTTP });
         parts.authority = Some(self.origin.authority.clone());
         parts.path_and_query = Some(path.clone());
-        Uri::from_parts(parts).map_err(|_| CallError::Protocol)
+        Uri::from_parts(parts).map_err(|_malformed| CallError::Protocol)
     }
 
     fn request(&self, call: &Call, uri: Uri, host: Option<&HeaderValue>) -> Request<Segments> {

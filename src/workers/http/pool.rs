@@ -138,9 +138,8 @@ impl Pools {
             shelf.lines.drain(..old);
             shelf.lines.retain(|(line, _)| !line.sender.is_closed());
             let is_idle = |trunk: &Trunk| trunk.streams.load(Ordering::Relaxed) == 0;
-            shelf
-                .trunks
-                .retain(|(trunk, since)| !trunk.sender.is_closed() && !(is_idle(trunk) && *since < unused_since));
+            let is_old = |trunk: &Trunk, since: Instant| is_idle(trunk) && since < unused_since;
+            shelf.trunks.retain(|(trunk, since)| !trunk.sender.is_closed() && !is_old(trunk, *since));
             shelf.lines.len() + shelf.trunks.iter().filter(|(trunk, _)| is_idle(trunk)).count()
         };
         self.0.iter().map(|shelf| close(&mut shelf.lock())).sum()
