@@ -46,17 +46,38 @@ def mask(value, keys=frozenset(MASKED)):
 
 
 def merged(found: list) -> list:
-    """Events in which neighbours that only add text to the same choice are one.
+    """Events in which neighbours that only add text to the same choice are one, choice by choice.
 
-    vLLM and SGLang put into one event what was ready when they wrote it, so where the cuts lie is a matter of time.
+    vLLM and SGLang put into one event what was ready when they wrote it, so where the cuts lie, whether the last text comes with the
+    end, and which choice speaks first are matters of time.
     """
     result = []
-    for event in found:
+    for event in sorted((it for event in found for it in apart(event)), key=_lane):
         if result and (joined := _join(result[-1], event)) is not None:
             result[-1] = joined
         else:
             result.append(event)
     return result
+
+
+def _lane(event) -> int:
+    """The choice an event is about; what is about none comes after all that are."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return choices[0].get("index", 0) if choices else 1000
+
+
+def apart(event) -> list:
+    """An end and the text that came with it as two events."""
+    choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
+    is_chat = "delta" in choice
+    if not choice.get("finish_reason") or not (choice["delta"].get("content") if is_chat else choice.get("text")):
+        return [event]
+    text = {key: None if key in ("finish_reason", "stop_reason", "matched_stop") else it for key, it in choice.items()}
+    if is_chat:
+        text.pop("stop_reason", None)  # which only an end has
+    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [text]}
+    without = {"delta": {key: it for key, it in choice["delta"].items() if key != "content"}} if is_chat else {"text": ""}
+    return [before, event | {"choices": [choice | without | ({"logprobs": None} if "logprobs" in choice else {})]}]
 
 
 def _join(one, two):
@@ -69,12 +90,15 @@ def _join(one, two):
     if "text" in left and "text" in right:
         return {**one, "choices": [{**left, "text": left["text"] + right["text"], "logprobs": _lists(left, right)}]}
     left_delta, right_delta = left.get("delta") or {}, right.get("delta") or {}
-    if not isinstance(left_delta.get("content"), str) or set(left_delta) != {"content"} != set(right_delta):
+    if not _is_text(left_delta) or not _is_text(right_delta):
         return None
-    if not isinstance(right_delta.get("content"), str) or set(right_delta) != {"content"}:
-        return None
-    delta = {"content": left_delta["content"] + right_delta["content"]}
+    delta = {**left_delta, "content": left_delta["content"] + right_delta["content"]}
     return {**one, "choices": [{**left, "delta": delta, "logprobs": _lists(left, right)}]}
+
+
+def _is_text(delta: dict) -> bool:
+    """Whether there is a text and nothing beside it."""
+    return isinstance(delta.get("content"), str) and all(it is None for key, it in delta.items() if key != "content")
 
 
 def _lists(left: dict, right: dict):

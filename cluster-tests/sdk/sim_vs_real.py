@@ -11,7 +11,6 @@ import sys
 import time
 
 import backends
-import processes
 from versus import corpus
 from versus import judge
 from versus.justified import JUSTIFIED
@@ -20,18 +19,13 @@ from versus.observed import Worker
 
 def start_simulated() -> str:
     """A simulated worker like the real one of the suite: its model's name, context, blocks and room."""
-    port = processes.free_port()
-    command = [os.environ["SMG_BIN"], "sim-worker", "--port", str(port), "--models", "tiny", "--task", "generate", "--max-model-len", "8192",
-               "--block-size", str(corpus.BLOCK), "--kv-blocks", "32768", "--max-num-seqs", "16", "--token-delay", "5ms"]
-    processes.Process("sim", command).wait_ready(f"http://127.0.0.1:{port}/health", 10)
-    return f"http://127.0.0.1:{port}"
+    return backends.Simulated().start_simulated("versus", [
+        "--models", "tiny", "--task", "generate", "--max-model-len", "8192", "--block-size", str(corpus.BLOCK), "--kv-blocks", "32768",
+        "--max-num-seqs", "16", "--token-delay", "5ms"])
 
 
 def start_real() -> str:
-    if url := os.environ.get("VLLM_URL"):
-        return url
-    backend = backends.Vllm()
-    return backend.one_chat("vllm")
+    return os.environ.get("VLLM_URL") or backends.Vllm().one_chat("vllm")
 
 
 def main() -> int:

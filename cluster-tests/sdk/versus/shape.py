@@ -4,6 +4,7 @@ Neighbouring events of one form are one, since a worker may put several tokens i
 them speaks first is a matter of time.
 """
 
+from compare import apart
 from versus.wire import Answer
 
 # Values that mean something to a client: these are compared, not their kind only.
@@ -20,23 +21,10 @@ def of(answer: Answer) -> dict | list:
     for event in answer.events:
         choices = event.get("choices") if isinstance(event, dict) else None
         lane = f"choice {choices[0]['index']}" if choices else "end"
-        for form in map(kind, _apart(event)):
+        for form in map(kind, apart(event)):
             if form not in lanes.setdefault(lane, [])[-1:]:
                 lanes[lane].append(form)
     return lanes
-
-
-def _apart(event) -> list:
-    """A last text and the text before it as two events: a worker that had both before it wrote tells them in one."""
-    choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
-    is_chat = "delta" in choice
-    if not choice.get("finish_reason") or not (choice["delta"].get("content") if is_chat else choice["text"]):
-        return [event]
-    text = {key: it for key, it in choice.items() if key != "stop_reason" or not is_chat} | {"finish_reason": None}
-    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [text]}
-    if is_chat and choice["finish_reason"] == "stop":
-        event = event | {"choices": [choice | {"delta": {}}]}
-    return [before, event]
 
 
 def kind(value, key: str = ""):
