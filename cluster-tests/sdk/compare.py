@@ -67,17 +67,18 @@ def _lane(event) -> int:
 
 
 def apart(event) -> list:
-    """An end and the text that came with it as two events."""
+    """An end and what was said with it as two events."""
     choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
-    is_chat = "delta" in choice
-    if not choice.get("finish_reason") or not (choice["delta"].get("content") if is_chat else choice.get("text")):
+    delta = choice.get("delta")
+    says = choice.get("text") if delta is None else delta.get("content") or delta.get("tool_calls")
+    if not choice.get("finish_reason") or not says:
         return [event]
-    text = {key: None if key in ("finish_reason", "stop_reason", "matched_stop") else it for key, it in choice.items()}
-    if is_chat:
-        text.pop("stop_reason", None)  # which only an end has
-    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [text]}
-    without = {"delta": {key: it for key, it in choice["delta"].items() if key != "content"}} if is_chat else {"text": ""}
-    return [before, event | {"choices": [choice | without | ({"logprobs": None} if "logprobs" in choice else {})]}]
+    said = {key: None if key in ("finish_reason", "stop_reason", "matched_stop") else it for key, it in choice.items()}
+    if delta is not None:
+        said.pop("stop_reason", None)  # which only an end has
+    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [said]}
+    silent = {"text": ""} if delta is None else {"delta": {key: it for key, it in delta.items() if key not in ("content", "tool_calls")}}
+    return [before, event | {"choices": [choice | silent | ({"logprobs": None} if "logprobs" in choice else {})]}]
 
 
 def _join(one, two):
@@ -89,16 +90,28 @@ def _join(one, two):
         return None
     if "text" in left and "text" in right:
         return {**one, "choices": [{**left, "text": left["text"] + right["text"], "logprobs": _lists(left, right)}]}
-    left_delta, right_delta = left.get("delta") or {}, right.get("delta") or {}
-    if not _is_text(left_delta) or not _is_text(right_delta):
+    delta = _texts(left.get("delta") or {}, right.get("delta") or {}) or _calls(left.get("delta") or {}, right.get("delta") or {})
+    return delta and {**one, "choices": [{**left, "delta": delta, "logprobs": _lists(left, right)}]}
+
+
+def _texts(left: dict, right: dict) -> dict | None:
+    """Two deltas with texts and nothing beside them as one."""
+    for delta in (left, right):
+        if not isinstance(delta.get("content"), str) or any(it is not None for key, it in delta.items() if key != "content"):
+            return None
+    return {**left, "content": left["content"] + right["content"]}
+
+
+def _calls(left: dict, right: dict) -> dict | None:
+    """A delta with a tool call, and one with more of its arguments, as one."""
+    try:
+        [begun], [more] = left["tool_calls"], right["tool_calls"]
+        if begun["index"] != more["index"] or more["function"].get("name"):
+            return None
+        arguments = (begun["function"].get("arguments") or "") + more["function"]["arguments"]
+    except (KeyError, TypeError, ValueError):
         return None
-    delta = {**left_delta, "content": left_delta["content"] + right_delta["content"]}
-    return {**one, "choices": [{**left, "delta": delta, "logprobs": _lists(left, right)}]}
-
-
-def _is_text(delta: dict) -> bool:
-    """Whether there is a text and nothing beside it."""
-    return isinstance(delta.get("content"), str) and all(it is None for key, it in delta.items() if key != "content")
+    return {**left, "tool_calls": [{**begun, "function": {**begun["function"], "arguments": arguments}}]}
 
 
 def _lists(left: dict, right: dict):
