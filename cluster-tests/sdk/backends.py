@@ -42,6 +42,8 @@ class Backend:
     """Some workers of one engine behind one gateway."""
 
     name = ""
+    # What the gateway must take it for, and how long a context it must find.
+    runtime, context = "", 8192
     model = "tiny"
     embed_model = "tiny-embed"
     taught: dict[str, str] = TAUGHT
@@ -153,6 +155,7 @@ class Simulated(Backend):
     """Simulated workers: vLLM's shapes, four milliseconds a token."""
 
     name = "sim"
+    runtime, context = "vllm", 32_768
     model = embed_model = "sim-model"
     taught = {"say: Grüße, 世界! 🚀 Привет — ok.": "Grüße, 世界! 🚀 Привет — ok."}
     endless = 20_000
@@ -178,6 +181,7 @@ class LlamaCpp(Backend):
     """Four real llama.cpp servers and one that serves embeddings."""
 
     name = "llama.cpp"
+    runtime, context = "llama.cpp", 32_768
     lacks = {"embeddings_of_a_chat_model": 501, "bad_temperature": 0, "bad_temperature_in_a_stream": 0, "bad_tool": 500}
     known = {r"\.timings: only direct$": "timings lost in streams without include_usage: llama.cpp puts them on the usage chunk, which smg asks for "
              "and takes out again"}
@@ -218,7 +222,7 @@ class LlamaCpp(Backend):
 class Vllm(Backend):
     """Two real vLLM servers on CPU, and one that serves embeddings."""
 
-    name = "vllm"
+    name = runtime = "vllm"
     lacks = {"embeddings_dimensions": 400, "embeddings_of_a_chat_model": 404}
     coalesces = True
     known = FINGERPRINT
@@ -264,7 +268,7 @@ class Vllm(Backend):
 class Sglang(Backend):
     """One real SGLang server on CPU."""
 
-    name = "sglang"
+    name = runtime = "sglang"
     # For a JSON schema this model under SGLang writes blanks until it may not go on.
     lacks = {"embeddings_of_a_chat_model": 400, "structured_parse": "LengthFinishReasonError"}
     known = {r"^seed\.": "SGLang heeds a seed only when started for deterministic inference, which CPUs do not have"}

@@ -29,8 +29,8 @@ def main() -> int:
             return gateway.wait() or 1
         print(WELCOME.format(port=PORT, metrics=METRICS, workers="\n             ".join(lab.chat_urls), logs=processes.LOGS), flush=True)
         return gateway.wait()
-    except (KeyboardInterrupt, SystemExit):
-        # ctrl-C went to the gateway as well; whoever sent something else to this process alone meant both.
+    except KeyboardInterrupt:
+        # ctrl-C went to the gateway as well, a signal to this process did not.
         gateway.terminate()
         return gateway.wait(30)
     finally:

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+import processes
+
 TOOLS = [{"type": "function", "function": {
     "name": "get_weather", "description": "Get the weather in a city",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
@@ -181,6 +183,14 @@ def test_models_retrieve(backend, smg):
     assert smg.models.retrieve(backend.model).id == backend.model
 
 
+def test_recognised(backend):
+    """What each server is and how long a context it has, found by the gateway itself."""
+    workers = json.loads(processes.get(f"{backend.smg}/workers")[1])["workers"]
+    assert len(workers) == len({*backend.chat_urls, *backend.embed_urls})
+    assert {it["runtime_type"] for it in workers} == {backend.runtime}
+    assert all(model["context_len"] == backend.context for it in workers if it["url"] in backend.chat_urls for model in it["models"])
+
+
 def test_logprobs(backend, both):
     got = both(chat(backend, logprobs=True, top_logprobs=3)).value.choices[0]
     assert "".join(it.token for it in got.logprobs.content).startswith(got.message.content[:5])
@@ -243,7 +253,6 @@ def test_unknown_fields(backend, both):
 
 def assert_same_request(backend, call):
     """A simulated worker tells what it was sent: byte for byte what the SDK wrote."""
-    import processes
     from conftest import make
 
     def last(urls):
