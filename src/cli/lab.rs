@@ -15,6 +15,7 @@ use super::say;
 use crate::base::setting::Section as _;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::config::Origin;
 use crate::lab::Lab;
 use crate::lab::sim_worker::Options;
 
@@ -61,7 +62,11 @@ pub(super) fn lab(matches: &ArgMatches) -> Result<(), Failure> {
     let options = Options { port: 0, ..Options::like_a_gpu() };
     let simulated = Simulated::start(matches, &options).map_err(Failure::Run)?;
     let urls = simulated.lab.urls();
-    let loaded = super::load(matches, &urls)?;
+    let mut loaded = super::load(matches, &urls)?;
+    if loaded.origin("data-dir") == Origin::Default {
+        // A playground neither remembers nor reads what a gateway in the same directory keeps.
+        loaded.config.node.data_dir = Some("none".to_owned());
+    }
     say(&welcome(&loaded.config, &urls));
     crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
 }

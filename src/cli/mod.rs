@@ -70,6 +70,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("workers", matches)) => fleet::workers(matches).map_err(Failure::Run),
         Some(("sim-worker", matches)) => lab::sim_worker(matches),
         Some(("lab", matches)) => lab::lab(matches),
+        Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }

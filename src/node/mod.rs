@@ -21,12 +21,15 @@ use crate::api::gateway::Gateway;
 use crate::api::gateway::Phase;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::journal::Journal;
+use crate::base::secret::Secret;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::history;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -35,11 +38,15 @@ use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::routing;
+use crate::routing::Feedback;
 use crate::routing::Router;
+use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
 use crate::workers;
+use crate::workers::address::Origin;
+use crate::workers::edits::Edits;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
 use crate::workers::prober::Prober;
@@ -112,10 +119,6 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let (gateway, counts) = build(&config, &tasks, &mut registry)?;
-        for url in &config.workers.urls {
-            let added = gateway.registry.add(url, config.workers.api_key.clone(), Vec::new());
-            added.map_err(|source| Error::Worker { url: url.clone(), source })?;
-        }
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {
@@ -139,7 +142,7 @@ impl Node {
         Ok(Self { address, metrics_address, gateway, tasks, counts })
     }
 
-    /// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
+    /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.
     pub fn reload(&self, old: Loaded, log: Option<&logs::LogHandle>) -> Loaded {
         let new = match old.reload() {
             Ok(new) => new,
@@ -150,11 +153,18 @@ impl Node {
             }
         };
         self.counts.reloaded(Reload::Applied);
+        match named_workers(&new.config) {
+            Ok(named) => self.gateway.edits.configure(named),
+            Err(error) => tracing::error!(%error, "the workers were not reloaded"),
+        }
+        self.gateway.policies.configure(new.config.routing.policies());
         self.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
             tracing::error!(%error, "the log level was not changed");
         }
-        for change in crate::config::diff(&old, &new) {
+        let changes = crate::config::diff(&old, &new);
+        tracing::info!(changes = changes.len(), "the configuration was read again");
+        for change in changes {
             let (option, from, to) = (change.flag, change.from, change.to);
             if change.is_live {
                 tracing::info!(option, from, to, "reloaded: an option changed");
@@ -214,9 +224,24 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         pause_max: PAUSE_MAX,
     };
     let entropy = Entropy::from_os();
-    let registry = Arc::new(Registry::new(rules, dialer, entropy.clone()));
+    let registry = Arc::new(Registry::new(rules, dialer));
     workers::fleet::register(metrics, Arc::clone(&registry));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
+    let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
+    let journal: Arc<dyn Journal> = Arc::new(history.clone());
+    let edits = Edits::restore(
+        Arc::clone(&registry),
+        Arc::clone(&journal),
+        named_workers(config)?,
+        entropy.clone(),
+        tasks.clone(),
+    );
+    let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
+    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
+    let router = Arc::new(router);
+    let forgetting = Arc::clone(&router);
+    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
+    let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
@@ -228,8 +253,11 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
     let intake = api::intake::Intake::new(
         server.max_payload_size.0,
         server.body_budget.0,
-        server.body_idle_timeout,
-        server.body_budget_wait,
+        api::intake::Patience {
+            idle: server.body_idle_timeout,
+            whole: server.body_timeout,
+            budget: server.body_budget_wait,
+        },
     );
     intake.register(metrics);
     let gateway = Gateway {
@@ -238,7 +266,10 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         intake,
         registry,
         prober,
-        router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
+        edits,
+        router,
+        policies,
+        history,
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
@@ -247,6 +278,24 @@ fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Resul
         phase: Phase::default(),
     };
     Ok((Arc::new(gateway), Counts::register(metrics)))
+}
+
+/// The workers that flags, environment and file name.
+fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secret>)>, Error> {
+    let origin = |url: &String| match Origin::parse(url) {
+        Ok(origin) => Ok((origin, config.workers.api_key.clone())),
+        Err(source) => Err(Error::Worker { url: url.clone(), source: source.into() }),
+    };
+    config.workers.urls.iter().map(origin).collect()
+}
+
+/// Where this node keeps what must survive. A port that is not known before the start names no directory.
+fn data_place(config: &Config) -> history::Place {
+    match (config.node.data_dir.as_deref(), config.server.port) {
+        (Some("none"), _) | (None, 0) => history::Place::Nowhere,
+        (Some(path), _) => history::Place::Named(path.into()),
+        (None, port) => history::Place::Default(format!("./smg-data/{port}").into()),
+    }
 }
 
 fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
@@ -323,30 +372,4 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::observability::golden;
-
-    #[tokio::test]
-    async fn the_reference_page_of_metrics_is_up_to_date() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        golden("docs/reference/metrics.md", &metrics.render_reference());
-    }
-
-    #[tokio::test]
-    async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        let dashboard = include_str!("../../docs/dashboards/smg.json");
-        let words = dashboard.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-        let used: BTreeSet<_> = words
-            .filter(|it| it.starts_with("smg_") || it.starts_with("process_"))
-            .map(|it| it.strip_suffix("_bucket").unwrap_or(it))
-            .collect();
-        let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
-        assert_eq!(used, registered);
-    }
-}
+mod tests;

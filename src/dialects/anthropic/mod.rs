@@ -56,7 +56,7 @@ fn usage_of(value: Value<'_>) -> Usage {
     let number = |name| value.get(name).and_then(Value::as_u64);
     let cached = number("cache_read_input_tokens");
     let written = number("cache_creation_input_tokens").unwrap_or(0);
-    let prompt = number("input_tokens").map(|fresh| fresh + cached.unwrap_or(0) + written);
+    let prompt = number("input_tokens").map(|fresh| fresh.saturating_add(cached.unwrap_or(0)).saturating_add(written));
     Usage { prompt, completion: number("output_tokens"), cached }
 }
 

@@ -54,6 +54,8 @@ impl Histogram {
 /// Counters of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Meters {
+    /// Seconds since the epoch.
+    pub(super) started: f64,
     pub(super) requests: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) connections_open: AtomicU64,
@@ -105,6 +107,7 @@ impl Meters {
         self.first_token.render("vllm:time_to_first_token_seconds", &labels, &mut out);
         self.between_tokens.render("vllm:inter_token_latency_seconds", &labels, &mut out);
         self.whole.render("vllm:e2e_request_latency_seconds", &labels, &mut out);
+        self.process(&mut out);
         out
     }
 
@@ -173,6 +176,12 @@ impl Meters {
         }
         self.first_token.render("sglang:time_to_first_token_seconds", &labels, &mut out);
         out
+    }
+
+    /// What Python's client library adds about the process.
+    fn process(&self, out: &mut String) {
+        let name = "process_start_time_seconds";
+        let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", self.started); // a String takes everything
     }
 
     fn llama_cpp(&self, gauges: &Gauges) -> String {

@@ -86,7 +86,7 @@ impl Shared {
     pub(super) fn new(options: Options, engine: Engine) -> Self {
         Self {
             is_instant: options.is_instant(),
-            meters: Meters::default(),
+            meters: Meters { started: Clock.wall().as_secs_f64(), ..Meters::default() },
             faults: Faults::new(options.seed),
             clock: Clock,
             closed_until: watch::channel(None).0,

@@ -128,6 +128,9 @@ impl HttpWorker {
             }
         };
         let (mut head, body) = response.map_err(|it| judge(&it)).map(Response::into_parts)?;
+        if head.status.is_informational() {
+            return Err(CallError::Protocol); // 101: nobody asked for another protocol
+        }
         remove_hop_by_hop(&mut head.headers);
         let mut body = ReturningBody { body, hold };
         if body.body.is_end_stream() {
