@@ -74,7 +74,7 @@ async fn the_wait_for_a_slot_and_the_candidates_with_their_costs_are_spans() {
 async fn a_request_that_took_too_long_says_so_in_its_span_before_and_after_content() {
     let late = Duration::from_millis(300);
     let silent = vec![Step::WaitForClose];
-    assert!(exported(silent, late, "chat m").await.contains("worker_timeout"));
+    assert!(exported(silent, late, "chat m").await.contains("total_timeout"));
     let stalled = vec![Step::stream_head(), Step::content("a"), Step::WaitForClose];
     assert!(exported(stalled, late, "chat m").await.contains("total_timeout"));
 }
