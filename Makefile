@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test verify fix bless test-sdk test-engines measure
+.PHONY: help setup release lab test verify fix bless bench test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,9 @@ fix: setup ## format, and apply what clippy can
 
 bless: setup ## rewrite the golden files; review the diff as a change of the product
 	@$(ENV) cargo build --workspace --all-targets; UPDATE_EXPECT=1 SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --workspace
+
+bench: release ## the gateway against its peers and nginx, one interleaved run; QUICK=1 is one short round
+	@SMG_BIN="$(RELEASE_BIN)" SMG_CACHE="$(CACHE)" bash cluster-tests/bench/run.sh
 
 test-sdk: setup ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp
 	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/sdk/run.sh sdk

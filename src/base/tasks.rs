@@ -122,6 +122,12 @@ impl Tasks {
         self.0.fatal.clone()
     }
 
+    /// Waits until the tasks of a stage have all ended by themselves.
+    pub async fn finished(&self, stage: Stage) {
+        let mut set = std::mem::take(&mut self.0.sets.lock()[stage as usize]);
+        while set.join_next().await.is_some() {}
+    }
+
     /// Stops one stage: fires its token, waits up to `deadline`, then aborts what is left. Returns how many were aborted.
     pub async fn stop_stage(&self, stage: Stage, deadline: Duration) -> usize {
         self.0.stops[stage as usize].cancel();

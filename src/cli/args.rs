@@ -10,9 +10,12 @@ use clap::ArgMatches;
 use clap::Command;
 use clap::value_parser;
 
+use super::Failure;
+use super::bench;
 use super::incumbent;
 use super::lab;
 use crate::base::setting::OptionSpec;
+use crate::base::setting::Section;
 use crate::config::Config;
 use crate::config::sentence;
 
@@ -39,6 +42,7 @@ pub(super) fn command() -> Command {
         .subcommand(configuration())
         .subcommand(lab::lab_command())
         .subcommand(lab::sim_worker_command())
+        .subcommand(bench::command())
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
@@ -136,6 +140,26 @@ pub(super) fn serving(command: Command) -> Command {
         Arg::new(it.name).long(it.name).hide(true).num_args(0..).action(ArgAction::Append).allow_hyphen_values(false)
     });
     command.args(old)
+}
+
+/// Arguments of a command whose options are its own, not the configuration's.
+pub(super) fn own_flags<S: Section>() -> impl Iterator<Item = Arg> {
+    let defaults = S::default();
+    S::options().iter().map(move |spec| flag(spec).help(help(spec, &defaults.render(spec.key))))
+}
+
+/// Their values.
+pub(super) fn own_options<S: Section>(matches: &ArgMatches) -> Result<S, Failure> {
+    let mut options = S::default();
+    for spec in S::options() {
+        let Some(values) = values(matches, spec.flag) else { continue };
+        let text = if spec.is_list { values.join(",") } else { values.last().cloned().unwrap_or_default() };
+        options.set(spec.key, &text).map_err(|expected| {
+            let shown = if spec.is_secret { "***" } else { &text };
+            Failure::Usage(anyhow::anyhow!("command line: `--{}` is `{shown}`: {expected}", spec.flag))
+        })?;
+    }
+    Ok(options)
 }
 
 fn heading(section: &str) -> String {

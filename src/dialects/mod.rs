@@ -119,3 +119,6 @@ impl Family {
         Bytes::from(event)
     }
 }
+
+#[cfg(test)]
+mod tests;

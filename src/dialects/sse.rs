@@ -39,11 +39,13 @@ impl Splitter {
             self.ready = piece;
             return Ok(());
         }
-        if self.rest.len() + piece.len() > SSE_EVENT_BYTES_MAX {
-            return Err(Broken::TooLong);
-        }
         self.rest.extend_from_slice(&piece);
         self.ready = self.rest.split().freeze();
+        // BOUND: it is the event that is bounded, not what one read brings: many short ones may come at once.
+        let is_long = self.ready.len() > SSE_EVENT_BYTES_MAX;
+        if is_long && event_end(&self.ready).is_none_or(|end| end > SSE_EVENT_BYTES_MAX) {
+            return Err(Broken::TooLong);
+        }
         Ok(())
     }
 
@@ -115,16 +117,32 @@ pub fn data(event: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
 /// Whether the event is comments alone (a keep-alive).
 #[must_use]
 pub fn is_comment(event: &[u8]) -> bool {
-    lines(event).all(|line| line.is_empty() || line[0] == b':')
+    !event.starts_with(b"data:") && lines(event).all(|line| line.is_empty() || line[0] == b':')
 }
 
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    event.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    let mut rest = Some(event);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let line = match memchr(b'\n', all) {
+            Some(end) => {
+                rest = Some(&all[end + 1..]);
+                &all[..end]
+            }
+            None => {
+                rest = None;
+                all
+            }
+        };
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    })
 }
 
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
-    Some(rest.strip_prefix(b" ").unwrap_or(rest))
+    let rest = line.strip_prefix(name.as_bytes())?;
+    // A name alone is a field with an empty value: browsers see it, so we must.
+    let Some(value) = rest.strip_prefix(b":") else { return rest.is_empty().then_some(rest) };
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 #[cfg(test)]

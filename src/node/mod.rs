@@ -1,7 +1,9 @@
-//! The composition root: builds each area with the few handles it needs, runs, drains. Holds no logic.
+//! The composition root: `wiring` builds each area with the few handles it needs; here it is run and drained. Holds no logic.
 
 pub mod config;
+mod error;
 pub mod metrics;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,89 +20,25 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api;
 use crate::api::gateway::Gateway;
-use crate::api::gateway::Phase;
 use crate::base::clock::Clock;
-use crate::base::entropy::Entropy;
-use crate::base::journal::Journal;
-use crate::base::secret::Secret;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
-use crate::history;
-use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::panics;
-use crate::observability::process;
-use crate::observability::traces;
-use crate::observability::traces::span::Tracer;
-use crate::routing;
-use crate::routing::Feedback;
-use crate::routing::Router;
-use crate::routing::edits::PolicyEdits;
-use crate::tenancy;
-use crate::tenancy::admission::Admission;
-use crate::tenancy::keys::Keys;
-use crate::workers;
-use crate::workers::address::Origin;
-use crate::workers::edits::Edits;
-use crate::workers::health::Rules;
-use crate::workers::http::Dialer;
-use crate::workers::prober::Prober;
-use crate::workers::registry::Registry;
 
+pub use self::error::Error;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
+use self::wiring::build;
+use self::wiring::named_workers;
 
 const PROBER: Task = Task { name: "prober", stage: Stage::Decide, on_end: OnEnd::StopNode };
 const METRICS: Task = Task { name: "metrics", stage: Stage::Carry, on_end: OnEnd::Log };
-
-/// Longest pause a worker may ask for with `Retry-After`.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Why a node did not start. The operator's to mend; nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A port is taken or an address is not ours.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A worker URL.
-    #[error("--worker-urls {url}: {source}")]
-    Worker {
-        /// Which.
-        url: String,
-        /// Why.
-        source: workers::registry::EditError,
-    },
-    /// A certificate or key.
-    #[error("cannot use the TLS file {path}: {reason}")]
-    Tls {
-        /// Which.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// TLS towards workers.
-    #[error(transparent)]
-    WorkerTls(#[from] workers::http::TlsError),
-    /// The log level.
-    #[error(transparent)]
-    Level(#[from] logs::InvalidLevel),
-    /// Traces.
-    #[error(transparent)]
-    Traces(#[from] traces::export::ExportError),
-    /// Threads or the runtime.
-    #[error("cannot start: {0}")]
-    Start(#[from] std::io::Error),
-}
 
 /// A running node.
 pub struct Node {
@@ -207,105 +145,6 @@ impl Node {
         }
         tracing::info!("stopped");
     }
-}
-
-fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<(Arc<Gateway>, Counts), Error> {
-    process::register(metrics);
-    logs::register(metrics);
-    panics::register(metrics);
-    let worker_metrics = workers::metrics::Metrics::register(metrics);
-    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let rules = Rules {
-        failure_threshold: config.workers.failure_threshold,
-        success_threshold: config.workers.success_threshold,
-        breaker_failures: config.workers.breaker_failures,
-        breaker_window: config.workers.breaker_window,
-        breaker_open: config.workers.breaker_open,
-        pause_max: PAUSE_MAX,
-    };
-    let entropy = Entropy::from_os();
-    let registry = Arc::new(Registry::new(rules, dialer));
-    workers::fleet::register(metrics, Arc::clone(&registry));
-    let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
-    let journal: Arc<dyn Journal> = Arc::new(history.clone());
-    let edits = Edits::restore(
-        Arc::clone(&registry),
-        Arc::clone(&journal),
-        named_workers(config)?,
-        entropy.clone(),
-        tasks.clone(),
-    );
-    let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
-    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
-    let router = Arc::new(router);
-    let forgetting = Arc::clone(&router);
-    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
-    let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
-    let (server, tenancy) = (&config.server, &config.tenancy);
-    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
-    let admission = Admission::new(
-        tenancy.max_concurrent_requests.0,
-        tenancy.queue_size,
-        tenancy.queue_timeout,
-        tenancy_metrics.clone(),
-    );
-    let intake = api::intake::Intake::new(
-        server.max_payload_size.0,
-        server.body_budget.0,
-        api::intake::Patience {
-            idle: server.body_idle_timeout,
-            whole: server.body_timeout,
-            budget: server.body_budget_wait,
-        },
-    );
-    intake.register(metrics);
-    let gateway = Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
-        admission,
-        intake,
-        registry,
-        prober,
-        edits,
-        router,
-        policies,
-        history,
-        metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
-        tracer: tracer(config, tasks, metrics, &entropy)?,
-        config: server.clone(),
-        clock: Clock,
-        entropy,
-        phase: Phase::default(),
-    };
-    Ok((Arc::new(gateway), Counts::register(metrics)))
-}
-
-/// The workers that flags, environment and file name.
-fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secret>)>, Error> {
-    let origin = |url: &String| match Origin::parse(url) {
-        Ok(origin) => Ok((origin, config.workers.api_key.clone())),
-        Err(source) => Err(Error::Worker { url: url.clone(), source: source.into() }),
-    };
-    config.workers.urls.iter().map(origin).collect()
-}
-
-/// Where this node keeps what must survive. A port that is not known before the start names no directory.
-fn data_place(config: &Config) -> history::Place {
-    match (config.node.data_dir.as_deref(), config.server.port) {
-        (Some("none"), _) | (None, 0) => history::Place::Nowhere,
-        (Some(path), _) => history::Place::Named(path.into()),
-        (None, port) => history::Place::Default(format!("./smg-data/{port}").into()),
-    }
-}
-
-fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
-    let spans = traces::Metrics::register(metrics);
-    let Some(endpoint) = &config.node.otlp_traces_endpoint else { return Ok(Tracer::off()) };
-    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = config.node.node_name.clone().unwrap_or_else(hostname);
-    let (tracer, finished) = Tracer::new(config.node.trace_sample_ratio, entropy.clone(), Clock, spans.clone());
-    traces::export::start(endpoint, name.trim(), finished, spans, tasks)?;
-    Ok(tracer)
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {

@@ -72,7 +72,7 @@ async fn a_request_is_one_line_of_the_access_log_however_it_ends() {
 
     worker.script(vec![Step::stream_head(), Step::content("a"), Step::Close]);
     let broken = line(&capture, at, None, "line-broken", &chat("hi", true)).await;
-    assert_eq!((&broken["status"], &broken["error"]), (&json!(200), &json!("lost")), "{broken}");
+    assert_eq!((&broken["status"], &broken["error"]), (&json!(200), &json!("worker_failed")), "{broken}");
 
     let refused = line(&capture, at, None, "line-refused", "{").await;
     assert_eq!((&refused["status"], &refused["error"]), (&json!(400), &json!("invalid_json")), "{refused}");

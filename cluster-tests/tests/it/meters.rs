@@ -191,7 +191,8 @@ async fn what_goes_well_is_measured() {
     }
     worker.script(stream());
     let mut client = Client::connect(watch.node.address).await;
-    assert_eq!(client.post("/v1/chat/completions", &chat("hi", true)).await.status, 200);
+    let streamed = client.post("/v1/chat/completions", &chat("hi", true)).await;
+    assert_eq!(streamed.status, 200);
     watch.until("idle connections are counted", |it| it.sum("smg_worker_connections_idle") > 0.0).await;
     let scrape = watch.scrape().await;
     for (series, expected) in [
@@ -203,6 +204,8 @@ async fn what_goes_well_is_measured() {
         (r#"smg_router_ttft_seconds_count{model="m",endpoint="chat"}"#, 1.0),
         (r#"smg_http_responses_total{path="/v1/chat/completions",status_code="200",error_code="none"}"#, 4.0),
         (r#"smg_router_streams_total{end="complete"}"#, 1.0),
+        ("smg_http_response_bytes_total", (3 * told.len() + streamed.body.len()) as f64),
+        ("smg_http_request_bytes_total", (3 * long.len() + chat("hi", true).len()) as f64),
         (r#"smg_router_stage_duration_seconds_count{stage="first_byte"}"#, 1.0),
         (r#"smg_worker_pool_size{state="ready"}"#, 1.0),
         ("smg_router_requests_active", 0.0),
@@ -313,7 +316,7 @@ async fn what_fails_is_measured() {
     one.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     two.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     watch.post("", &chat("hi", true)).await;
-    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="lost"}"#;
+    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="worker_failed"}"#;
     watch.until("a broken stream is counted", |it| it.value(lost) == 1.0).await;
     one.kill().await;
     let refused = r#"smg_worker_connect_failures_total{reason="refused"}"#;

@@ -215,7 +215,10 @@ fn model_errors() -> Vec<ApiError> {
     errors.push(busy());
     errors.push(ApiError::Draining);
     errors.push(failed(CallError::Lost.into()));
+    errors.push(failed(CallError::ConnectTimeout(Duration::ZERO).into()));
     errors.push(failed(WorkerFailure::NoToken(Duration::ZERO)));
+    errors.push(failed(WorkerFailure::Idle(Duration::ZERO)));
+    errors.push(failed(WorkerFailure::Total(Duration::ZERO)));
     errors
 }
 

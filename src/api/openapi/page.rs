@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::Map;
 use serde_json::Value;
 
+use super::super::serve::refusal::BadHead;
 use super::ApiError;
 use super::ROUTES;
 use super::errors;
@@ -113,9 +115,13 @@ fn kind(value: &Value) -> String {
     }
 }
 
-/// Errors of no route.
-fn others() -> [ApiError; 2] {
-    [ApiError::UnknownPath(String::new()), ApiError::MethodNotAllowed { given: String::new(), allowed: String::new() }]
+/// Errors of no route, and of requests that never became one.
+fn others() -> Vec<ApiError> {
+    let heads = [BadHead::Malformed, BadHead::TooLarge, BadHead::UrlTooLong, BadHead::Late(Duration::ZERO)];
+    let wrong_method = ApiError::MethodNotAllowed { given: String::new(), allowed: String::new() };
+    let mut others = vec![ApiError::UnknownPath(String::new()), wrong_method];
+    others.extend(heads.map(ApiError::BadHead));
+    others
 }
 
 /// Every error code with its status and kind, by code.
@@ -145,6 +151,20 @@ mod tests {
         let schemas = schemas();
         let existing: BTreeSet<_> = schemas.keys().map(String::as_str).collect();
         assert_eq!(named, existing);
+    }
+
+    #[test]
+    fn every_code_of_the_error_mapping_is_told() {
+        let source = include_str!("../error.rs");
+        let lines = source
+            .lines()
+            .filter(|it| ["StatusCode::", "_timeout\")", "const TOTAL"].iter().any(|mark| it.contains(mark)));
+        let literals = lines.filter_map(|it| it.rsplit('"').nth(1));
+        let is_code = |it: &&str| it.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+        let mapped: BTreeSet<_> = literals.filter(is_code).filter(|it| !it.ends_with("_error")).collect();
+        let told: BTreeSet<_> = all_codes().into_keys().collect();
+        assert!(mapped.len() > 20, "the mapping is read: {mapped:?}");
+        assert_eq!(mapped.difference(&told).collect::<Vec<_>>(), Vec::<&&str>::new());
     }
 
     #[test]

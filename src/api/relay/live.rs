@@ -300,6 +300,8 @@ impl Live {
     fn settle(&mut self, usage: Usage, failure: Option<&'static str>) {
         let Some(mut account) = self.account.take() else { return };
         account.usage(usage);
+        // What is left to be sent, which is all that the account does not see.
+        account.sent(self.out.iter().map(Bytes::len).sum());
         match failure {
             None => account.served(self.answer.status),
             Some(code) => account.broken(code),
@@ -326,15 +328,22 @@ impl Live {
         if cause != WorkerFailure::CutOff {
             self.entry.ended(now, Outcome::Failure);
         }
-        self.settle(usage, Some(cause.fault().as_str()));
+        let told = ApiError::WorkerFailed { cause, attempts: 1 }.text();
+        self.settle(usage, Some(told.code));
         let events = self.parser.as_ref().ok_or(CutShort)?.events;
-        Ok(self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text(), events))
+        Ok(self.wire.family.error_event(&told, events))
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.is_over {
+            return;
+        }
+        // A client may leave as soon as it has seen the end marker.
+        if self.parser.as_ref().is_some_and(|it| it.is_done) {
+            self.complete();
+        } else {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
     }

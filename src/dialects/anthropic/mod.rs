@@ -42,11 +42,7 @@ fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
         prompt.pieces.extend([Piece::Mark(Mark::Message), Piece::Text(b"system"), Piece::Mark(Mark::Content)]);
         openai::push_content(&mut prompt, system.value);
     }
-    let messages = body.get("messages").ok_or(BadRequest::Missing("messages"))?.value;
-    if !messages.is_array() {
-        return Err(BadRequest::WrongType { field: "messages", expected: "an array of messages" });
-    }
-    messages.items().for_each(|message| openai::push_message(&mut prompt, message));
+    openai::push_messages(&mut prompt, body)?;
     let (model, is_stream) = (openai::model(body)?, openai::stream(body)?);
     Ok(Request { model, is_stream, prompt: Some(prompt), usage_splice: None })
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::*;
+use crate::base::clock::Clock;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
