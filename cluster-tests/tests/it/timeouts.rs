@@ -134,29 +134,6 @@ async fn the_whole_request_has_a_total_timeout_in_every_phase() {
 }
 
 #[tokio::test]
-async fn time_in_the_queue_counts_too_and_gives_the_place_back() {
-    let worker = Upstream::start("one").await;
-    let mut config = patient(config(&[&worker]));
-    config.server.request_timeout = Duration::from_secs(1);
-    config.tenancy.max_concurrent_requests = smg::base::setting::AtMost(1);
-    config.tenancy.queue_timeout = LONG;
-    let node = node(config).await;
-    worker.script(vec![Step::stream_head(), Step::content("seen"), Step::WaitForClose]);
-    let mut holder = Client::connect(node.address).await;
-    holder.start_post(CHAT, "", &chat("hi", true)).await;
-    assert!(holder.read_until("seen").await);
-    let (first, second) = tokio::join!(ends_with(&node, false), async {
-        let answer = holder.answer().await;
-        assert!(answer.text().contains("total_timeout"), "{}", answer.text());
-        Client::connect(node.address).await.post(CHAT, &chat("hi", false)).await.status
-    });
-    // The queued one and the next race for the place that the holder's end frees.
-    assert!(first.0 == 504 || second == 200, "{first:?} {second}");
-    cluster_tests::idle(&node).await;
-    node.shutdown().await;
-}
-
-#[tokio::test]
 async fn p6_a_worker_that_was_tried_is_never_tried_again() {
     let faults = [
         vec![Step::Close],

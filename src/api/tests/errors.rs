@@ -9,6 +9,8 @@ use super::Reply;
 use crate::api::error::ApiError;
 use crate::api::error::WorkerFailure;
 use crate::api::intake::IntakeError;
+use crate::api::serve::refusal::BadHead;
+use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
@@ -54,6 +56,7 @@ fn errors() -> Vec<(ApiError, u16, &'static str, &'static str)> {
         ),
         (IntakeError::TooLarge { limit: 7 }.into(), 413, INVALID, "request_too_large"),
         (IntakeError::Stalled(SECOND).into(), 408, INVALID, "request_timeout"),
+        (IntakeError::Late(SECOND).into(), 408, INVALID, "request_timeout"),
         (IntakeError::Broken.into(), 400, INVALID, "incomplete_body"),
         (IntakeError::OverBudget.into(), 503, OVERLOADED, "body_budget"),
         (Invalid::Utf8(1).into(), 400, INVALID, "invalid_json"),
@@ -72,11 +75,26 @@ fn errors() -> Vec<(ApiError, u16, &'static str, &'static str)> {
         (Refused::QueueFull.into(), 429, "rate_limit_error", "concurrency_limit"),
         (Refused::QueueTimeout(SECOND).into(), 429, "rate_limit_error", "concurrency_limit"),
         (ApiError::AllBusy { retry_after: SECOND }, 503, OVERLOADED, "workers_busy"),
+        (ApiError::TookTooLong(SECOND), 504, "api_error", "total_timeout"),
+        (ApiError::Encoded("gzip".to_owned()), 415, INVALID, "unsupported_encoding"),
+        (NotKept::Failed.into(), 503, "api_error", "not_durable"),
+        (BadHead::Malformed.into(), 400, INVALID, "invalid_http"),
+        (BadHead::Host.into(), 400, INVALID, "invalid_http"),
+        (BadHead::TooLarge.into(), 431, INVALID, "head_too_large"),
+        (BadHead::UrlTooLong.into(), 414, INVALID, "url_too_long"),
+        (BadHead::Late(SECOND).into(), 408, INVALID, "request_timeout"),
         (ApiError::Draining, 503, OVERLOADED, "draining"),
     ];
     for cause in failures() {
-        let is_late = cause.to_string().contains("within") || cause.to_string().contains(": 1s");
-        let (status, code) = if is_late { (504, "worker_timeout") } else { (502, "worker_failed") };
+        let (status, code) = match cause {
+            WorkerFailure::Call(CallError::ConnectTimeout(_)) => (504, "connect_timeout"),
+            WorkerFailure::Call(CallError::FirstByteTimeout(_)) | WorkerFailure::NoToken(_) => {
+                (504, "first_token_timeout")
+            }
+            WorkerFailure::Idle(_) => (504, "idle_timeout"),
+            WorkerFailure::Total(_) => (504, "total_timeout"),
+            _ => (502, "worker_failed"),
+        };
         rows.push((ApiError::WorkerFailed { cause, attempts: 2 }, status, "api_error", code));
     }
     rows

@@ -1,5 +1,6 @@
 //! Model requests from end to end: what the worker and the client see, what is tried again, and what is left behind.
 
+use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -152,19 +153,70 @@ async fn a_client_that_leaves_takes_everything_with_it() {
     assert_eq!(edge.post(CHAT, ASK_STREAM).await.status, 200, "the slot is free again");
 }
 
+/// Its head came first and its body late, so that its time is over while another still has the only slot.
 #[tokio::test(start_paused = true)]
-async fn a_silent_stream_is_kept_open_by_its_head_and_then_by_comments_alone() {
+async fn time_in_the_queue_counts_too_and_gives_the_place_back() {
+    let server = Config { request_timeout: Duration::from_secs(3), ..Config::default() };
+    let edge = Edge::with(Settings { server, concurrent_max: 1, queue_len_max: 1, ..Settings::default() });
+    let worker = edge.worker(&["m"], [stream([Step::text(HEL), Step::Stall]), whole(200, ANSWER)]);
+    let begun = Clock.now();
+    let queued = async {
+        let late = async { Clock.sleep(Duration::from_secs(1)).await };
+        let body = futures_util::stream::once(late).map(|()| Ok::<_, std::convert::Infallible>(ASK));
+        let reply = edge.send(request("POST", CHAT, Body::from_stream(body))).await;
+        (reply.error(), (Clock.now() - begun).as_secs())
+    };
+    let after = async |pause: u64, body: &str| {
+        Clock.sleep(Duration::from_millis(pause)).await;
+        edge.post(CHAT, body).await
+    };
+    let (queued, holder, next) = tokio::join!(queued, after(500, ASK_STREAM), after(3_100, ASK));
+    assert_eq!(queued, ((504, "total_timeout".to_owned()), 3));
+    assert!(holder.body.starts_with(HEL) && holder.body.contains("total_timeout"), "{}", holder.body);
+    assert_eq!((next.status.as_u16(), worker.calls()), (200, 2), "the only place in the queue is free again");
+    assert_eq!(edge.load(), GONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_is_kept_open_by_comments_alone_one_for_each_time_of_silence() {
     let pause = Step::Wait(Duration::from_secs(40));
-    // While it opens, the head goes out in place of the first comment.
-    for (comments, script) in [
-        (1, stream([pause.clone(), Step::text(HEL), Step::text(DONE)])),
-        (2, stream([Step::text(HEL), pause, Step::text(DONE)])),
+    // While it opens, the first comment comes with the head.
+    for script in [
+        stream([pause.clone(), Step::text(HEL), Step::text(DONE)]),
+        stream([Step::text(ROLE), pause.clone(), Step::text(HEL), Step::text(DONE)]),
+        stream([Step::text(HEL), pause, Step::text(DONE)]),
     ] {
         let edge = Edge::new();
         edge.worker(&["m"], [script]);
-        let reply = edge.post(CHAT, ASK_STREAM).await;
-        assert_eq!(reply.body.matches(": keep-alive\n\n").count(), comments, "{}", reply.body);
-        assert_eq!(reply.body.replace(": keep-alive\n\n", ""), [HEL, DONE].concat());
+        let begun = Clock.now();
+        let mut body = edge.begin(post(CHAT, ASK_STREAM)).await.into_body();
+        let (mut text, mut comments) = (String::new(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            match frame.expect("well").into_data().expect("data") {
+                it if it == ": keep-alive\n\n" => comments.push((Clock.now() - begun).as_secs()),
+                it => text.push_str(std::str::from_utf8(&it).expect("UTF-8")),
+            }
+        }
+        // The timer of a flowing stream looks once a second.
+        assert!(matches!(comments[..], [15..=16, 30..=32]), "{comments:?}");
+        assert_eq!(text.replace(ROLE, ""), [HEL, DONE].concat());
+    }
+}
+
+/// Engines send the end marker and the end of the body apart, and may do so in the read that opened the stream.
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_end_marker_or_its_error_however_long_the_worker_goes_on() {
+    let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
+    for end in [DONE, error] {
+        for pieces in [vec![[HEL, end].concat()], vec![HEL.to_owned(), end.to_owned()]] {
+            let edge = Edge::new();
+            let steps = pieces.iter().map(|it| Step::Send(it.clone().into())).chain([Step::Stall]);
+            edge.worker(&["m"], [stream(steps)]);
+            let begun = Clock.now();
+            assert_eq!(edge.post(CHAT, ASK_STREAM).await.body, [HEL, end].concat());
+            assert!(Clock.now() - begun < Duration::from_secs(1), "{pieces:?}");
+            assert_eq!(edge.load(), GONE);
+        }
     }
 }
 
