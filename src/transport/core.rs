@@ -237,7 +237,10 @@ mod tests {
         assert_eq!(step(&mut links, now, want()), [Effect::Dial(node(), Class::Main)]);
         assert_eq!(step(&mut links, now, want()), []);
         for pause in [100, 200, 400, 800, 1600, 2000, 2000] {
-            assert_eq!(step(&mut links, now, Event::Failed(node(), Class::Main)), [Effect::GiveUp(node(), Class::Main)]);
+            assert_eq!(
+                step(&mut links, now, Event::Failed(node(), Class::Main)),
+                [Effect::GiveUp(node(), Class::Main)]
+            );
             now += Duration::from_millis(pause - 1);
             assert_eq!(step(&mut links, now, want()), [Effect::GiveUp(node(), Class::Main)]);
             now += Duration::from_millis(1);

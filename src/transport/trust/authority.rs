@@ -46,17 +46,15 @@ fn params(cluster: &ClusterName) -> CertificateParams {
 }
 
 /// The authority's certificate.
-pub(super) fn certificate(
-    secret: &MeshSecret,
-    cluster: &ClusterName,
-) -> Result<CertificateDer<'static>, rcgen::Error> {
+pub(super) fn certificate(secret: &MeshSecret, cluster: &ClusterName) -> Result<CertificateDer<'static>, rcgen::Error> {
     Ok(params(cluster).self_signed(&key(secret, cluster)?)?.der().clone())
 }
 
 /// What a chain must lead to.
 pub(super) fn anchor(secret: &MeshSecret, cluster: &ClusterName) -> Result<TrustAnchor<'static>, rcgen::Error> {
     let certificate = certificate(secret, cluster)?;
-    let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|_bug| rcgen::Error::CouldNotParseCertificate)?;
+    let anchor =
+        webpki::anchor_from_trusted_cert(&certificate).map_err(|_bug| rcgen::Error::CouldNotParseCertificate)?;
     Ok(anchor.to_owned())
 }
 
