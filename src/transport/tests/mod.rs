@@ -53,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) handle: Handle,
     pub(crate) inboxes: Inboxes,
     pub(crate) metrics: Metrics,
-    _tasks: Tasks,
+    pub(crate) tasks: Tasks,
 }
 
 impl Node {
@@ -66,7 +66,7 @@ impl Node {
         let (metrics, tasks) = (Metrics::default(), Tasks::new());
         let me = Peer { addr: socket.local_addr().unwrap(), ..me };
         let (handle, inboxes) = start(socket, me, trust, metrics.clone(), &tasks).unwrap();
-        Self { handle, inboxes, metrics, _tasks: tasks }
+        Self { handle, inboxes, metrics, tasks }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
