@@ -293,10 +293,7 @@ impl Driver {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(Ok(done)) = self.work.join_next(), if !self.work.is_empty() => self.done(done),
-                command = self.asked.recv() => match command {
-                    Some(command) => self.command(command),
-                    None => break,
-                },
+                Some(command) = self.asked.recv() => self.command(command),
                 incoming = self.ends.endpoint.accept() => match incoming {
                     Some(incoming) => self.accept(incoming),
                     None => break,

@@ -116,6 +116,25 @@ fn an_observer_that_slept_does_not_evict_the_healthy() {
 }
 
 #[test]
+fn a_suspicion_does_not_run_out_while_its_holder_sleeps() {
+    let mut put_off = 0;
+    for seed in seeds(40) {
+        let mut sim = formed(seed, 5, 0.0);
+        sim.sleep(1, Duration::from_secs(60));
+        sim.until(Duration::from_secs(5), |sim| sim.sees(0, 1) == Some(Status::Suspect)).expect("it does not answer");
+        // The suspect is back and refutes; its observer sleeps through that, and past the end of the suspicion.
+        sim.rouse(1);
+        sim.sleep_deaf(0, Duration::from_millis(1500));
+        sim.run(Duration::from_millis(1499));
+        put_off += usize::from(sim.sees(0, 1) == Some(Status::Suspect));
+        sim.run(Duration::from_secs(10));
+        assert_eq!(sim.false_downs.iter().filter(|it| (it.1, it.2) == (0, 1)).count(), 0, "seed {seed}");
+        assert!(sim.is_formed(), "seed {seed}");
+    }
+    assert!(put_off > 0, "none of them slept through it");
+}
+
+#[test]
 fn a_restarted_node_replaces_its_old_self_at_once() {
     let mut sim = formed(1, 5, 0.01);
     sim.kill(3);

