@@ -38,8 +38,8 @@ impl Default for Config {
     /// From simulation, see `docs/protocol/membership.md`.
     fn default() -> Self {
         Self {
-            probe_period: Duration::from_millis(400),
-            probe_rtt: Duration::from_millis(150),
+            probe_period: Duration::from_millis(250),
+            probe_rtt: Duration::from_millis(100),
             suspect_for: Duration::from_millis(1200),
             forget_after: Duration::from_secs(24 * 3600),
         }

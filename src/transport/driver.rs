@@ -54,8 +54,10 @@ use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 
 const TASK: Task = Task { name: "transport", stage: Stage::Carry, on_end: OnEnd::StopNode };
-/// Handshake and greeting together. Shorter loses peers behind slow links, longer keeps a strip of half-made connections.
+/// Handshake and greeting of a connection that another began. Shorter loses peers behind slow links, longer keeps more half-made ones.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same of one that this node began. Shorter: a dial that began while the way was cut must not outlast the cut for long.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection without a packet for this long is over. Membership evicts a dead peer sooner; an idle bulk connection ends by it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at one time that others began. Beyond it they are refused: each costs signatures.
@@ -180,7 +182,7 @@ impl Ends {
             }
             Ok(Made { conn, peer, class })
         };
-        timeout(HELLO_TIMEOUT, dial).await.unwrap_or_else(|_elapsed| {
+        timeout(DIAL_TIMEOUT, dial).await.unwrap_or_else(|_elapsed| {
             self.metrics.refused(Refusal::Timeout);
             Err(GreetError::Unreachable)
         })

@@ -24,6 +24,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -333,26 +334,28 @@ impl Link {
         }
     }
 
+    fn put_stream(&self, send: quinn::SendStream, recv: quinn::RecvStream) {
+        let stream = Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) };
+        let Err(error) = self.shared.outlets.forward.try_send(stream) else { return };
+        self.shared.metrics.dropped(why_full(&error));
+        // Dropped, it would look like an answer of no bytes.
+        let (_, mut send) = error.into_inner().both.into_inner();
+        let _ = send.reset(UNANSWERED); // fails only when the peer has gone
+    }
+
     async fn take_request(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
         let mut byte = [0];
         let lane = match timeout(STREAM_TIMEOUT, recv.read_exact(&mut byte)).await {
             Ok(Ok(())) => Lane::from_byte(byte[0]).filter(|lane| lane.class() == self.class),
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
-        let outlet = match lane {
-            Some(Lane::Sync) => &self.shared.outlets.sync,
-            Some(Lane::Ledger) => &self.shared.outlets.ledger,
-            Some(Lane::Bulk) => &self.shared.outlets.bulk,
-            Some(Lane::Forward) => {
-                let stream = Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) };
-                if let Err(error) = self.shared.outlets.forward.try_send(stream) {
-                    self.shared.metrics.dropped(why_full(&error));
-                }
-                return;
-            }
+        let (lane, outlet) = match lane {
+            Some(lane @ Lane::Sync) => (lane, &self.shared.outlets.sync),
+            Some(lane @ Lane::Ledger) => (lane, &self.shared.outlets.ledger),
+            Some(lane @ Lane::Bulk) => (lane, &self.shared.outlets.bulk),
+            Some(Lane::Forward) => return self.put_stream(send, recv),
             Some(Lane::Swim | Lane::Deltas) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };
-        let lane = lane.unwrap_or(Lane::Sync); // it is one of the three above
         let bytes = match timeout(STREAM_TIMEOUT, recv.read_to_end(lane.bytes_max())).await {
             Ok(Ok(bytes)) => Bytes::from(bytes),
             Ok(Err(quinn::ReadToEndError::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
@@ -387,9 +390,9 @@ async fn read_message(stream: &mut quinn::RecvStream, class: Class) -> Result<(L
     }
 }
 
-fn why_full<T>(error: &mpsc::error::TrySendError<T>) -> Dropped {
+fn why_full<T>(error: &TrySendError<T>) -> Dropped {
     match error {
-        mpsc::error::TrySendError::Full(_) => Dropped::QueueFull,
-        mpsc::error::TrySendError::Closed(_) => Dropped::NoReader,
+        TrySendError::Full(_) => Dropped::QueueFull,
+        TrySendError::Closed(_) => Dropped::NoReader,
     }
 }

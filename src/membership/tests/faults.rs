@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::peer;
 use super::sim::Sim;
+use super::sim::asked;
 use super::sim::percentile;
 use super::sim::seeds;
 use crate::base::clock::Clock;
@@ -39,7 +40,11 @@ fn detect(seed: u64, count: usize, loss: f64) -> (Duration, Duration) {
 
 #[test]
 fn a_killed_node_is_known_to_be_down_within_three_seconds() {
-    for (count, loss, runs) in [(3, 0.0, 60), (5, 0.01, 60), (20, 0.01, 6)] {
+    // (nodes, loss, kills, whether three seconds are promised); the curve beyond the promise is measured when asked for.
+    let promised = [(3, 0.0, 60, true), (5, 0.01, 60, true), (20, 0.01, 6, true)];
+    let beyond = [(5, 0.05, 0, false), (5, 0.2, 0, false), (50, 0.01, 0, false), (100, 0.01, 0, false)];
+    let rows = promised.into_iter().chain(beyond.into_iter().filter(|_| asked().is_some()));
+    for (count, loss, runs, is_promised) in rows {
         let (mut first, mut all): (Vec<_>, Vec<_>) = seeds(runs).map(|seed| detect(seed, count, loss)).unzip();
         let [f50, f99, a50, a99] = [
             percentile(&mut first, 0.5),
@@ -51,42 +56,51 @@ fn a_killed_node_is_known_to_be_down_within_three_seconds() {
             "{count} nodes, loss {loss}, {} kills: first p50 {f50:?} p99 {f99:?}; all p50 {a50:?} p99 {a99:?}",
             all.len()
         );
-        assert!(f99 <= Duration::from_secs(3), "{count} nodes: {f99:?}");
+        assert!(!is_promised || f99 <= Duration::from_secs(3), "{count} nodes: {f99:?}");
     }
 }
 
 #[test]
 fn nobody_who_runs_is_declared_down_though_every_twentieth_packet_is_lost() {
-    let mut hours = 0.0;
-    for seed in seeds(6) {
-        let mut sim = formed(seed, 5, 0.05);
-        sim.run(Duration::from_secs(60));
-        hours += 5.0 * 60.0 / 3600.0;
-        assert_eq!(sim.false_downs, [], "seed {seed}");
-        assert!(sim.twin.counts().1 > 100, "seed {seed}: packets were lost");
+    for loss in [0.05, 0.2] {
+        let (mut hours, mut downs, mut lost) = (0.0, 0, 0);
+        for seed in seeds(6).filter(|_| loss < 0.1 || asked().is_some()) {
+            let mut sim = formed(seed, 5, loss);
+            sim.run(Duration::from_secs(60));
+            hours += 5.0 * 60.0 / 3600.0;
+            downs += sim.false_downs.len();
+            lost += sim.twin.counts().1;
+            assert!(loss > 0.1 || sim.false_downs.is_empty(), "seed {seed}: {:?}", sim.false_downs);
+        }
+        println!("loss {loss}: {downs} false downs in {hours:.1} node-hours, {lost} packets lost");
     }
-    println!("0 false downs in {hours:.1} node-hours at 5 % loss");
 }
 
 #[test]
 fn a_split_of_any_length_heals_without_help() {
-    for (seed, away) in [(1, 3), (2, 60), (3, 600)] {
-        let mut sim = formed(seed, 5, 0.01);
-        let (few, many) = ([0, 1], [2, 3, 4]);
-        sim.cut(&few, &many);
-        sim.cut(&many, &few);
-        sim.run(Duration::from_secs(away));
-        if away > 10 {
-            assert_eq!((sim.sees(0, 4), sim.sees(4, 0)), (Some(Status::Down), Some(Status::Down)));
-            assert_eq!((sim.sees(0, 1), sim.sees(3, 4)), (Some(Status::Alive), Some(Status::Alive)));
-        }
-        sim.twin.heal();
-        let took =
-            sim.until(Duration::from_secs(60), Sim::is_formed).unwrap_or_else(|| panic!("not whole after {away} s"));
-        println!("a split of {away} s: whole again after {took:?}");
-        sim.run(Duration::from_secs(20));
-        assert!(sim.is_formed(), "and it stays so");
+    for away in [3, 60, 600] {
+        let mut times: Vec<_> = seeds(3).map(|seed| heal(seed, Duration::from_secs(away))).collect();
+        let (p50, p99) = (percentile(&mut times, 0.5), percentile(&mut times, 0.99));
+        println!("a split of {away} s, {} of them: whole again after p50 {p50:?} p99 {p99:?}", times.len());
     }
+}
+
+/// Two nodes are cut off from three, and back; how long until all see all.
+fn heal(seed: u64, away: Duration) -> Duration {
+    let mut sim = formed(seed, 5, 0.01);
+    let (few, many) = ([0, 1], [2, 3, 4]);
+    sim.cut(&few, &many);
+    sim.cut(&many, &few);
+    sim.run(away);
+    if away > Duration::from_secs(10) {
+        assert_eq!((sim.sees(0, 4), sim.sees(4, 0)), (Some(Status::Down), Some(Status::Down)));
+        assert_eq!((sim.sees(0, 1), sim.sees(3, 4)), (Some(Status::Alive), Some(Status::Alive)));
+    }
+    sim.twin.heal();
+    let took = sim.until(Duration::from_secs(60), Sim::is_formed).unwrap_or_else(|| panic!("seed {seed}: not whole"));
+    sim.run(Duration::from_secs(10));
+    assert!(sim.is_formed(), "seed {seed}: and it stays so");
+    took
 }
 
 #[test]
@@ -100,7 +114,7 @@ fn one_way_that_is_cut_evicts_nobody_while_others_reach_both() {
 
 #[test]
 fn an_observer_that_slept_does_not_evict_the_healthy() {
-    for seed in seeds(20) {
+    for seed in seeds(6) {
         let mut sim = formed(seed, 5, 0.01);
         sim.run(Duration::from_secs(2));
         let before = sim.false_downs.len();
@@ -118,7 +132,7 @@ fn an_observer_that_slept_does_not_evict_the_healthy() {
 #[test]
 fn a_suspicion_does_not_run_out_while_its_holder_sleeps() {
     let mut put_off = 0;
-    for seed in seeds(40) {
+    for seed in seeds(16) {
         let mut sim = formed(seed, 5, 0.0);
         sim.sleep(1, Duration::from_secs(60));
         sim.until(Duration::from_secs(5), |sim| sim.sees(0, 1) == Some(Status::Suspect)).expect("it does not answer");

@@ -24,7 +24,7 @@ use crate::transport::twin::Twin;
 use crate::transport::twin::Weather;
 
 /// A greeting that nobody answers fails after this, as a dial does.
-const GREET_TIMEOUT: Duration = Duration::from_secs(5);
+const GREET_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub(super) enum Packet {
@@ -48,6 +48,7 @@ struct Node {
 pub(super) struct Sim {
     pub(super) twin: Twin<Packet>,
     nodes: Vec<Node>,
+    places: BTreeMap<SocketAddr, usize>,
     start: Instant,
     pub(super) now: Instant,
     seed: u64,
@@ -77,6 +78,7 @@ impl Sim {
         Self {
             twin: Twin::new(seed, weather),
             nodes: (0..count).map(|_| node()).collect(),
+            places: (0..count).map(|n| (addr(n), n)).collect(),
             start,
             now: start,
             seed,
@@ -206,7 +208,7 @@ impl Sim {
         };
         self.now = self.now.max(next);
         if let Some(delivery) = self.twin.deliver(self.now) {
-            let to = (0..self.nodes.len()).find(|n| addr(*n) == delivery.to);
+            let to = self.places.get(&delivery.to).copied();
             if let Some(to) = to.filter(|n| self.runs(*n)) {
                 self.arrive(to, delivery.from, delivery.message);
             }
@@ -267,8 +269,16 @@ impl Sim {
         core.step(self.now, event, &mut effects);
         let me = Arc::new(core.me().clone());
         for effect in effects {
-            format!("{node} {:?} {effect:?}", self.elapsed()).hash(&mut self.trace);
+            self.note(node, &effect);
             self.perform(node, &me, effect);
+        }
+    }
+
+    fn note(&mut self, node: usize, effect: &Effect) {
+        (node, self.elapsed()).hash(&mut self.trace);
+        match effect {
+            Effect::Send(to, bytes) => (to.addr, bytes).hash(&mut self.trace),
+            other => format!("{other:?}").hash(&mut self.trace),
         }
     }
 
@@ -288,7 +298,7 @@ impl Sim {
                 self.twin.send(self.now, addr(node), to.addr, Carrier::Datagram, packet);
             }
             Effect::Changed(change) if change.to == Status::Down => {
-                let whom = (0..self.nodes.len()).find(|n| addr(*n) == change.peer.addr).expect("one of us");
+                let whom = self.places[&change.peer.addr];
                 let is_that_life = self.nodes[whom].core.as_ref().is_some_and(|it| it.me() == &*change.peer);
                 if is_that_life && self.nodes[whom].asleep_until.is_none() {
                     self.false_downs.push((self.elapsed(), node, whom));
@@ -304,10 +314,14 @@ impl Sim {
     }
 }
 
-/// How many seeds a test runs: as many as fit `make test`, or as the environment says.
+/// How many seeds somebody asked for, to measure rather than to test.
+pub(super) fn asked() -> Option<u64> {
+    std::env::var("SIM_SEEDS").ok().and_then(|it| it.parse().ok())
+}
+
+/// The seeds of a test: as many as fit `make test`, or as were asked for.
 pub(super) fn seeds(usually: u64) -> std::ops::Range<u64> {
-    let count = std::env::var("SIM_SEEDS").ok().and_then(|it| it.parse().ok());
-    0..count.unwrap_or(usually)
+    0..asked().unwrap_or(usually)
 }
 
 /// A percentile of what was measured.

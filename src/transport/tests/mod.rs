@@ -154,6 +154,10 @@ async fn a_question_that_nobody_reads_or_answers_says_so() {
     let secret = MeshSecret::generate();
     let (a, mut b) = (Node::new(1, &secret), Node::new(2, &secret));
     b.inboxes.ledger.close();
+    b.inboxes.forward.close();
+    let mut stream = soon(a.handle.open(&b.me(), LIMIT)).await.unwrap();
+    let read = soon(stream.read_u8()).await.unwrap_err();
+    assert_eq!(read.kind(), std::io::ErrorKind::ConnectionReset);
     let asked = soon(a.handle.request(&b.me(), Lane::Ledger, b"?", LIMIT)).await;
     assert_eq!(asked, Err(RequestError::Unanswered));
     let asked = soon(a.handle.request(&b.me(), Lane::Sync, b"?", Duration::from_millis(50))).await;
