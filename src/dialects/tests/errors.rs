@@ -36,7 +36,7 @@ proptest! {
     #[test]
     fn an_error_event_is_one_event_that_its_own_family_takes_for_an_error(message in any::<String>()) {
         for (family, wire) in [(Family::OpenAi, &chat::WIRE), (Family::Anthropic, &anthropic::MESSAGES)] {
-            let bytes = family.error_event(&error(&message, None));
+            let bytes = family.error_event(&error(&message, None), 0);
             let mut splitter = Splitter::default();
             splitter.push(bytes.clone()).expect("the grammar holds");
             let event = splitter.next().expect("one event");
