@@ -34,9 +34,9 @@ CONNECTIONS = 64
 class Sizes:
     """How much is measured."""
 
-    def __init__(self, quick):
+    def __init__(self, quick, seconds):
         self.rounds = 1 if quick else 3
-        self.load = "1s" if quick else "2s"
+        self.load = f"{seconds or (1 if quick else 2)}s"
         self.single = "1s"
         self.first_tokens = 20 if quick else 40
         self.paced = 64
@@ -47,7 +47,7 @@ class Run:
     """What one run knows: where things are, what was found."""
 
     def __init__(self, options, home):
-        self.options, self.home, self.sizes = options, home, Sizes(options.quick)
+        self.options, self.home, self.sizes = options, home, Sizes(options.quick, options.seconds)
         self.contenders = all_contenders(options.smg, options.nginx, options.venvs)
         if options.only:
             self.contenders = [it for it in self.contenders if any(word in it.name for word in options.only.split(","))]
@@ -248,6 +248,7 @@ def main():
     parser.add_argument("--venvs", required=True, help="where the peers are installed")
     parser.add_argument("--out", required=True, help="where the JSON goes")
     parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--seconds", type=int, help="how long each load at 64 connections runs (default: 2, quick: 1)")
     parser.add_argument("--only", help="contenders whose name has one of these words, separated by commas")
     options = parser.parse_args()
     home = tempfile.mkdtemp(prefix="smg-bench-")

@@ -50,6 +50,9 @@ pub enum ApiError {
     /// The body. Mostly the client's fault.
     #[error(transparent)]
     Intake(#[from] IntakeError),
+    /// Compressed. The client's fault: nothing is unpacked here, so that nothing small becomes large.
+    #[error("a body with `Content-Encoding: {0}` is not taken: send it as it is")]
+    Encoded(String),
     /// Not JSON. The client's fault.
     #[error(transparent)]
     Json(#[from] Invalid),
@@ -277,6 +280,7 @@ impl ApiError {
             }
             Self::Intake(IntakeError::Broken) => (StatusCode::BAD_REQUEST, INVALID, "incomplete_body"),
             Self::Intake(IntakeError::OverBudget) => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "body_budget"),
+            Self::Encoded(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_encoding"),
             Self::Json(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_json"),
             Self::BadRequest(_) | Self::BadParameter { .. } => (StatusCode::BAD_REQUEST, INVALID, "invalid_value"),
             Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),

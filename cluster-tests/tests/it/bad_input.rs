@@ -123,6 +123,22 @@ async fn http_1_0_gets_whole_answers_and_streams_that_end_with_the_connection() 
 }
 
 #[tokio::test]
+async fn a_packed_body_is_refused_before_it_is_unpacked() {
+    let worker = Upstream::start("one").await;
+    let node = node(config(&[&worker])).await;
+    for (encoding, status) in [("gzip", 415), ("br, gzip", 415), ("identity", 200)] {
+        let mut client = Client::connect(node.address).await;
+        let header = format!("content-encoding: {encoding}\r\n");
+        client.start_post("/v1/chat/completions", &header, &chat("hi", false)).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(status == 200 || answer.json()["error"]["code"] == "unsupported_encoding", "{}", answer.text());
+    }
+    assert_eq!(worker.requests().len(), 1);
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn many_messages_and_wide_objects_are_only_long() {
     let worker = Upstream::start("one").await;
     let node = node(config(&[&worker])).await;

@@ -141,6 +141,40 @@ async fn field_05_saturation_is_no_death_and_a_400_closes_no_breaker() {
 }
 
 #[tokio::test]
+async fn field_05_a_refusal_inside_a_stream_is_passed_on_and_counts_against_nobody() {
+    let worker = Upstream::start("one").await;
+    let mut config = config(&[&worker]);
+    config.workers.breaker_failures = 3;
+    let node = node(config).await;
+    let openai = r#"{"error":{"message":"no such grammar","type":"BadRequestError","code":400}}"#;
+    let anthropic = r#"{"type":"error","error":{"type":"invalid_request_error","message":"no such tool"}}"#;
+    for (path, body, data) in [
+        (CHAT, chat("hi", true), openai),
+        ("/v1/messages", r#"{"model":"m","stream":true,"messages":[]}"#.to_owned(), anthropic),
+    ] {
+        worker.always(vec![Step::stream_head(), Step::events(&[data, "[DONE]"]), Step::Send(b"0\r\n\r\n".to_vec())]);
+        for _ in 0..10 {
+            let answer = post(&node, path, &body).await;
+            assert_eq!((answer.status, answer.text()), (200, format!("data: {data}\n\n")));
+        }
+    }
+    assert_eq!(worker.requests().len(), 20, "no other worker would say anything else");
+    assert_eq!(workers(&node).await[0]["state"], "ready");
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn field_11_an_error_inside_a_stream_that_nobody_made_good_comes_in_its_own_words() {
+    let worker = Upstream::start("one").await;
+    let node = node(config(&[&worker])).await;
+    let data = r#"{"error":{"message":"out of memory","code":500}}"#;
+    worker.always(vec![Step::stream_head(), Step::preamble(), Step::events(&[data]), Step::Close]);
+    let answer = post(&node, CHAT, &chat("hi", true)).await;
+    assert_eq!((answer.status, answer.text()), (502, data.to_owned()));
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn field_06_load_returns_to_zero_whatever_happened() {
     let worker = Upstream::start("one").await;
     let mut config = config(&[&worker]);

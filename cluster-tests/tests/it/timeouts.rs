@@ -231,6 +231,24 @@ async fn the_breaker_opens_on_failures_and_closes_on_a_success() {
 }
 
 #[tokio::test]
+async fn a_stream_that_falls_silent_is_kept_open_with_comments() {
+    let worker = Upstream::start("one").await;
+    let mut config = patient(config(&[&worker]));
+    config.server.stream_keep_alive = Duration::from_millis(100);
+    let node = node(config).await;
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let wait = Step::Await(std::sync::Arc::clone(&gate));
+    worker.script(vec![Step::stream_head(), Step::content("seen"), wait, Step::content("rest"), Step::end()]);
+    let mut client = Client::connect(node.address).await;
+    client.start_post(CHAT, "", &chat("hi", true)).await;
+    assert!(client.read_until("seen").await && client.read_until(": keep-alive\n\n").await);
+    gate.add_permits(1);
+    let text = client.answer().await.text();
+    assert!(text.ends_with("data: [DONE]\n\n") && text.matches("keep-alive").count() >= 1, "{text}");
+    node.shutdown().await;
+}
+
+#[tokio::test]
 async fn every_token_is_passed_on_at_once() {
     let worker = Upstream::start("one").await;
     let node = node(config(&[&worker])).await;

@@ -218,7 +218,8 @@ fn model_errors() -> Vec<ApiError> {
     errors.push(failed(CallError::ConnectTimeout(Duration::ZERO).into()));
     errors.push(failed(WorkerFailure::NoToken(Duration::ZERO)));
     errors.push(failed(WorkerFailure::Idle(Duration::ZERO)));
-    errors.push(failed(WorkerFailure::Total(Duration::ZERO)));
+    errors.push(ApiError::TookTooLong(Duration::ZERO));
+    errors.push(ApiError::Encoded(String::new()));
     errors
 }
 

@@ -94,7 +94,8 @@ async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, F
         }
         Err(cause) => {
             span.fail("no_content");
-            Err(Failed { cause, retry_after: None, whole: None })
+            let whole = live.said().filter(|_| cause == WorkerFailure::InStream).map(Whole::bad_gateway);
+            Err(Failed { cause, retry_after: None, whole })
         }
     }
 }

@@ -312,6 +312,13 @@ fn refused(error: RouteError, entries: &[Arc<Entry>], now: Instant) -> ApiError 
 }
 
 impl Whole {
+    /// A worker's words for an error that came inside a stream.
+    pub(super) fn bad_gateway(body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self { status: StatusCode::BAD_GATEWAY, headers, body }
+    }
+
     /// The worker's refusal as an event, for a stream whose head is out already.
     pub(super) fn into_error_event(self, family: Family) -> Bytes {
         let told = json::parse(&self.body).ok().and_then(|body| {

@@ -16,6 +16,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
 use crate::base::clock::Instant;
+use crate::dialects::Family;
 use crate::dialects::Wire;
 use crate::dialects::form::Observed;
 use crate::dialects::form::Usage;
@@ -39,6 +40,7 @@ use super::attempt::NO_USAGE;
 use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
+use super::parser::Ended;
 use super::parser::Parser;
 use super::spans;
 
@@ -148,6 +150,12 @@ impl Live {
         (self.answer.status, headers)
     }
 
+    /// The worker's own words for an error inside the stream, as the body of an answer; only where its events are such.
+    pub(super) fn said(&self) -> Option<Bytes> {
+        let said = self.parser.as_ref()?.said.clone()?;
+        (self.wire.family != Family::Responses).then_some(said)
+    }
+
     /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
     pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
         let opened = self.read_to_content().await;
@@ -230,6 +238,7 @@ impl Live {
                 account.next_token(now - self.watch.last);
             }
             self.watch.last = now;
+            self.look_outside(now)?; // a worker that always has more never lets the timer speak
             let Some(parser) = &mut self.parser else {
                 self.out.push_back(piece);
                 return Ok(true);
@@ -251,6 +260,18 @@ impl Live {
         }
     }
 
+    /// What ends a stream however well it flows: the node's end, and the request's time.
+    fn look_outside(&self, now: Instant) -> Result<(), WorkerFailure> {
+        let total = self.gateway.config.request_timeout;
+        if self.gateway.phase.is_cut_off() {
+            return Err(WorkerFailure::CutOff);
+        }
+        if now - self.watch.started >= total {
+            return Err(WorkerFailure::Total(total));
+        }
+        Ok(())
+    }
+
     /// Looks at every deadline; `true` when there is something to send.
     fn tick(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
         let now = self.gateway.clock.now();
@@ -262,12 +283,7 @@ impl Live {
         };
         let next = (since + limit).min(now + TICK).max(now + Duration::from_millis(1));
         self.watch.sleep.as_mut().reset(next);
-        if self.gateway.phase.is_cut_off() {
-            return Err(WorkerFailure::CutOff);
-        }
-        if now - self.watch.started >= config.request_timeout {
-            return Err(WorkerFailure::Total(config.request_timeout));
-        }
+        self.look_outside(now)?;
         if now - since >= limit {
             return Err(if is_opening { WorkerFailure::NoToken(limit) } else { WorkerFailure::Idle(limit) });
         }
@@ -286,15 +302,27 @@ impl Live {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
-        let (usage, has_error) = self.parser.as_ref().map_or((NO_USAGE, false), |it| (it.usage, it.has_error));
-        self.end_spans(usage, has_error.then_some("in_stream"));
-        if has_error {
+        let (usage, ended) = self.parser.as_ref().map_or((NO_USAGE, Ended::Well), |it| (it.usage, it.ended()));
+        let failure = match ended {
+            Ended::Well => None,
+            Ended::Refused => Some("refused"),
+            Ended::Failed => Some(WorkerFault::InStream.as_str()),
+        };
+        self.end_spans(usage, failure);
+        if ended == Ended::Failed {
             self.gateway.metrics.worker_failed(WorkerFault::InStream);
         }
-        self.settle(usage, has_error.then_some("in_stream"));
+        self.settle(usage, failure);
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
         self.guard.learn(computed(&self.route, usage));
-        self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
+        self.entry.ended(
+            now,
+            match ended {
+                Ended::Well => Outcome::Success,
+                Ended::Refused => Outcome::Neutral,
+                Ended::Failed => Outcome::Failure,
+            },
+        );
     }
 
     fn settle(&mut self, usage: Usage, failure: Option<&'static str>) {

@@ -1,6 +1,6 @@
 //! What flows through a streamed answer: each event is looked at once, and most are passed on as they lie in the bytes.
 //!
-//! Learns content, end, error and usage; takes out what the client did not ask for and what follows the end marker.
+//! Learns content, end, error and usage; takes out what the client did not ask for and what follows an end or an error.
 //! *Invariant:* what the client shall see is the worker's bytes, cut at events only.
 
 use std::collections::VecDeque;
@@ -24,9 +24,24 @@ pub(super) struct Parser {
     pub(super) has_content: bool,
     pub(super) is_done: bool,
     pub(super) has_error: bool,
+    /// The error is the client's, and passed on like content.
+    pub(super) is_refused: bool,
+    /// The data of an error event that came before any content.
+    pub(super) said: Option<Bytes>,
     pub(super) usage: Usage,
     /// Events taken in, comments left out.
     pub(super) events: u64,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Whole.
+    Well,
+    /// With an error that is the client's.
+    Refused,
+    /// With an error of the worker.
+    Failed,
 }
 
 impl Parser {
@@ -39,8 +54,19 @@ impl Parser {
             has_content: false,
             is_done: false,
             has_error: false,
+            is_refused: false,
+            said: None,
             usage: NO_USAGE,
             events: 0,
+        }
+    }
+
+    /// How a stream that ended without a fault of ours has ended.
+    pub(super) fn ended(&self) -> Ended {
+        match (self.has_error, self.is_refused) {
+            (false, _) => Ended::Well,
+            (true, true) => Ended::Refused,
+            (true, false) => Ended::Failed,
         }
     }
 
@@ -50,7 +76,7 @@ impl Parser {
         let whole = self.splitter.ready();
         let (mut kept, mut from, mut at) = (Vec::new(), 0, 0);
         while let Some(event) = self.splitter.next() {
-            let keeps = !self.is_done && self.judge(&event)?;
+            let keeps = !self.is_done && !self.has_error && self.judge(&event)?;
             if !keeps {
                 if from < at {
                     kept.push(whole.slice(from..at));
@@ -84,7 +110,11 @@ impl Parser {
             Event::Content | Event::Finish => self.has_content = true,
             Event::Usage => return Ok(!self.strips_usage),
             Event::Done => self.is_done = true,
-            Event::Error => self.has_error = true,
+            Event::Error => {
+                self.has_error = true;
+                self.said = (!self.has_content).then(|| Bytes::copy_from_slice(&data));
+            }
+            Event::Refusal => (self.has_error, self.is_refused, self.has_content) = (true, true, true),
             Event::Malformed => return Err(WorkerFailure::Malformed),
         }
         Ok(true)

@@ -139,16 +139,19 @@ where
     builder.max_buf_size(limits::HEAD_BYTES_MAX).max_headers(limits::HEADERS_MAX);
     let mut connection = builder.serve_connection(TokioIo::new(io), requests);
     let mut overdue = std::pin::pin!(watch.overdue());
+    let mut stopped = std::pin::pin!(async {
+        stop.cancelled().await;
+        // The library would close a connection that was not read from yet, and its first request may be there.
+        let _ = tokio::time::timeout(LINGER, watch.touched()).await; // none came
+    });
     let mut is_stopping = false;
     let late = loop {
         tokio::select! {
             _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break None,
             overdue = &mut overdue => break Some(overdue),
-            () = stop.cancelled(), if !is_stopping => {
+            () = &mut stopped, if !is_stopping => {
                 is_stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
-                watch.hurry(LINGER); // its first request may be on its way
-                overdue.set(watch.overdue());
             }
         }
     };

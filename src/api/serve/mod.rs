@@ -1,7 +1,7 @@
 //! Listening and connections: one acceptor, and edge threads that each own the connections given to them.
 //!
 //! An edge thread is a single-threaded runtime: a request, its worker's connection and its stream stay on one core.
-//! [`connection`] serves one client; [`watch`] knows what it is waited for.
+//! `connection` serves one client; `watch` knows what it is waited for.
 //! *Invariants:* a client that does not finish its request head in time, or takes nothing of its answer, is closed, one
 //! that pauses between requests is not, for long; TCP_NODELAY is always set.
 
@@ -41,6 +41,10 @@ const EDGE: Task = Task { name: "edge", stage: Stage::Serve, on_end: OnEnd::Stop
 
 /// Accepted connections that wait for their edge thread. Beyond it the acceptor waits, and the kernel's backlog with it.
 const HANDOVER_LEN: usize = 256;
+
+/// No connection for so long means that none is left in the kernel's backlog. Less could miss one that has arrived
+/// without its event, more delays the stop.
+const BACKLOG_QUIET: Duration = Duration::from_millis(10);
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -106,7 +110,7 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::Sender<Accepted>>, place
     }
     // What waits in the kernel came before we stopped; it would be reset together with the listener.
     while let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-        let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, listener.accept()).await else { return };
+        let Ok(Ok(accepted)) = tokio::time::timeout(BACKLOG_QUIET, listener.accept()).await else { return };
         hand_over(accepted, place, lanes.next()).await;
     }
 }

@@ -150,7 +150,7 @@ impl Watch {
         self.is_quiet() && self.phase.load(Relaxed) != HEAD
     }
 
-    /// From now on, only so long is waited for a request to begin.
+    /// From now on, only so long is waited for another request.
     pub(super) fn hurry(&self, idle: Duration) {
         self.hurry.store(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX), Relaxed);
         if self.is_empty() {
@@ -164,6 +164,13 @@ impl Watch {
         // BOUND: the streams of one connection are bounded, and those that ended leave as others come.
         parcels.retain(|it| it.strong_count() > 0);
         parcels.push(Arc::downgrade(parcel));
+    }
+
+    /// Resolves when a first byte came. Looked at often, and only where a node stops.
+    pub(super) async fn touched(&self) {
+        while self.is_quiet() && self.phase.load(Relaxed) == FRESH {
+            self.clock.sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Resolves when the client was waited for long enough.
@@ -190,7 +197,6 @@ impl Watch {
         if self.is_quiet() {
             let (patience, overdue) = match self.phase.load(Relaxed) {
                 IDLE => (self.idle(), Overdue::Idle),
-                FRESH => (self.idle().min(self.patience.head), Overdue::Head),
                 _ => (self.patience.head, Overdue::Head),
             };
             due(self.quiet_since.load(Relaxed), patience, overdue)?;

@@ -74,7 +74,13 @@ fn observe(data: &[u8]) -> Observed {
             Observed { event: Event::Finish, usage }
         }
         b"message_stop" => Event::Done.into(),
+        b"error" if event.get("error").is_some_and(|it| is_refusal(it.value)) => Event::Refusal.into(),
         b"error" => Event::Error.into(),
         _ => Event::Content.into(),
     }
+}
+
+fn is_refusal(error: Value<'_>) -> bool {
+    let kind = error.get("type").and_then(Value::string_raw);
+    matches!(kind, Some(b"invalid_request_error" | b"not_found_error" | b"permission_error" | b"request_too_large"))
 }

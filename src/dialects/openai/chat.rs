@@ -41,8 +41,10 @@ pub fn observe(data: &[u8]) -> Observed {
         return Event::Done.into();
     }
     let Ok(chunk) = json::parse(data) else { return Event::Malformed.into() };
-    if chunk.get("error").is_some_and(|it| !it.value.is_null()) {
-        return Event::Error.into();
+    if let Some(error) = chunk.get("error").filter(|it| !it.value.is_null()) {
+        let is_refusal =
+            matches!(error.value.get("code").and_then(Value::as_u64), Some(400..=407 | 409..=428 | 431..=499));
+        return if is_refusal { Event::Refusal.into() } else { Event::Error.into() };
     }
     let usage = chunk.get("usage").filter(|it| it.value.is_object()).map(|it| super::usage_of(it.value));
     let Some(choices) = chunk.get("choices") else {

@@ -8,6 +8,7 @@ use crate::dialects::Family;
 use crate::dialects::anthropic;
 use crate::dialects::form::Event;
 use crate::dialects::openai::chat;
+use crate::dialects::openai::responses;
 use crate::dialects::sse;
 use crate::dialects::sse::Splitter;
 
@@ -35,8 +36,13 @@ fn an_anthropic_error_says_twice_that_it_is_one() {
 proptest! {
     #[test]
     fn an_error_event_is_one_event_that_its_own_family_takes_for_an_error(message in any::<String>()) {
-        for (family, wire) in [(Family::OpenAi, &chat::WIRE), (Family::Anthropic, &anthropic::MESSAGES)] {
-            let bytes = family.error_event(&error(&message, None), 0);
+        let families = [
+            (Family::OpenAi, &chat::WIRE),
+            (Family::Responses, &responses::WIRE),
+            (Family::Anthropic, &anthropic::MESSAGES),
+        ];
+        for (family, wire) in families {
+            let bytes = family.error_event(&error(&message, None), 3);
             let mut splitter = Splitter::default();
             splitter.push(bytes.clone()).expect("the grammar holds");
             let event = splitter.next().expect("one event");
@@ -47,7 +53,8 @@ proptest! {
             let observe = wire.observe.expect("it streams");
             prop_assert_eq!(observe(&data).event, Event::Error);
             let value: Value = serde_json::from_slice(&data).expect("JSON");
-            prop_assert_eq!(value["error"]["message"].as_str(), Some(message.as_str()));
+            let said = if family == Family::Responses { &value["message"] } else { &value["error"]["message"] };
+            prop_assert_eq!(said.as_str(), Some(message.as_str()));
         }
     }
 }

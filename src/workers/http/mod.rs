@@ -1,7 +1,7 @@
 //! A worker behind HTTP/1.1, or h2 where TLS agrees on it.
 //!
 //! Idle connections are kept per edge thread and a connection is run by the request that uses it, so a request never
-//! crosses threads or tasks ([`pool`]). How a connection is made, and to whom, is [`dial`]'s.
+//! crosses threads or tasks (`pool`). How a connection is made, and to whom, is `dial`'s.
 //! *Invariants:* the client's credentials never travel on; redirects are not followed; dropping a call or a body closes
 //! the connection (h1) or resets the stream (h2), which is how the worker learns that nobody waits any more (P7).
 
