@@ -1,5 +1,7 @@
 //! foca, as the core uses it: a life of a node is its identity, `wire` its codec, and what it wants done is collected.
 
+use std::num::NonZeroU8;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Buf;
@@ -25,11 +27,11 @@ use crate::transport::wire::WireError;
 pub(super) type Foca = foca::Foca<Peer, Wire, Entropy, foca::NoCustomBroadcast>;
 
 /// Largest packet: it fits the first datagram of a connection, before QUIC has learned that larger ones pass.
-const PACKET_BYTES_MAX: usize = 1100;
+const PACKET_BYTES_MAX: NonZeroUsize = at_least_one(1100);
 /// How often an update is passed on. foca's own rule gives 3 for five nodes; at 20 % loss that is 52 false downs an hour, 10 gives 2.5.
-const TRANSMISSIONS: u8 = 10;
+const TRANSMISSIONS: NonZeroU8 = NonZeroU8::MIN.saturating_add(9);
 /// Others that a probe is repeated through, and that each round of gossip goes to.
-const FANOUT: usize = 3;
+const FANOUT: NonZeroUsize = at_least_one(3);
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
 /// Each node asks one other for members this often: what gossip lost is found again.
 const ANNOUNCE_PERIOD: Duration = Duration::from_secs(10);
@@ -131,19 +133,21 @@ impl Runtime<Peer> for Collected {
     }
 }
 
+const fn at_least_one(n: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(n - 1)
+}
+
 pub(super) fn new(me: Peer, config: &Config, entropy: Entropy) -> Foca {
-    let (Some(fanout), Some(one)) = (FANOUT.try_into().ok(), 1.try_into().ok()) else { unreachable!("constants") };
     let mut swim = foca::Config::simple();
     swim.probe_period = config.probe_period;
     swim.probe_rtt = config.probe_rtt;
     swim.suspect_to_down_after = config.suspect_for;
-    swim.num_indirect_probes = fanout;
+    swim.num_indirect_probes = FANOUT;
     swim.notify_down_members = true;
     swim.remove_down_after = Some(REMEMBER_DOWN);
-    swim.periodic_gossip = Some(PeriodicParams { frequency: GOSSIP_PERIOD, num_members: fanout });
-    swim.periodic_announce = Some(PeriodicParams { frequency: ANNOUNCE_PERIOD, num_members: one });
-    if let (Ok(size), Ok(times)) = (PACKET_BYTES_MAX.try_into(), TRANSMISSIONS.try_into()) {
-        (swim.max_packet_size, swim.max_transmissions) = (size, times);
-    }
+    swim.periodic_gossip = Some(PeriodicParams { frequency: GOSSIP_PERIOD, num_members: FANOUT });
+    swim.periodic_announce = Some(PeriodicParams { frequency: ANNOUNCE_PERIOD, num_members: NonZeroUsize::MIN });
+    swim.max_packet_size = PACKET_BYTES_MAX;
+    swim.max_transmissions = TRANSMISSIONS;
     Foca::new(me, swim, entropy, Wire)
 }
