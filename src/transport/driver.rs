@@ -14,7 +14,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -25,6 +24,8 @@ use super::core::Event;
 use super::core::LinkId;
 use super::core::Links;
 use super::core::Side;
+use super::ends::Ends;
+use super::ends::Made;
 use super::handle::Command;
 use super::handle::GreetError;
 use super::handle::Handle;
@@ -34,8 +35,6 @@ use super::handle::inboxes;
 use super::lanes::Class;
 use super::lanes::Lane;
 use super::lanes::Pacer;
-use super::link;
-use super::link::HelloError;
 use super::link::Link;
 use super::link::Queue;
 use super::link::Shared;
@@ -54,10 +53,6 @@ use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 
 const TASK: Task = Task { name: "transport", stage: Stage::Carry, on_end: OnEnd::StopNode };
-/// Handshake and greeting of a connection that another began. Shorter loses peers behind slow links, longer keeps more half-made ones.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same of one that this node began. Shorter: a dial that began while the way was cut must not outlast the cut for long.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection without a packet for this long is over. Membership evicts a dead peer sooner; an idle bulk connection ends by it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at one time that others began. Beyond it they are refused: each costs signatures.
@@ -73,8 +68,6 @@ const MESSAGES_MAX: u32 = 64;
 const QUESTIONS_MAX: u32 = 512;
 /// Bulk data of the whole node, in bytes a second: 200 Mbit/s, a fifth of a common network, moves the largest snapshot in 3 s.
 const BULK_BYTES_PER_SECOND: u64 = 25_000_000;
-/// Names mean nothing here; TLS wants one.
-const HOST: &str = "smg.internal";
 
 /// Why the transport does not start. The operator's to mend; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -143,121 +136,6 @@ fn quic(trust: &Trust, metrics: &Metrics) -> Result<(quinn::ServerConfig, quinn:
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(unsuitable)?));
     client.transport_config(carry);
     Ok((server, client))
-}
-
-/// What making connections needs; each dial and handshake has a clone.
-#[derive(Clone)]
-struct Ends {
-    endpoint: quinn::Endpoint,
-    client: quinn::ClientConfig,
-    trust: Trust,
-    me: Arc<ArcSwap<Peer>>,
-    metrics: Metrics,
-}
-
-struct Made {
-    conn: quinn::Connection,
-    peer: Peer,
-    class: Class,
-}
-
-impl Ends {
-    /// Dials an address; `node` is who should be there, if that is known.
-    async fn dial(self, addr: SocketAddr, node: Option<NodeId>, class: Class) -> Result<Made, GreetError> {
-        self.metrics.dialled();
-        let dial = async {
-            let connecting = self.endpoint.connect_with(self.client.clone(), addr, HOST);
-            let conn = connecting.map_err(|_closing| GreetError::Unreachable)?.await.map_err(|e| self.lost(&e))?;
-            let certified = self.certified(&conn);
-            if node.is_some() && certified != node {
-                return Err(self.refuse(&conn, Refusal::Spoofed)); // before a word is said to it
-            }
-            let peer = link::greet(&conn, &self.me.load(), class).await.map_err(|e| self.unmade(&conn, &e))?;
-            if certified.as_ref() != Some(&peer.node) {
-                return Err(self.refuse(&conn, Refusal::Spoofed));
-            }
-            if peer.is_same_life(&self.me.load()) {
-                conn.close(0u32.into(), b"self");
-                return Err(GreetError::Itself);
-            }
-            Ok(Made { conn, peer, class })
-        };
-        timeout(DIAL_TIMEOUT, dial).await.unwrap_or_else(|_elapsed| {
-            self.metrics.refused(Refusal::Timeout);
-            Err(GreetError::Unreachable)
-        })
-    }
-
-    /// Takes a connection that another began.
-    async fn accept(self, incoming: quinn::Incoming) -> Option<Made> {
-        let accept = async {
-            let conn = incoming.accept().map_err(|e| self.lost(&e))?.await.map_err(|e| self.lost(&e))?;
-            let certified = self.certified(&conn);
-            let is_certified = |peer: &Peer| certified.as_ref() == Some(&peer.node);
-            let greeted = link::answer(&conn, &self.me.load(), is_certified).await;
-            let (peer, class) = greeted.map_err(|e| self.unmade(&conn, &e))?;
-            if peer.is_same_life(&self.me.load()) {
-                // The dialler closes it once it has read who this is.
-                conn.closed().await;
-                return Err(GreetError::Itself);
-            }
-            Ok(Made { conn, peer, class })
-        };
-        let made = timeout(HELLO_TIMEOUT, accept).await.unwrap_or_else(|_elapsed| {
-            self.metrics.refused(Refusal::Timeout);
-            Err(GreetError::Unreachable)
-        });
-        made.ok()
-    }
-
-    fn certified(&self, conn: &quinn::Connection) -> Option<NodeId> {
-        let chain = conn.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        self.trust.name(&chain)
-    }
-
-    fn refuse(&self, conn: &quinn::Connection, why: Refusal) -> GreetError {
-        self.metrics.refused(why);
-        conn.close(1u32.into(), why.as_str().as_bytes());
-        GreetError::Refused
-    }
-
-    fn unmade(&self, conn: &quinn::Connection, error: &HelloError) -> GreetError {
-        match (error, conn.close_reason()) {
-            (HelloError::Malformed, _) => self.refuse(conn, Refusal::Malformed),
-            (HelloError::Spoofed, _) => self.refuse(conn, Refusal::Spoofed),
-            (HelloError::Broken, Some(lost)) => self.lost(&lost),
-            (HelloError::Broken, None) => GreetError::Unreachable,
-        }
-    }
-
-    /// Counts why a connection was not made. What our own verifier refused, it has counted.
-    fn lost(&self, error: &quinn::ConnectionError) -> GreetError {
-        /// TLS alerts of RFC 8446, 6.2, that follow from a verdict of ours.
-        const JUDGED: [u8; 3] = [42, 45, 48];
-        const CERTIFICATE_REQUIRED: u8 = 116;
-        let refusal = match error {
-            quinn::ConnectionError::ApplicationClosed(_) | quinn::ConnectionError::ConnectionClosed(_) => {
-                Refusal::ByPeer
-            }
-            quinn::ConnectionError::TransportError(error) => {
-                let alert = u64::from(error.code).to_le_bytes()[0];
-                if JUDGED.contains(&alert) {
-                    return GreetError::Refused;
-                }
-                if alert == CERTIFICATE_REQUIRED { Refusal::Untrusted } else { Refusal::Malformed }
-            }
-            quinn::ConnectionError::VersionMismatch => Refusal::Malformed,
-            quinn::ConnectionError::TimedOut => {
-                self.metrics.refused(Refusal::Timeout);
-                return GreetError::Unreachable;
-            }
-            quinn::ConnectionError::Reset
-            | quinn::ConnectionError::LocallyClosed
-            | quinn::ConnectionError::CidsExhausted => return GreetError::Unreachable,
-        };
-        self.metrics.refused(refusal);
-        GreetError::Refused
-    }
 }
 
 /// How a task of the driver ended.

@@ -14,6 +14,7 @@
 
 pub mod core;
 mod driver;
+mod ends;
 mod handle;
 pub mod identity;
 pub mod lanes;
