@@ -7,6 +7,9 @@
 pub mod base;
 pub mod observability;
 
+pub mod membership;
+pub mod transport;
+
 pub mod dialects;
 pub mod workers;
 
