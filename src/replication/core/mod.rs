@@ -1,0 +1,404 @@
+//! The decisions of replication: events and time in, messages and writes out.
+//!
+//! `edits.rs` takes edits here and pushes them, `exchange.rs` compares tables with one member at a time and fetches what is missing,
+//! `disk.rs` says what to write and reads it back. Ground state are the tables; pushes under way, pulls under way and budgets are
+//! derived and may be lost: the next round finds what they missed. Messages of whoever is not a member are ignored and
+//! counted. Duplicates, old messages and any order change nothing, because merging does not.
+
+mod budget;
+mod disk;
+mod edits;
+mod exchange;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use self::budget::Budget;
+pub use self::disk::LoadError;
+use self::edits::Owed;
+use self::edits::Pushing;
+use self::exchange::Pull;
+use super::Now;
+use super::admin::Admin;
+use super::admin::Change;
+use super::admin::InstanceId;
+use super::admin::Refusal;
+use super::dots::Actor;
+use super::faults::Fault;
+use super::faults::planted;
+use super::hlc::Hlc;
+use super::messages::Message;
+use super::owned;
+use super::owned::Owned;
+use super::store::Batch;
+use super::tables::Kind;
+use super::tables::Spec;
+use super::tables::TableId;
+use crate::base::entropy::Entropy;
+use crate::base::ids::NodeId;
+use crate::base::ids::StorageId;
+use crate::transport::lanes::Lane;
+
+/// A round: each table is compared with one member. Longer heals later, shorter costs bytes.
+pub const ROUND: Duration = Duration::from_secs(1);
+/// Rounds without an exchange after which a table is red.
+pub const RED_AFTER: u32 = 3;
+/// Storages that were forgotten, remembered. More are told by whoever agrees on them.
+const FORGOTTEN_MAX: usize = 4096;
+
+/// A node that is not down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name: where messages go.
+    pub node: NodeId,
+    /// Its data directory and life: what it writes under.
+    pub actor: Actor,
+}
+
+/// An edit of an admin table. Values are (field, version of its encoding, bytes).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// A new instance. The id is random.
+    Add(TableId, InstanceId, u16, Vec<(u16, u8, Vec<u8>)>),
+    /// Some of its fields.
+    Set(TableId, InstanceId, Vec<(u16, u8, Vec<u8>)>),
+    /// It is gone, for good.
+    Delete(TableId, InstanceId),
+}
+
+/// What happens to the core.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time passed. Several times a second.
+    Tick,
+    /// The members that are not down, without this node.
+    Members(Vec<Member>),
+    /// A member was forgotten for good: its rows go, and are not taken again.
+    Forget(StorageId),
+    /// A message of that node arrived; transport vouches for the name.
+    Received(NodeId, Vec<u8>),
+    /// Somebody edits here. All edits are made, or none.
+    Edit(u64, Vec<Edit>),
+    /// This node's rows of an owned table; None removes one.
+    Publish(TableId, Vec<(Vec<u8>, Option<Vec<u8>>)>),
+    /// The batch is durable.
+    Stored(u64),
+    /// A write failed. Nothing is acknowledged any more.
+    StoreFailed,
+}
+
+/// Why an edit was not made. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// The edit's or the table's bound: the caller's fault.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There is no such admin table: a bug of the caller.
+    #[error("no such admin table")]
+    NoTable,
+    /// Too many edits wait for their acknowledgement: try again.
+    #[error("too many edits at a time")]
+    Busy,
+    /// The disk failed: restart the node once it is well.
+    #[error("the disk failed")]
+    DiskFailed,
+}
+
+/// How far an edit is when it is answered. It is durable here in any case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether another member has it on disk too, or there is none.
+    pub is_safe: bool,
+    /// Members that have not acknowledged it yet. They get it as soon as they can be reached.
+    pub pending: Vec<NodeId>,
+}
+
+/// What the core wants done.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a frame. It may get lost.
+    Send(NodeId, Lane, Vec<u8>),
+    /// Make the rows durable, in order, then say [`Event::Stored`] with the number.
+    Store(u64, Batch),
+    /// Answer whoever edited.
+    Answer(u64, Result<Settled, EditError>),
+    /// An instance changed: views follow.
+    Changed(TableId, Change),
+    /// Owners' rows changed: views read them anew.
+    RowsChanged(TableId),
+}
+
+/// What was refused or given up, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages of nodes that are not members.
+    pub strangers: u64,
+    /// Frames that could not be read.
+    pub garbage: u64,
+    /// Tables that a peer has and this release does not.
+    pub unknown_tables: u64,
+    /// Entries whose stamps were too far ahead.
+    pub stamps_ahead: u64,
+    /// Entries or rows beyond a bound.
+    pub too_much: u64,
+    /// Rows that came from somebody other than their owner says, or of an owner that is not here.
+    pub not_owner: u64,
+    /// Claims about this node's own rows that it never made.
+    pub refuted: u64,
+    /// Times a table's bytes per second were used up.
+    pub deferred: u64,
+    /// Pushes given up; anti-entropy carries them.
+    pub pushes_left: u64,
+    /// Another process writes under this node's name: its data directory is a copy.
+    pub impostors: u64,
+}
+
+/// One table as `/cluster/health` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Colour {
+    /// Which.
+    pub table: TableId,
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it was never exchanged in the last [`RED_AFTER`] rounds although there are members.
+    pub is_red: bool,
+    /// Whether it was compared with any member since the start.
+    pub is_in_force: bool,
+}
+
+enum Content {
+    Admin(Admin),
+    Owned(Owned),
+}
+
+struct Table {
+    spec: Spec,
+    content: Content,
+    budget: Budget,
+    pull: Option<Pull>,
+    rounds_silent: u32,
+    is_in_force: bool,
+}
+
+/// See the file's header.
+pub struct Core {
+    me: Member,
+    entropy: Entropy,
+    hlc: Hlc,
+    members: BTreeMap<NodeId, Actor>,
+    forgotten: BTreeSet<StorageId>,
+    tables: BTreeMap<TableId, Table>,
+    next_round: Duration,
+    tokens: u64,
+    pushes: u64,
+    pushing: BTreeMap<u64, Pushing>,
+    owed: BTreeMap<u64, Vec<Owed>>,
+    has_failed: bool,
+    counts: Counts,
+}
+
+impl Core {
+    /// Starts with what is on disk. `me.actor.boot` is one more than in any life before.
+    pub fn new(mut me: Member, specs: &[Spec], entropy: Entropy, rows: Batch) -> Result<Self, LoadError> {
+        if planted(Fault::ActorWithoutBoot) {
+            me.actor.boot = 1;
+        }
+        let table = |spec: &Spec| {
+            let content = match spec.kind {
+                Kind::Admin(bounds) => Content::Admin(Admin::new(bounds)),
+                Kind::Owned(rule, share) => Content::Owned(Owned::new(rule, share)),
+            };
+            let budget = Budget::new(spec.bytes_per_s);
+            (spec.id, Table { spec: *spec, content, budget, pull: None, rounds_silent: 0, is_in_force: false })
+        };
+        let mut core = Self {
+            me,
+            entropy,
+            hlc: Hlc::default(),
+            members: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            tables: specs.iter().map(table).collect(),
+            next_round: Duration::ZERO,
+            tokens: 0,
+            pushes: 0,
+            pushing: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            has_failed: false,
+            counts: Counts::default(),
+        };
+        core.load(rows)?;
+        Ok(core)
+    }
+
+    /// Takes one event.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Tick => self.tick(now, effects),
+            Event::Members(members) => self.members_are(now, members, effects),
+            Event::Forget(storage) => self.forget(storage, effects),
+            Event::Received(from, frame) => self.received(now, &from, &frame, effects),
+            Event::Edit(request, edits) => self.edit(now, request, edits, effects),
+            Event::Publish(table, rows) => self.publish(now, table, rows, effects),
+            Event::Stored(token) => self.stored(token, effects),
+            Event::StoreFailed => self.has_failed = true,
+        }
+    }
+
+    /// An admin table.
+    #[must_use]
+    pub fn admin(&self, id: TableId) -> Option<&Admin> {
+        match &self.tables.get(&id)?.content {
+            Content::Admin(admin) => Some(admin),
+            Content::Owned(_) => None,
+        }
+    }
+
+    /// An owned table.
+    #[must_use]
+    pub fn owned(&self, id: TableId) -> Option<&Owned> {
+        match &self.tables.get(&id)?.content {
+            Content::Owned(owned) => Some(owned),
+            Content::Admin(_) => None,
+        }
+    }
+
+    /// Every table's colour.
+    #[must_use]
+    pub fn colours(&self) -> Vec<Colour> {
+        let has_peers = !self.members.is_empty();
+        let colour = |it: &Table| Colour {
+            table: it.spec.id,
+            name: it.spec.name,
+            is_red: has_peers && it.rounds_silent >= RED_AFTER,
+            is_in_force: it.is_in_force,
+        };
+        self.tables.values().map(colour).collect()
+    }
+
+    /// What was refused or given up.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.push_again(now, effects);
+        self.pull_again(now, effects);
+        if now.mono >= self.next_round {
+            self.next_round = now.mono + ROUND;
+            self.round(now, effects);
+        }
+    }
+
+    fn members_are(&mut self, now: Now, members: Vec<Member>, effects: &mut Vec<Effect>) {
+        let had_none = self.members.is_empty();
+        self.members = members.into_iter().filter(|it| it.node != self.me.node).map(|it| (it.node, it.actor)).collect();
+        let lives: BTreeMap<StorageId, u64> = self.members.values().chain([&self.me.actor]).map(|it| (it.storage, it.boot)).collect();
+        self.hlc.keep(|storage| lives.contains_key(&storage));
+        for (id, table) in &mut self.tables {
+            if let Content::Owned(owned) = &mut table.content
+                && !owned.retain(|owner| lives.get(&owner).copied()).is_empty()
+            {
+                effects.push(Effect::RowsChanged(*id));
+            }
+        }
+        self.members_changed(effects);
+        if had_none && !self.members.is_empty() {
+            // Whoever joins is in force as soon as a peer has answered.
+            self.round(now, effects);
+        }
+    }
+
+    fn forget(&mut self, storage: StorageId, effects: &mut Vec<Effect>) {
+        if self.forgotten.len() < FORGOTTEN_MAX {
+            self.forgotten.insert(storage);
+        }
+        let mut batch = Batch::new();
+        for (id, table) in &mut self.tables {
+            if let Content::Owned(owned) = &mut table.content {
+                owned.forget(storage);
+                batch.extend(disk::part_row(&table.spec, owned, storage));
+                effects.push(Effect::RowsChanged(*id));
+            }
+        }
+        self.store(batch, Vec::new(), effects);
+    }
+
+    fn publish(&mut self, now: Now, id: TableId, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>, effects: &mut Vec<Effect>) {
+        let actor = self.me.actor;
+        let Some(Table { spec, content: Content::Owned(owned), .. }) = self.tables.get_mut(&id) else { return };
+        let Ok(delta) = owned.publish(now.mono, actor.storage, actor.boot, rows) else {
+            self.counts.too_much += 1;
+            return;
+        };
+        let batch: Batch = disk::part_row(spec, owned, actor.storage).into_iter().collect();
+        effects.push(Effect::RowsChanged(id));
+        self.store(batch, Vec::new(), effects);
+        let message = Message::Parts { table: id, parts: vec![delta], is_all: true };
+        let to: Vec<NodeId> = self.members.keys().cloned().collect();
+        for node in to {
+            self.send_within(now, id, &node, Lane::Deltas, &message, effects);
+        }
+    }
+
+    fn received(&mut self, now: Now, from: &NodeId, frame: &[u8], effects: &mut Vec<Effect>) {
+        let Some(actor) = self.members.get(from).copied() else {
+            self.counts.strangers += 1;
+            return;
+        };
+        let Ok(message) = Message::decode(frame) else {
+            self.counts.garbage += 1;
+            return;
+        };
+        match message {
+            Message::Digest { is_answer, wall, tables } => {
+                self.hlc.hear(now, actor.storage, wall);
+                self.compared(now, from, is_answer, &tables, effects);
+            }
+            Message::Push { push, changes } => self.pushed(now, from, push, changes, effects),
+            Message::Ack { push } => self.acked(from, push, effects),
+            Message::Pull { table, nonce, known, after } => self.pulled(now, from, table, (nonce, known, after), effects),
+            Message::Slice { table, nonce, slice } => self.sliced(now, from, table, nonce, slice, effects),
+            Message::PullParts { table, heads } => self.parts_asked(now, from, table, &heads, effects),
+            Message::Parts { table, parts, is_all } => self.parts_came(now, from, table, parts, is_all, effects),
+        }
+    }
+
+    fn send(&mut self, to: &NodeId, lane: Lane, message: &Message, effects: &mut Vec<Effect>) {
+        // What cannot be written is a bug that the law of the codec excludes; nothing is sent then, and the table turns red.
+        if let Ok(frame) = message.encode() {
+            effects.push(Effect::Send(to.clone(), lane, frame));
+        }
+    }
+
+    /// Sends if the table has bytes left for this second.
+    fn send_within(&mut self, now: Now, id: TableId, to: &NodeId, lane: Lane, message: &Message, effects: &mut Vec<Effect>) {
+        let (Some(table), Ok(frame)) = (self.tables.get_mut(&id), message.encode()) else { return };
+        if table.budget.left(now.mono) == 0 {
+            self.counts.deferred += 1;
+            return;
+        }
+        table.budget.spend(frame.len());
+        effects.push(Effect::Send(to.clone(), lane, frame));
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Ahead => self.counts.stamps_ahead += 1,
+            Refusal::EntryTooLarge | Refusal::TableFull => self.counts.too_much += 1,
+            Refusal::Unknown => {}
+        }
+    }
+
+    fn refused_rows(&mut self, refusal: owned::Refusal) {
+        match refusal {
+            owned::Refusal::TooMuch => self.counts.too_much += 1,
+            owned::Refusal::NotYours | owned::Refusal::OwnerAbsent => self.counts.not_owner += 1,
+            owned::Refusal::NotNext => {} // old, repeated or too early: the next round asks
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
