@@ -77,6 +77,14 @@ struct Part {
     rows: BTreeMap<Vec<u8>, Row>,
 }
 
+/// A part on its way. What its sender had overwritten by then is not in it, so it is not whole before the version that its
+/// sender had, whoever sends the rest.
+#[derive(Clone, Debug)]
+struct Staged {
+    part: Part,
+    goal: u64,
+}
+
 /// A row as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowDelta {
@@ -119,7 +127,7 @@ pub struct Owned {
     share: Share,
     parts: BTreeMap<StorageId, Part>,
     /// Parts on their way, not yet whole. At most one for each owner.
-    staged: BTreeMap<StorageId, Part>,
+    staged: BTreeMap<StorageId, Staged>,
 }
 
 impl Owned {
@@ -167,12 +175,13 @@ impl Owned {
     /// The same, counting what is on its way.
     #[must_use]
     pub fn heads_asked(&self) -> Vec<Head> {
-        let furthest = |(owner, part): (&StorageId, &Part)| {
-            let part = self.staged.get(owner).filter(|it| it.order() > part.order()).unwrap_or(part);
-            (*owner, part.boot, part.head)
-        };
-        let new = self.staged.iter().filter(|(owner, _)| !self.parts.contains_key(owner));
-        self.parts.iter().map(furthest).chain(new.map(furthest)).collect()
+        let mut heads: BTreeMap<StorageId, (u64, u64)> =
+            self.parts.iter().map(|(owner, part)| (*owner, part.order())).collect();
+        for (owner, staged) in &self.staged {
+            let head = heads.entry(*owner).or_default();
+            *head = (*head).max(staged.part.order());
+        }
+        heads.into_iter().map(|(owner, (boot, head))| (owner, boot, head)).collect()
     }
 
     /// Equal heads have equal ones.
@@ -237,14 +246,7 @@ impl Owned {
         if is_old {
             return Err(Refusal::NotNext);
         }
-        let mut part = match delta.from {
-            0 => Part { boot: delta.boot, ..Part::default() },
-            from => {
-                let both = [self.staged.get(&delta.owner), self.parts.get(&delta.owner)].into_iter().flatten();
-                let base = both.filter(|it| it.boot == delta.boot && it.head >= from).max_by_key(|it| it.head);
-                base.cloned().ok_or(Refusal::NotNext)?
-            }
-        };
+        let (mut part, goal) = self.base_for(&delta)?;
         let written = |age_ms: u64| millis(now).saturating_sub(i64::try_from(age_ms).unwrap_or(i64::MAX));
         for row in delta.rows {
             let it = Row { version: row.version, written_ms: written(row.age_ms), bytes: row.bytes };
@@ -252,14 +254,32 @@ impl Owned {
         }
         (part.head, part.floor) = (delta.to, delta.floor);
         self.check(&part)?;
-        if delta.to < delta.head && !planted(Fault::OwnedTakesParts) {
-            self.staged.insert(delta.owner, part);
+        let goal = goal.max(delta.head);
+        if delta.to < goal && !planted(Fault::OwnedTakesParts) {
+            self.staged.insert(delta.owner, Staged { part, goal });
             return Ok(false);
         }
         part.forget_removed();
         self.staged.remove(&delta.owner);
         self.parts.insert(delta.owner, part);
         Ok(true)
+    }
+
+    /// What a delta adds to, and the version at which that is whole.
+    fn base_for(&mut self, delta: &PartDelta) -> Result<(Part, u64), Refusal> {
+        if delta.from == 0 {
+            return Ok((Part { boot: delta.boot, ..Part::default() }, 0));
+        }
+        let is_next = |part: &Part| part.boot == delta.boot && (delta.from..=delta.to).contains(&part.head);
+        if let Some(staged) = self.staged.get(&delta.owner).filter(|it| is_next(&it.part)) {
+            if delta.head >= staged.goal {
+                return Ok((staged.part.clone(), staged.goal));
+            }
+            // Its sender is behind the one who began: begin anew, or nobody may ever be far enough.
+            self.staged.remove(&delta.owner);
+        }
+        let whole = self.parts.get(&delta.owner).filter(|it| is_next(it)).cloned();
+        whole.map(|it| (it, 0)).ok_or(Refusal::NotNext)
     }
 
     /// Whether the table takes rows of that owner: `life` is its boot if it is here.
@@ -274,8 +294,8 @@ impl Owned {
 
     /// Forgets the rows of every life that is not here, where the rule says so. Returns whose.
     pub fn retain(&mut self, life: impl Fn(StorageId) -> Option<u64>) -> Vec<StorageId> {
-        let all = self.parts.iter().chain(&self.staged);
-        let gone = all.filter(|(owner, part)| !self.takes(part.boot, life(**owner))).map(|(owner, _)| *owner);
+        let staged = self.staged.iter().map(|(owner, staged)| (owner, &staged.part));
+        let gone = self.parts.iter().chain(staged).filter(|(owner, part)| !self.takes(part.boot, life(**owner))).map(|(owner, _)| *owner);
         let gone: Vec<StorageId> = gone.collect();
         gone.iter().for_each(|owner| self.forget(*owner));
         gone
