@@ -98,6 +98,7 @@ impl Model {
         let Some(owned) = core.owned(table) else { return };
         let Some((_, boot, head)) = owned.heads().into_iter().find(|it| it.0 == owner) else { return };
         let rows = rows_of(owned, owner, Duration::ZERO);
+        eprintln!("PUB {table:?} {owner} {boot}.{head} {}", rows.len());
         self.written.insert((table, owner, boot, head), rows);
     }
 
@@ -106,7 +107,10 @@ impl Model {
         for (owner, boot, head) in owned.heads() {
             let written = self.written.get(&(table, owner, boot, head));
             if written.is_some_and(|it| *it != rows_of(owned, owner, now)) {
-                self.blame(format!("rows of {owner} at {boot}.{head} are not what it wrote"));
+                let there = rows_of(owned, owner, now);
+                let short = |rows: &Rows| rows.iter().map(|(name, it)| (name[0], it.len(), it[6..8].to_vec())).collect::<Vec<_>>();
+                eprintln!("{:?} vs written {:?}", short(&there), written.map(short));
+                self.blame(format!("rows of {owner} at {boot}.{head} of {table:?} are not what it wrote"));
             }
         }
     }
