@@ -186,7 +186,8 @@ impl Admin {
     /// The living instance of that name.
     #[must_use]
     pub fn find(&self, id: InstanceId) -> Option<(&Key, &Entry)> {
-        let first = Key { id, birth: Dot { actor: Actor { storage: crate::base::ids::StorageId(0), boot: 0 }, count: 0 } };
+        let first =
+            Key { id, birth: Dot { actor: Actor { storage: crate::base::ids::StorageId(0), boot: 0 }, count: 0 } };
         self.entries.range(first..).next().filter(|(key, _)| key.id == id)
     }
 
@@ -216,7 +217,14 @@ impl Admin {
     }
 
     /// Adds an instance here. The caller checked nothing.
-    pub fn add(&mut self, id: InstanceId, kind: u16, fields: Vec<(u16, u8, Vec<u8>)>, actor: Actor, stamp: Stamp) -> Result<Change, Refusal> {
+    pub fn add(
+        &mut self,
+        id: InstanceId,
+        kind: u16,
+        fields: Vec<(u16, u8, Vec<u8>)>,
+        actor: Actor,
+        stamp: Stamp,
+    ) -> Result<Change, Refusal> {
         let dot = self.next(actor);
         let field = |(number, version, bytes)| (number, Field { stamp, dot, version, bytes });
         let entry = Entry { kind, born: stamp, fields: fields.into_iter().map(field).collect() };
@@ -225,7 +233,13 @@ impl Admin {
     }
 
     /// Edits fields of an instance here.
-    pub fn set(&mut self, id: InstanceId, fields: Vec<(u16, u8, Vec<u8>)>, actor: Actor, stamp: Stamp) -> Result<Change, Refusal> {
+    pub fn set(
+        &mut self,
+        id: InstanceId,
+        fields: Vec<(u16, u8, Vec<u8>)>,
+        actor: Actor,
+        stamp: Stamp,
+    ) -> Result<Change, Refusal> {
         let dot = self.next(actor);
         let (key, old) = self.find(id).ok_or(Refusal::Unknown)?;
         let (key, mut entry) = (*key, old.clone());
@@ -400,7 +414,8 @@ impl Admin {
         if weight > ENTRY_BYTES_MAX {
             return Err(Refusal::EntryTooLarge);
         }
-        let is_full = self.entries.len() + more > bounds.entries_max || self.weight - before + weight > bounds.bytes_max;
+        let is_full =
+            self.entries.len() + more > bounds.entries_max || self.weight - before + weight > bounds.bytes_max;
         if is_full && (more > 0 || weight > before) { Err(Refusal::TableFull) } else { Ok(()) }
     }
 }

@@ -122,8 +122,7 @@ fn has(runs: &[Run], run: Run) -> bool {
 fn add(runs: &mut Vec<Run>, run: Run) {
     let from = runs.partition_point(|it| it.1 + 1 < run.0);
     let touching = runs[from..].iter().take_while(|it| it.0 <= run.1 + 1);
-    let (to, joined) =
-        touching.fold((from, run), |(to, all), it| (to + 1, (all.0.min(it.0), all.1.max(it.1))));
+    let (to, joined) = touching.fold((from, run), |(to, all), it| (to + 1, (all.0.min(it.0), all.1.max(it.1))));
     runs.splice(from..to, [joined]);
 }
 

@@ -93,7 +93,8 @@ impl Hlc {
     /// A stamp above all that were handed out or seen.
     pub fn next(&mut self, now: Now) -> Stamp {
         let time = Stamp::at(self.time(now));
-        self.last = if planted(Fault::StampsFollowTheWallClock) { Stamp::at(now.wall) } else { time.max(self.last.next()) };
+        self.last =
+            if planted(Fault::StampsFollowTheWallClock) { Stamp::at(now.wall) } else { time.max(self.last.next()) };
         self.last
     }
 

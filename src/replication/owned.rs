@@ -138,7 +138,13 @@ impl Owned {
     }
 
     /// Writes rows of this node; None removes one. The first write of a life replaces what earlier ones left.
-    pub fn publish(&mut self, now: Duration, owner: StorageId, boot: u64, rows: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<PartDelta, Refusal> {
+    pub fn publish(
+        &mut self,
+        now: Duration,
+        owner: StorageId,
+        boot: u64,
+        rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<PartDelta, Refusal> {
         let mut part = self.parts.get(&owner).filter(|it| it.boot == boot).cloned().unwrap_or_default();
         part.boot = boot;
         let from = part.head;
@@ -150,6 +156,7 @@ impl Owned {
         part.head = part.head.max(1);
         part.forget_removed();
         self.check(&part)?;
+        self.staged.remove(&owner);
         self.parts.insert(owner, part);
         self.delta(now, owner, boot, from, usize::MAX).ok_or(Refusal::NotNext)
     }
@@ -294,10 +301,14 @@ impl Owned {
 
     /// Forgets the rows of every life that is not here, where the rule says so. Returns whose.
     pub fn retain(&mut self, life: impl Fn(StorageId) -> Option<u64>) -> Vec<StorageId> {
-        let staged = self.staged.iter().map(|(owner, staged)| (owner, &staged.part));
-        let gone = self.parts.iter().chain(staged).filter(|(owner, part)| !self.takes(part.boot, life(**owner))).map(|(owner, _)| *owner);
+        let is_gone = |table: &Self, owner: StorageId, part: &Part| !table.takes(part.boot, life(owner));
+        let staged = self.staged.iter().filter(|(owner, it)| is_gone(self, **owner, &it.part)).map(|(owner, _)| *owner);
+        let staged: Vec<StorageId> = staged.collect();
+        let gone = self.parts.iter().filter(|(owner, it)| is_gone(self, **owner, it)).map(|(owner, _)| *owner);
         let gone: Vec<StorageId> = gone.collect();
-        gone.iter().for_each(|owner| self.forget(*owner));
+        // One by one: what is on its way may be of another life than what is here.
+        staged.iter().for_each(|owner| drop(self.staged.remove(owner)));
+        gone.iter().for_each(|owner| drop(self.parts.remove(owner)));
         gone
     }
 
@@ -309,7 +320,9 @@ impl Owned {
 
     /// Somebody else has rows of this node that it never wrote, at `head`: goes past them. Says whether that was needed.
     pub fn refute(&mut self, owner: StorageId, boot: u64, head: u64) -> bool {
-        let Some(part) = self.parts.get_mut(&owner).filter(|it| it.boot == boot && it.head < head) else { return false };
+        let Some(part) = self.parts.get_mut(&owner).filter(|it| it.boot == boot && it.head < head) else {
+            return false;
+        };
         // Everyone takes the rows anew, because what they have at these versions is not ours.
         part.head = head;
         for row in part.rows.values_mut() {
@@ -323,7 +336,8 @@ impl Owned {
 
     fn check(&self, part: &Part) -> Result<(), Refusal> {
         let is_named = part.rows.keys().all(|name| name.len() <= NAME_BYTES_MAX);
-        let bytes: usize = part.rows.iter().map(|(name, row)| name.len() + row.bytes.as_ref().map_or(0, Vec::len)).sum();
+        let bytes: usize =
+            part.rows.iter().map(|(name, row)| name.len() + row.bytes.as_ref().map_or(0, Vec::len)).sum();
         let live = part.rows.values().filter(|row| row.bytes.is_some()).count();
         let removed = part.rows.len() - live;
         let fits = live <= self.share.rows_max && bytes <= self.share.bytes_max && removed <= 2 * REMOVED_MAX;

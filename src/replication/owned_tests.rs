@@ -121,11 +121,25 @@ fn rows_of_who_is_not_here_go_and_do_not_come_back() {
 }
 
 #[test]
+fn an_old_life_on_its_way_does_not_take_the_new_one_with_it() {
+    let mut table = Owned::new(Rule::Drop, SHARE);
+    let row = RowDelta { name: vec![1], version: 1, age_ms: 0, bytes: Some(vec![1]) };
+    table
+        .apply(at(1), PartDelta { owner: ME, boot: 2, from: 0, to: 1, head: 1, floor: 0, rows: vec![row.clone()] })
+        .unwrap();
+    let mut later = table.clone();
+    later.apply(at(1), PartDelta { owner: ME, boot: 3, from: 0, to: 1, head: 5, floor: 0, rows: vec![row] }).unwrap();
+    assert!(later.retain(|_| Some(2)).is_empty());
+    assert_eq!((values(&later, at(1)).len(), later.heads_asked()), (1, vec![(ME, 2, 1)]));
+}
+
+#[test]
 fn an_owner_goes_past_what_others_claim_it_wrote() {
     let (mut own, mut copy) = (Owned::new(Rule::Drop, SHARE), Owned::new(Rule::Drop, SHARE));
     own.publish(at(1), ME, 1, vec![row(1, Some(1))]).unwrap();
     let forged = RowDelta { name: vec![1], version: 70, age_ms: 0, bytes: Some(vec![66]) };
-    copy.apply(at(1), PartDelta { owner: ME, boot: 1, from: 0, to: 70, head: 70, floor: 0, rows: vec![forged] }).unwrap();
+    copy.apply(at(1), PartDelta { owner: ME, boot: 1, from: 0, to: 70, head: 70, floor: 0, rows: vec![forged] })
+        .unwrap();
     assert!(own.refute(ME, 1, 70) && !own.refute(ME, 1, 70));
     pull(&mut copy, &own, at(1), usize::MAX);
     assert_eq!(values(&copy, at(1)), [(1, 1)]);

@@ -80,7 +80,12 @@ pub struct InForce {
 
 /// The workers in force, by address; a local one of each owner is a worker of its own.
 #[must_use]
-pub fn in_force(instances: &[Instance], assertions: &[Assertion], suppressed: &BTreeSet<String>, standing: &impl Standing) -> Vec<InForce> {
+pub fn in_force(
+    instances: &[Instance],
+    assertions: &[Assertion],
+    suppressed: &BTreeSet<String>,
+    standing: &impl Standing,
+) -> Vec<InForce> {
     let mut workers: BTreeMap<(&str, Option<StorageId>), InForce> = BTreeMap::new();
     let mut by_age: Vec<&Instance> = instances.iter().collect();
     by_age.sort_by_key(|it| (it.born, it.key.birth));

@@ -42,7 +42,11 @@ fn a_flags_worker_outlives_its_node_until_it_is_dead_or_the_node_is_forgotten() 
     let said = [flag("a", 1)];
     assert_eq!(urls(&[], &said, &[], &World::default()), ["a"]);
     assert!(urls(&[], &said, &[], &World { dead: vec!["a"], ..World::default() }).is_empty());
-    assert_eq!(urls(&[], &said, &[], &World { dead: vec!["a"], here: vec![1], ..World::default() }), ["a"], "its node insists");
+    assert_eq!(
+        urls(&[], &said, &[], &World { dead: vec!["a"], here: vec![1], ..World::default() }),
+        ["a"],
+        "its node insists"
+    );
     assert!(urls(&[], &said, &[], &World { forgotten: vec![1], ..World::default() }).is_empty());
 }
 
@@ -75,7 +79,8 @@ fn delete_of_a_posted_worker_takes_every_instance_and_suppresses_nothing() {
 fn the_oldest_instance_counts_and_a_local_worker_is_reached_through_its_node() {
     let world = World { here: vec![1, 2], ..World::default() };
     let local = |owner| Assertion { is_local: true, ..flag("l", owner) };
-    let all = in_force(&[instance("a", 9), instance("a", 4)], &[local(2), local(1), flag("a", 2)], &BTreeSet::new(), &world);
+    let all =
+        in_force(&[instance("a", 9), instance("a", 4)], &[local(2), local(1), flag("a", 2)], &BTreeSet::new(), &world);
     assert_eq!(all.len(), 3);
     assert_eq!((all[0].instance, &all[0].asserted_by), (Some(InstanceId(4)), &vec![StorageId(2)]));
     assert_eq!((&all[1].reach, &all[2].reach), (&Reach::Via(StorageId(1)), &Reach::Via(StorageId(2))));

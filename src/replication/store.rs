@@ -75,7 +75,11 @@ pub(crate) mod memory {
 
     impl Store for Memory {
         fn load(&self) -> Result<Batch, StoreError> {
-            let row = |((table, key), value): (&(TableId, Vec<u8>), &Vec<u8>)| Row { table: *table, key: key.clone(), value: Some(value.clone()) };
+            let row = |((table, key), value): (&(TableId, Vec<u8>), &Vec<u8>)| Row {
+                table: *table,
+                key: key.clone(),
+                value: Some(value.clone()),
+            };
             Ok(self.rows.iter().map(row).collect())
         }
 

@@ -142,7 +142,14 @@ impl Core {
         Ok((table, change))
     }
 
-    pub(super) fn pushed(&mut self, now: Now, from: &NodeId, push: u64, changes: Vec<(TableId, Change)>, effects: &mut Vec<Effect>) {
+    pub(super) fn pushed(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        push: u64,
+        changes: Vec<(TableId, Change)>,
+        effects: &mut Vec<Effect>,
+    ) {
         let horizon = self.hlc.horizon(now);
         let (mut news, mut has_all) = (Vec::new(), true);
         for (id, change) in changes {
@@ -213,7 +220,8 @@ impl Core {
     }
 
     pub(super) fn push_again(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let due: Vec<u64> = self.pushing.iter().filter(|(_, it)| it.again_at <= now.mono).map(|(push, _)| *push).collect();
+        let due: Vec<u64> =
+            self.pushing.iter().filter(|(_, it)| it.again_at <= now.mono).map(|(push, _)| *push).collect();
         for push in due {
             let Some(it) = self.pushing.get_mut(&push) else { continue };
             it.tries += 1;

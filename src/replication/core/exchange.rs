@@ -75,7 +75,14 @@ impl Core {
         Message::Digest { is_answer, wall: now.wall, tables: self.tables.iter().map(digest).collect() }
     }
 
-    pub(super) fn compared(&mut self, now: Now, from: &NodeId, is_answer: bool, theirs: &[(TableId, u128)], effects: &mut Vec<Effect>) {
+    pub(super) fn compared(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        is_answer: bool,
+        theirs: &[(TableId, u128)],
+        effects: &mut Vec<Effect>,
+    ) {
         let own = self.digest(now, true);
         let Message::Digest { tables: ours, .. } = &own else { return };
         for (id, digest) in theirs {
@@ -96,7 +103,16 @@ impl Core {
         match &table.content {
             Content::Admin(_) if table.pull.is_none() => {
                 let (theirs, refused) = (Dots::default(), Dots::default());
-                table.pull = Some(Pull { from: from.clone(), life, nonce, after: None, theirs, refused, asks: 0, asked_at: now.mono });
+                table.pull = Some(Pull {
+                    from: from.clone(),
+                    life,
+                    nonce,
+                    after: None,
+                    theirs,
+                    refused,
+                    asks: 0,
+                    asked_at: now.mono,
+                });
                 self.ask_next(now, id, effects);
             }
             Content::Admin(_) => {}
@@ -108,7 +124,9 @@ impl Core {
     }
 
     fn ask_next(&mut self, now: Now, id: TableId, effects: &mut Vec<Effect>) {
-        let Some(Table { content: Content::Admin(admin), pull: Some(pull), .. }) = self.tables.get_mut(&id) else { return };
+        let Some(Table { content: Content::Admin(admin), pull: Some(pull), .. }) = self.tables.get_mut(&id) else {
+            return;
+        };
         (pull.asks, pull.asked_at) = (pull.asks + 1, now.mono);
         let message = Message::Pull { table: id, nonce: pull.nonce, known: admin.context().clone(), after: pull.after };
         let to = pull.from.clone();
@@ -129,7 +147,14 @@ impl Core {
         again.into_iter().for_each(|id| self.ask_next(now, id, effects));
     }
 
-    pub(super) fn pulled(&mut self, now: Now, from: &NodeId, id: TableId, (nonce, known, after): (u64, Dots, Option<Key>), effects: &mut Vec<Effect>) {
+    pub(super) fn pulled(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        id: TableId,
+        (nonce, known, after): (u64, Dots, Option<Key>),
+        effects: &mut Vec<Effect>,
+    ) {
         let me = self.me.actor;
         let Some(table) = self.tables.get_mut(&id) else { return };
         let left = table.budget.left(now.mono).min(SLICE_BYTES);
@@ -145,11 +170,20 @@ impl Core {
         self.send_within(now, id, from, Lane::Sync, &message, effects);
     }
 
-    pub(super) fn sliced(&mut self, now: Now, from: &NodeId, id: TableId, nonce: u64, slice: Slice, effects: &mut Vec<Effect>) {
+    pub(super) fn sliced(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        id: TableId,
+        nonce: u64,
+        slice: Slice,
+        effects: &mut Vec<Effect>,
+    ) {
         let horizon = self.hlc.horizon(now);
         let life = self.members.get(from).copied();
         let Some(Table { content: Content::Admin(admin), pull, .. }) = self.tables.get_mut(&id) else { return };
-        let is_answer = |it: &Pull| it.nonce == nonce && it.after == slice.after && Some(it.life) == life && it.from == *from;
+        let is_answer =
+            |it: &Pull| it.nonce == nonce && it.after == slice.after && Some(it.life) == life && it.from == *from;
         let Some(mut asked) = pull.take_if(|it| is_answer(it)) else { return };
         if let Some(context) = &slice.context {
             asked.theirs = context.clone();
@@ -164,7 +198,8 @@ impl Core {
         }
         asked.refused.union(&refused);
         if upto.is_none() {
-            let refused = if planted(Fault::RefusedCountsAsKnown) { Dots::default() } else { std::mem::take(&mut asked.refused) };
+            let refused =
+                if planted(Fault::RefusedCountsAsKnown) { Dots::default() } else { std::mem::take(&mut asked.refused) };
             admin.finish(std::mem::take(&mut asked.theirs), &refused);
         }
         let mut rows: Vec<_> = changes.iter().map(|change| disk::change_row(id, admin, change)).collect();
@@ -184,7 +219,14 @@ impl Core {
         }
     }
 
-    pub(super) fn parts_asked(&mut self, now: Now, from: &NodeId, id: TableId, heads: &[Head], effects: &mut Vec<Effect>) {
+    pub(super) fn parts_asked(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        id: TableId,
+        heads: &[Head],
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(table) = self.tables.get_mut(&id) else { return };
         let left = table.budget.left(now.mono).min(SLICE_BYTES);
         let Content::Owned(owned) = &table.content else { return };
@@ -197,7 +239,15 @@ impl Core {
         self.refute(id, heads, effects);
     }
 
-    pub(super) fn parts_came(&mut self, now: Now, from: &NodeId, id: TableId, parts: Vec<PartDelta>, is_all: bool, effects: &mut Vec<Effect>) {
+    pub(super) fn parts_came(
+        &mut self,
+        now: Now,
+        from: &NodeId,
+        id: TableId,
+        parts: Vec<PartDelta>,
+        is_all: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let (mut has_changed, mut has_moved) = (false, false);
         for part in parts {
             let owner = part.owner;
@@ -229,12 +279,12 @@ impl Core {
         if owner == me.storage && part.boot >= me.boot {
             return Err(Refusal::NotYours);
         }
-        let life = self.members.values().find(|it| it.storage == owner).map(|it| it.boot);
+        let life = self.members.values().chain([&me]).find(|it| it.storage == owner).map(|it| it.boot);
         let is_forgotten = self.forgotten.contains(&owner);
         let Some(Table { content: Content::Owned(owned), .. }) = self.tables.get_mut(&id) else {
             return Err(Refusal::NotYours);
         };
-        if is_forgotten || !owned.takes(part.boot, life) && owner != me.storage {
+        if is_forgotten || !owned.takes(part.boot, life) {
             return Err(Refusal::OwnerAbsent);
         }
         owned.apply(now.mono, part)

@@ -294,7 +294,8 @@ impl Core {
     fn members_are(&mut self, now: Now, members: Vec<Member>, effects: &mut Vec<Effect>) {
         let had_none = self.members.is_empty();
         self.members = members.into_iter().filter(|it| it.node != self.me.node).map(|it| (it.node, it.actor)).collect();
-        let lives: BTreeMap<StorageId, u64> = self.members.values().chain([&self.me.actor]).map(|it| (it.storage, it.boot)).collect();
+        let lives: BTreeMap<StorageId, u64> =
+            self.members.values().chain([&self.me.actor]).map(|it| (it.storage, it.boot)).collect();
         self.hlc.keep(|storage| lives.contains_key(&storage));
         for (id, table) in &mut self.tables {
             if let Content::Owned(owned) = &mut table.content
@@ -358,7 +359,9 @@ impl Core {
             }
             Message::Push { push, changes } => self.pushed(now, from, push, changes, effects),
             Message::Ack { push } => self.acked(from, push, effects),
-            Message::Pull { table, nonce, known, after } => self.pulled(now, from, table, (nonce, known, after), effects),
+            Message::Pull { table, nonce, known, after } => {
+                self.pulled(now, from, table, (nonce, known, after), effects)
+            }
             Message::Slice { table, nonce, slice } => self.sliced(now, from, table, nonce, slice, effects),
             Message::PullParts { table, heads } => self.parts_asked(now, from, table, &heads, effects),
             Message::Parts { table, parts, is_all } => self.parts_came(now, from, table, parts, is_all, effects),
@@ -373,7 +376,15 @@ impl Core {
     }
 
     /// Sends if the table has bytes left for this second.
-    fn send_within(&mut self, now: Now, id: TableId, to: &NodeId, lane: Lane, message: &Message, effects: &mut Vec<Effect>) {
+    fn send_within(
+        &mut self,
+        now: Now,
+        id: TableId,
+        to: &NodeId,
+        lane: Lane,
+        message: &Message,
+        effects: &mut Vec<Effect>,
+    ) {
         let (Some(table), Ok(frame)) = (self.tables.get_mut(&id), message.encode()) else { return };
         if table.budget.left(now.mono) == 0 {
             self.counts.deferred += 1;

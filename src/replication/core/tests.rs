@@ -88,7 +88,10 @@ fn with_others_it_is_answered_by_the_own_disk_and_one_of_them_and_says_who_lacks
     assert!(answers(&step(&mut it, 2, from(2, &Message::Ack { push: 1 }))).is_empty(), "the own disk is missing");
     let settled = Settled { is_safe: true, pending: vec![member(3).node] };
     assert_eq!(answers(&store(&mut it, 3, &effects)), [Ok(settled)]);
-    assert_eq!(sent(&step(&mut it, 400, Event::Tick)).iter().filter(|it| matches!(it.1, Message::Push { .. })).count(), 1);
+    assert_eq!(
+        sent(&step(&mut it, 400, Event::Tick)).iter().filter(|it| matches!(it.1, Message::Push { .. })).count(),
+        1
+    );
     step(&mut it, 500, from(3, &Message::Ack { push: 1 }));
     assert!(it.pushing.is_empty());
 }
@@ -162,7 +165,15 @@ fn strangers_garbage_and_unknown_tables_are_counted_and_change_nothing() {
 fn a_member_that_writes_what_it_does_not_own_is_refused_and_counted() {
     let mut it = core(1, &[2]);
     step(&mut it, 1, Event::Publish(OWNED, vec![(vec![1], Some(vec![1]))]));
-    let part = |owner: u128, boot| PartDelta { owner: StorageId(owner), boot, from: 0, to: 9, head: 9, floor: 0, rows: vec![] };
+    let part = |owner: u128, boot| PartDelta {
+        owner: StorageId(owner),
+        boot,
+        from: 0,
+        to: 9,
+        head: 9,
+        floor: 0,
+        rows: vec![],
+    };
     // This node's own rows, rows of a life that is not here, rows of an admin table.
     for (table, part) in [(OWNED, part(1, 1)), (OWNED, part(2, 7)), (ADMIN, part(2, 1))] {
         step(&mut it, 2, from(2, &Message::Parts { table, parts: vec![part], is_all: true }));
@@ -192,7 +203,8 @@ fn a_table_that_cannot_be_exchanged_turns_red_and_stops_no_other() {
     step(&mut a, 1, add(1, 1));
     step(&mut a, 1, Event::Edit(2, vec![Edit::Add(STARVED, InstanceId(5), 1, vec![])]));
     for ms in (0..8000).step_by(250) {
-        let mut inbox: Vec<(u128, Vec<Effect>)> = vec![(2, step(&mut a, ms, Event::Tick)), (1, step(&mut b, ms, Event::Tick))];
+        let mut inbox: Vec<(u128, Vec<Effect>)> =
+            vec![(2, step(&mut a, ms, Event::Tick)), (1, step(&mut b, ms, Event::Tick))];
         while let Some((to, effects)) = inbox.pop() {
             let target = if to == 1 { &mut a } else { &mut b };
             for (_, message) in sent(&effects) {
@@ -214,7 +226,9 @@ fn a_table_that_cannot_be_exchanged_turns_red_and_stops_no_other() {
 fn a_row_that_cannot_be_read_stops_the_start() {
     let mut it = core(1, &[]);
     let effects = step(&mut it, 1, add(1, 1));
-    let rows = |effects: &[Effect]| effects.iter().find_map(|it| if let Effect::Store(_, it) = it { Some(it.clone()) } else { None });
+    let rows = |effects: &[Effect]| {
+        effects.iter().find_map(|it| if let Effect::Store(_, it) = it { Some(it.clone()) } else { None })
+    };
     let good = rows(&effects).unwrap();
     let start = |rows| Core::new(member(1), &specs(), Entropy::seeded(1), rows);
     let again = start(good.clone()).unwrap();

@@ -73,9 +73,11 @@ fn run(seed: u64) -> (Vec<String>, u128) {
 fn work(world: &mut World) {
     let node = world.below(world.nodes.len() as u64) as usize;
     let Some(core) = &world.nodes[node].core else { return };
-    let known: Vec<InstanceId> = core.admin(ADMIN).into_iter().flat_map(|it| it.entries()).map(|(key, _)| key.id).collect();
+    let known: Vec<InstanceId> =
+        core.admin(ADMIN).into_iter().flat_map(|it| it.entries()).map(|(key, _)| key.id).collect();
     let some = known.get(world.below(known.len() as u64) as usize).copied();
-    let value = |world: &World| (world.below(2) as u16, 1, world.now_ms.to_be_bytes().repeat(1 + world.below(20) as usize));
+    let value =
+        |world: &World| (world.below(2) as u16, 1, world.now_ms.to_be_bytes().repeat(1 + world.below(20) as usize));
     match (world.below(10), some) {
         (0..3, _) | (3..8, None) => {
             let id = InstanceId(u128::from(world.rng.next_u64()));
@@ -164,14 +166,20 @@ fn is_converged(world: &World) -> bool {
     let cores: Vec<_> = world.nodes.iter().filter_map(|it| it.core.as_ref()).collect();
     let own: Vec<StorageId> = world.nodes.iter().map(|it| StorageId(it.storage)).collect();
     let heads = |core: &super::core::Core, table| {
-        core.owned(table).map(|it| it.heads()).unwrap_or_default().into_iter().filter(|it| own.contains(&it.0)).collect::<Vec<_>>()
+        core.owned(table)
+            .map(|it| it.heads())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|it| own.contains(&it.0))
+            .collect::<Vec<_>>()
     };
     let first = cores[0];
     cores.len() == world.nodes.len()
         && cores.iter().all(|it| it.admin(ADMIN) == first.admin(ADMIN))
         && [KEPT, DROPPED].iter().all(|table| cores.iter().all(|it| heads(it, *table) == heads(first, *table)))
         && cores.iter().zip(&world.nodes).all(|(core, node)| {
-            let is_current = |table| heads(core, table).iter().any(|it| (it.0, it.1) == (StorageId(node.storage), node.boot));
+            let is_current =
+                |table| heads(core, table).iter().any(|it| (it.0, it.1) == (StorageId(node.storage), node.boot));
             is_current(KEPT) && is_current(DROPPED)
         })
 }

@@ -51,7 +51,9 @@ impl Model {
     }
 
     pub(super) fn answered(&mut self, node: usize, request: u64, answer: &Result<Settled, EditError>, is_alone: bool) {
-        let Some(edit) = self.asked.remove(&request) else { return self.blame(format!("request {request} was answered twice")) };
+        let Some(edit) = self.asked.remove(&request) else {
+            return self.blame(format!("request {request} was answered twice"));
+        };
         // What only the victim has may go with its disk.
         if answer.as_ref().is_ok_and(|it| it.is_safe) && !(is_alone && node == self.victim) {
             self.safe.push(edit);
@@ -98,7 +100,6 @@ impl Model {
         let Some(owned) = core.owned(table) else { return };
         let Some((_, boot, head)) = owned.heads().into_iter().find(|it| it.0 == owner) else { return };
         let rows = rows_of(owned, owner, Duration::ZERO);
-        eprintln!("PUB {table:?} {owner} {boot}.{head} {}", rows.len());
         self.written.insert((table, owner, boot, head), rows);
     }
 
@@ -107,9 +108,6 @@ impl Model {
         for (owner, boot, head) in owned.heads() {
             let written = self.written.get(&(table, owner, boot, head));
             if written.is_some_and(|it| *it != rows_of(owned, owner, now)) {
-                let there = rows_of(owned, owner, now);
-                let short = |rows: &Rows| rows.iter().map(|(name, it)| (name[0], it.len(), it[6..8].to_vec())).collect::<Vec<_>>();
-                eprintln!("{:?} vs written {:?}", short(&there), written.map(short));
                 self.blame(format!("rows of {owner} at {boot}.{head} of {table:?} are not what it wrote"));
             }
         }

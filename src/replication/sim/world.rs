@@ -83,7 +83,18 @@ impl World {
         };
         for node in 0..nodes {
             let (disk, old_disk) = (Memory::default(), Memory::default());
-            let it = Node { core: None, disk, old_disk, storage: 0, boot: 0, life: 0, clock_ms: 0, started_ms: 0, crashed_ms: 0, members: Vec::new() };
+            let it = Node {
+                core: None,
+                disk,
+                old_disk,
+                storage: 0,
+                boot: 0,
+                life: 0,
+                clock_ms: 0,
+                started_ms: 0,
+                crashed_ms: 0,
+                members: Vec::new(),
+            };
             world.nodes.push(it);
             world.at(0, Action::Restart { node, disk: Memory::default(), clock_ms: 0, is_new: true });
         }
@@ -106,7 +117,13 @@ impl World {
 
     /// Lets everything happen up to then.
     pub(super) fn run_to(&mut self, ms: u64) {
-        while let Some(((at, _), action)) = self.queue.first_key_value().filter(|((at, _), _)| *at <= ms).map(|_| ()).and_then(|()| self.queue.pop_first()) {
+        while let Some(((at, _), action)) = self
+            .queue
+            .first_key_value()
+            .filter(|((at, _), _)| *at <= ms)
+            .map(|_| ())
+            .and_then(|()| self.queue.pop_first())
+        {
             self.now_ms = at;
             self.happen(action);
         }
@@ -249,7 +266,10 @@ impl World {
     fn now_of(&self, node: usize) -> Now {
         let it = &self.nodes[node];
         let wall = EPOCH_MS + self.now_ms as i64 + it.clock_ms;
-        Now { mono: Duration::from_millis(self.now_ms - it.started_ms), wall: Duration::from_millis(wall.max(0) as u64) }
+        Now {
+            mono: Duration::from_millis(self.now_ms - it.started_ms),
+            wall: Duration::from_millis(wall.max(0) as u64),
+        }
     }
 }
 
