@@ -1,6 +1,7 @@
 //! The laws of an admin table, and its neighbours' opinion: a plain model and the OR-set of `crdts`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -9,8 +10,6 @@ use crate::base::ids::StorageId;
 
 const BOUNDS: Bounds = Bounds { entries_max: 1000, bytes_max: 1 << 20 };
 const NEVER: Duration = Duration::from_secs(1 << 40);
-
-use std::time::Duration;
 
 /// What may happen at one of three replicas.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +65,10 @@ fn play(ops: &[Op]) -> Vec<Admin> {
     for op in ops {
         match *op {
             Op::Add(at, id) => drop(replicas[at].add(InstanceId(id), 1, vec![(0, 1, vec![1])], actor(at), stamp(1))),
-            Op::Set(at, id, field, s) => {
-                drop(replicas[at].set(InstanceId(id), vec![(field, 1, vec![s as u8])], actor(at), stamp(s)));
+            Op::Set(at, id, field, more) => {
+                // As the hybrid clock gives them: above all that was seen here, near nobody else's.
+                let after = stamp(replicas[at].latest().wall().as_secs() + 1 + more);
+                drop(replicas[at].set(InstanceId(id), vec![(field, 1, vec![more as u8])], actor(at), after));
             }
             Op::Delete(at, id) => drop(replicas[at].delete(InstanceId(id), actor(at))),
             Op::Pull(to, from) => replicas[to] = merged(&replicas[to].clone(), &replicas[from]),

@@ -18,13 +18,13 @@ pub(crate) enum Fault {
     ContextBeforeTheEnd,
     /// A slice names only those instances as alive that it carries.
     AliveOnlyIfSent,
-    /// An edit claims to carry everything its sender knows.
+    /// An event counts as proof that all earlier ones of its writer are known.
     PushClaimsAll,
     /// A restarted node numbers its edits from one again under the same name.
     ActorWithoutBoot,
     /// Stamps are the wall clock, whatever was seen.
     StampsFollowTheWallClock,
-    /// DELETE is not an event of its own, so a digest does not show it.
+    /// DELETE is not an event of its own and digests are of events, so they do not show it.
     DeleteIsNotCounted,
     /// Rows are written without the context they belong to.
     ContextIsNotWritten,
@@ -32,9 +32,9 @@ pub(crate) enum Fault {
     OwnedIgnoresBoot,
     /// A part of an owner's rows counts as the whole.
     OwnedTakesParts,
-    /// A restarted node numbers its owned rows on from the old life instead of its own.
+    /// An owner does not tell which rows it removed.
     RemovalsAreNotSent,
-    /// The writer, not the stamp, decides between two edits of a field.
+    /// The edit that arrives last wins.
     MergeTakesTheLast,
 }
 

@@ -66,6 +66,14 @@ pub(crate) mod memory {
             }
         }
 
+        /// Whether a durable row's key begins like that.
+        pub(crate) fn holds(&self, table: TableId, key: &[u8]) -> bool {
+            self.rows
+                .range((table, key.to_vec())..)
+                .next()
+                .is_some_and(|((it, found), _)| *it == table && found.starts_with(key))
+        }
+
         /// The power goes: the first `kept` unsynced batches happen to be on the disk, the rest is lost.
         pub(crate) fn crash(&mut self, kept: usize) {
             (0..kept.min(self.unsynced.len())).for_each(|_| self.sync_one());

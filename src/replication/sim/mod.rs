@@ -114,7 +114,13 @@ fn publish(world: &mut World, node: usize) {
 fn trouble(world: &mut World) {
     let nodes = world.nodes.len() as u64;
     let (node, other) = (world.below(nodes) as usize, world.below(nodes) as usize);
-    match world.below(9) {
+    match world.below(10) {
+        // The power of the whole site.
+        9 => (0..world.nodes.len())
+            .filter(|it| world.is_up(*it))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|it| crash(world, it)),
         0..3 if world.is_up(node) => crash(world, node),
         3 => world.nodes[node].old_disk = world.nodes[node].disk.clone(),
         4 => drop(world.cuts.insert((node, other))),

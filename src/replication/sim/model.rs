@@ -30,33 +30,43 @@ pub(super) struct Model {
     /// The node that may lose its disk.
     pub victim: usize,
     requests: u64,
-    asked: BTreeMap<u64, Edit>,
+    /// Edits that are not answered yet, and how often a disk had been lost when they were made.
+    asked: BTreeMap<u64, (Edit, u32)>,
+    losses: u32,
     /// Instances that somebody tried to delete.
     doomed: BTreeSet<InstanceId>,
     /// Edits that were answered as safe.
     safe: Vec<Edit>,
-    /// Values of a field in the order in which they were given at nodes that had the one before.
+    /// What each node saw deleted.
     seen: BTreeMap<usize, Seen>,
     written: BTreeMap<(TableId, StorageId, u64, u64), Rows>,
 }
 
 impl Model {
-    pub(super) fn asked(&mut self, _node: usize, edit: &Edit) -> u64 {
+    pub(super) fn asked(&mut self, edit: &Edit) -> u64 {
         if let Edit::Delete(_, id) = edit {
             self.doomed.insert(*id);
         }
         self.requests += 1;
-        self.asked.insert(self.requests, edit.clone());
+        self.asked.insert(self.requests, (edit.clone(), self.losses));
         self.requests
     }
 
     pub(super) fn answered(&mut self, node: usize, request: u64, answer: &Result<Settled, EditError>, is_alone: bool) {
-        let Some(edit) = self.asked.remove(&request) else {
+        let Some((edit, _)) = self.asked.remove(&request) else {
             return self.blame(format!("request {request} was answered twice"));
         };
         // What only the victim has may go with its disk.
         if answer.as_ref().is_ok_and(|it| it.is_safe) && !(is_alone && node == self.victim) {
             self.safe.push(edit);
+        }
+    }
+
+    /// What the request adds, if that must be on the disks that it is said to be on: nobody deletes it, no disk was lost since.
+    pub(super) fn adds(&self, request: u64) -> Option<InstanceId> {
+        match self.asked.get(&request) {
+            Some((Edit::Add(_, id, ..), losses)) if *losses == self.losses && !self.doomed.contains(id) => Some(*id),
+            _ => None,
         }
     }
 
@@ -93,6 +103,7 @@ impl Model {
     /// It lost its disk, or has an older one.
     pub(super) fn forgot(&mut self, node: usize) {
         self.seen.remove(&node);
+        self.losses += 1;
     }
 
     /// The owner itself has these rows now.

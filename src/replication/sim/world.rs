@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::ADMIN;
 use super::model::Model;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
@@ -15,9 +16,11 @@ use crate::base::ids::StorageId;
 use crate::replication::Now;
 use crate::replication::core::Core;
 use crate::replication::core::Edit;
+use crate::replication::core::EditError;
 use crate::replication::core::Effect;
 use crate::replication::core::Event;
 use crate::replication::core::Member;
+use crate::replication::core::Settled;
 use crate::replication::dots::Actor;
 use crate::replication::store::Store as _;
 use crate::replication::store::memory::Memory;
@@ -47,6 +50,7 @@ pub(super) struct Node {
     clock_ms: i64,
     started_ms: u64,
     crashed_ms: u64,
+    disk_free_ms: u64,
     members: Vec<Member>,
 }
 
@@ -93,6 +97,7 @@ impl World {
                 clock_ms: 0,
                 started_ms: 0,
                 crashed_ms: 0,
+                disk_free_ms: 0,
                 members: Vec::new(),
             };
             world.nodes.push(it);
@@ -192,7 +197,7 @@ impl World {
     }
 
     pub(super) fn edit(&mut self, node: usize, edit: Edit) {
-        let request = self.model.asked(node, &edit);
+        let request = self.model.asked(&edit);
         self.step(node, Event::Edit(request, vec![edit]));
     }
 
@@ -206,10 +211,7 @@ impl World {
             match effect {
                 Effect::Send(to, _, frame) => self.carry(node, &to, frame),
                 Effect::Store(token, batch) => self.write(node, token, batch),
-                Effect::Answer(request, answer) => {
-                    let is_alone = self.nodes[node].members.is_empty();
-                    self.model.answered(node, request, &answer, is_alone);
-                }
+                Effect::Answer(request, answer) => self.answered(node, request, &answer),
                 Effect::Changed(table, change) => {
                     let core = self.nodes[node].core.as_ref().expect("it just acted");
                     self.model.changed(node, table, &change, core);
@@ -220,6 +222,18 @@ impl World {
                 }
             }
         }
+    }
+
+    fn answered(&mut self, node: usize, request: u64, answer: &Result<Settled, EditError>) {
+        let is_alone = self.nodes[node].members.is_empty();
+        if let Some(id) = self.model.adds(request).filter(|_| answer.as_ref().is_ok_and(|it| it.is_safe)) {
+            let holds = |it: &&Node| it.disk.holds(ADMIN, &id.0.to_be_bytes());
+            let disks = self.nodes.iter().filter(holds).count();
+            if disks < if is_alone { 1 } else { 2 } {
+                self.model.blame(format!("an add was called safe on {disks} disks"));
+            }
+        }
+        self.model.answered(node, request, answer, is_alone);
     }
 
     fn carry(&mut self, from: usize, to: &NodeId, frame: Vec<u8>) {
@@ -239,10 +253,13 @@ impl World {
     fn write(&mut self, node: usize, token: u64, batch: Vec<crate::replication::store::Row>) {
         let it = &mut self.nodes[node];
         it.disk.write(batch);
-        let life = it.life;
+        let (life, free_ms) = (it.life, it.disk_free_ms);
         self.model.wrote(node, token);
-        // In order, as a log is synced: a write never overtakes the one before it, because tokens sync whatever is oldest.
-        self.at(self.now_ms + 8, Action::Synced { node, life, token });
+        // In order, as a log is synced; at times a disk takes long.
+        let takes = if self.below(8) == 0 { self.below(300) } else { 3 };
+        let at = self.now_ms.max(free_ms) + takes;
+        self.nodes[node].disk_free_ms = at;
+        self.at(at, Action::Synced { node, life, token });
     }
 
     /// Membership, as a node would see it a little later.
