@@ -9,7 +9,11 @@ RELEASE_BIN := $(CARGO_TARGET_DIR)/release/smg
 ENV = set -e; lib="$$(SMG_CACHE="$(CACHE)" .ci/rocksdb)"; export ROCKSDB_LIB_DIR="$$lib" ROCKSDB_STATIC=1;
 TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup release lab test verify fix bless test-sdk test-engines measure
+ENGINE ?= sim
+LAB_sim = exec "$(RELEASE_BIN)" lab
+LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
+
+.PHONY: help setup release lab test verify fix bless bench test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,8 +25,8 @@ setup: ## install what the build needs, and build RocksDB once
 release: setup ## build the binary people run
 	@$(ENV) cargo build --locked --release --bin smg
 
-lab: release ## a gateway on :30000 in front of four simulated workers
-	@exec "$(RELEASE_BIN)" lab
+lab: release ## a gateway on :30000 and four simulated workers; ENGINE=llama.cpp: four real llama.cpp servers
+	@$(or $(LAB_$(ENGINE)),$(error ENGINE is sim or llama.cpp))
 
 test: setup ## all tests, those with real processes included
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
@@ -40,11 +44,14 @@ fix: setup ## format, and apply what clippy can
 bless: setup ## rewrite the golden files; review the diff as a change of the product
 	@$(ENV) cargo build --workspace --all-targets; UPDATE_EXPECT=1 SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --workspace
 
-test-sdk: release ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp
-	@SMG_BIN="$(RELEASE_BIN)" bash cluster-tests/sdk/run.sh sdk
+bench: release ## the gateway against its peers and nginx, one interleaved run; QUICK=1 is one short round
+	@SMG_BIN="$(RELEASE_BIN)" SMG_CACHE="$(CACHE)" bash cluster-tests/bench/run.sh
 
-test-engines: release ## the same with real vLLM and SGLang, installed and started by the target
-	@SMG_BIN="$(RELEASE_BIN)" bash cluster-tests/sdk/run.sh engines
+test-sdk: setup ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp
+	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/sdk/run.sh sdk
+
+test-engines: setup ## the same with real vLLM and SGLang, installed and started by the target; the simulated worker against vLLM
+	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/sdk/run.sh engines
 
 measure: ## the tree in numbers, against the house's limits
 	@python3 cluster-tests/measure.py src

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import processes
-from processes import Process, free_port, get
+from processes import HERE, Process, free_port, get
 
-HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("SMG_CACHE") or Path.home() / ".cache/smg")
 KEY = "sk-sdk-suite"
 
@@ -29,20 +28,28 @@ def tiny() -> Path:
     home = processes.LOGS / "fixture"
     if not home.exists():
         with tarfile.open(HERE.parent / "fixtures/tiny-fixture.tar.xz") as packed:
-            packed.extractall(home, filter="data")
+            # Debian 12's Python does not know the filter that later ones warn about when it is missing.
+            packed.extractall(home, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return home
+
+
+# vLLM tells its fingerprint on the last chunk of a stream.
+FINGERPRINT = {r"\.system_fingerprint: only direct$": "the fingerprint is lost in streams without include_usage: vLLM puts it on the usage "
+               "chunk, which smg asks for and takes out again"}
 
 
 class Backend:
     """Some workers of one engine behind one gateway."""
 
     name = ""
+    # What the gateway must take it for, and how long a context it must find.
+    runtime, context = "", 8192
     model = "tiny"
     embed_model = "tiny-embed"
     taught: dict[str, str] = TAUGHT
-    # The status an engine refuses a feature with (test name without `test_`): it must be the same through the gateway.
-    lacks: dict[str, int] = {}
-    # Differences that are there and why they may be: pattern of the difference, reason. Shown under the table.
+    # What an engine refuses a feature with (test name without `test_`), a status or the SDK's error: the same through the gateway.
+    lacks: dict[str, int | str] = {}
+    # Differences that are there and why they may be: pattern of test and difference, reason. Shown under the table.
     known: dict[str, str] = {}
     # Seconds a worker may go on after its client left.
     patience = 3.0
@@ -107,6 +114,13 @@ class Backend:
         self.notes.append(f"smg ready after {time.monotonic() - began:.2f} s")
         return f"http://127.0.0.1:{port}"
 
+    def start_simulated(self, name: str, options: list[str]) -> str:
+        """One simulated worker."""
+        port = free_port()
+        command = [os.environ.get("SDK_SIM_BIN") or os.environ["SMG_BIN"], "sim-worker", "--port", str(port), *options]
+        self.run(name, command, f"http://127.0.0.1:{port}/health", 10)
+        return f"http://127.0.0.1:{port}"
+
     def wait_models(self, url: str) -> None:
         """Ready means that some worker is; the suite needs all of them."""
         import json
@@ -141,18 +155,14 @@ class Simulated(Backend):
     """Simulated workers: vLLM's shapes, four milliseconds a token."""
 
     name = "sim"
+    runtime, context = "vllm", 32_768
     model = embed_model = "sim-model"
     taught = {"say: Grüße, 世界! 🚀 Привет — ok.": "Grüße, 世界! 🚀 Привет — ok."}
     endless = 20_000
-    # Real vLLM refuses both (sim_vs_real.py lists it).
-    lacks = {"bad_tool": 0, "bad_response_format": 0}
+    known = FINGERPRINT
 
     def start_workers(self) -> None:
-        for index in range(4):
-            port = free_port()
-            command = [os.environ.get("SDK_SIM_BIN") or os.environ["SMG_BIN"], "sim-worker", "--port", str(port), "--token-delay", "4ms"]
-            self.run(f"sim-{index}", command, f"http://127.0.0.1:{port}/health", 10)
-            self.chat_urls.append(f"http://127.0.0.1:{port}")
+        self.chat_urls += [self.start_simulated(f"sim-{index}", ["--token-delay", "4ms"]) for index in range(4)]
         self.embed_urls = self.chat_urls
 
     def state(self, url: str) -> dict:
@@ -171,6 +181,7 @@ class LlamaCpp(Backend):
     """Four real llama.cpp servers and one that serves embeddings."""
 
     name = "llama.cpp"
+    runtime, context = "llama.cpp", 32_768
     lacks = {"embeddings_of_a_chat_model": 501, "bad_temperature": 0, "bad_temperature_in_a_stream": 0, "bad_tool": 500}
     known = {r"\.timings: only direct$": "timings lost in streams without include_usage: llama.cpp puts them on the usage chunk, which smg asks for "
              "and takes out again"}
@@ -183,11 +194,19 @@ class LlamaCpp(Backend):
     tolerance = 1e-5
 
     def start_workers(self) -> None:
-        for index in range(5):
-            alias, port = ("tiny-embed" if index == 4 else "tiny"), free_port()
-            command = [sys.executable, str(HERE / "llama_server.py"), str(tiny() / "tiny.gguf"), str(port), alias]
-            self.run(f"llama-{index}", command, f"http://127.0.0.1:{port}/health", 60)
-            (self.embed_urls if index == 4 else self.chat_urls).append(f"http://127.0.0.1:{port}")
+        self.start_chat(4)
+        self.embed_urls.append(self.one("llama-embed", "tiny-embed"))
+
+    def start_chat(self, count: int) -> None:
+        """Servers that generate."""
+        self.chat_urls += [self.one(f"llama-{index}", "tiny") for index in range(count)]
+
+    def one(self, name: str, alias: str) -> str:
+        """One server."""
+        port = free_port()
+        command = [sys.executable, str(HERE / "llama_server.py"), str(tiny() / "tiny.gguf"), str(port), alias]
+        self.run(name, command, f"http://127.0.0.1:{port}/health", 60)
+        return f"http://127.0.0.1:{port}"
 
     def busy(self, url: str) -> int:
         return int(self.metric(url, "llamacpp:requests_processing") + self.metric(url, "llamacpp:requests_deferred"))
@@ -203,9 +222,11 @@ class LlamaCpp(Backend):
 class Vllm(Backend):
     """Two real vLLM servers on CPU, and one that serves embeddings."""
 
-    name = "vllm"
+    name = runtime = "vllm"
+    lacks = {"embeddings_dimensions": 400, "embeddings_of_a_chat_model": 404}
     coalesces = True
-    tolerance = 0.02  # bfloat16: a prompt computed whole and one found in the cache differ in the third digit
+    known = FINGERPRINT
+    tolerance = 0.02  # a prompt computed whole and one found in the cache differ
 
     SHARED = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "VLLM_NO_USAGE_STATS": "1",
               "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
@@ -213,12 +234,16 @@ class Vllm(Backend):
 
     def start_workers(self) -> None:
         for index in range(2):
-            self.chat_urls.append(self.one(f"vllm-{index}", "tiny", [
-                "--max-model-len", "8192", "--block-size", "32", "--dtype", "bfloat16", "--enable-prefix-caching",
-                "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]))
+            self.chat_urls.append(self.one_chat(f"vllm-{index}"))
         if os.environ.get("SDK_EMBED", "1") == "1":
             self.embed_urls.append(self.one("vllm-embed", "tiny-embed", [
                 "--runner", "pooling", "--convert", "embed", "--max-model-len", "2048", "--dtype", "float32"]))
+
+    def one_chat(self, name: str) -> str:
+        """One that generates; float32, because for bfloat16 it takes AMX, which virtual machines announce and may not allow."""
+        return self.one(name, "tiny", [
+            "--max-model-len", "8192", "--block-size", "32", "--dtype", "float32", "--enable-prefix-caching",
+            "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
 
     def one(self, name: str, alias: str, options: list[str]) -> str:
         """One server; they start one at a time, since starting is what costs."""
@@ -233,15 +258,24 @@ class Vllm(Backend):
         return int(self.metric(url, "vllm:num_requests_running") + self.metric(url, "vllm:num_requests_waiting"))
 
     def mark(self) -> float:
-        return sum(self.metric(it, "vllm:request_success_total", 'finished_reason="abort"') for it in self.chat_urls)
+        """It counts no aborts, but requests that came to an end of their own."""
+        return sum(self.metric(it, "vllm:request_success_total") for it in self.chat_urls)
+
+    def was_aborted(self, mark: float) -> bool:
+        return self.mark() == mark
 
 
 class Sglang(Backend):
     """One real SGLang server on CPU."""
 
-    name = "sglang"
+    name = runtime = "sglang"
+    # For a JSON schema this model under SGLang writes blanks until it may not go on.
+    lacks = {"embeddings_of_a_chat_model": 400, "structured_parse": "LengthFinishReasonError"}
+    known = {r"^seed\.": "SGLang heeds a seed only when started for deterministic inference, which CPUs do not have"}
     coalesces = True
     tolerance = 0.02
+    # It looks every four seconds whether the client of a whole answer is still there.
+    patience = 10.0
 
     def start_workers(self) -> None:
         port = free_port()

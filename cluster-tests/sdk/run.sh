@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The SDK suite: `run.sh sdk` (simulated workers and real llama.cpp) or `run.sh engines` (real vLLM and SGLang on CPU), against the
-# gateway named by SMG_BIN. What it needs is installed under ~/.cache/smg, once; what it starts, it stops.
+# What needs Python: `run.sh sdk` (the SDK suite on simulated workers and real llama.cpp), `run.sh engines` (on real vLLM and SGLang,
+# and the simulated worker against vLLM), `run.sh lab` (llama.cpp servers behind a gateway). The gateway is named by SMG_BIN.
+# What is needed is installed under ~/.cache/smg, once; what is started is stopped.
 # More arguments go to pytest: `run.sh sdk -k stream`. SDK_BACKENDS=sim chooses backends, SDK_EMBED=0 leaves out vLLM's embedding server.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -10,8 +11,6 @@ mode="${1:-sdk}"; shift || true
 export SMG_BIN PYTHONDONTWRITEBYTECODE=1
 mkdir -p "$cache/venvs" "$cache/engines"
 
-# The Python that the pins were resolved for.
-python=3.11
 find_uv() {
   uv="$(command -v uv || true)"
   [ -n "$uv" ] && return
@@ -27,8 +26,8 @@ once() {
   find_uv; "$@"; echo "$sum" > "$stamp"
 }
 install_sdk() {
-  nice "$uv" venv -q --clear --python "$python" "$cache/venvs/sdk"
-  nice "$uv" pip install -q --python "$cache/venvs/sdk/bin/python" -r "$here/requirements.txt"
+  "$uv" venv -q --clear --python python3 "$cache/venvs/sdk"
+  "$uv" pip install -q --python "$cache/venvs/sdk/bin/python" -r "$here/requirements.txt"
 }
 . "$here/engines.sh"
 
@@ -36,23 +35,28 @@ install_sdk() {
 exec 9>"$cache/venvs/.lock"; flock 9
 once "$cache/venvs/sdk" install_sdk
 case "$mode" in
-  sdk) backends="${SDK_BACKENDS:-sim,llama.cpp}" ;;
+  lab) flock -u 9; exec "$cache/venvs/sdk/bin/python" "$here/lab.py" "$@" ;;
+  sdk) backends="${SDK_BACKENDS:-sim,llama.cpp}" minutes=15 ;;
   engines)
-    backends="${SDK_BACKENDS:-vllm,sglang}"
+    backends="${SDK_BACKENDS:-vllm,sglang}" minutes=60
     began=$SECONDS
     case "$backends" in *vllm*) once "$cache/engines/vllm" install_vllm ;; esac
     case "$backends" in *sglang*) once "$cache/engines/sgl" install_sglang ;; esac
     echo "engines installed after $((SECONDS - began)) s ($(du -sh "$cache/engines" | cut -f1) in $cache/engines)" ;;
-  *) echo "usage: run.sh sdk|engines [pytest arguments]" >&2; exit 2 ;;
+  *) echo "usage: run.sh sdk|engines|lab [pytest arguments]" >&2; exit 2 ;;
 esac
 flock -u 9
 
-# Both run as children that are told to end when this is.
+# Each runs as a child that is told to end when this is, or when its time is over.
 child=
 trap '[ -n "$child" ] && kill "$child" 2>/dev/null; wait' EXIT
 trap 'exit 130' INT TERM
 status=0
-run() { "$cache/venvs/sdk/bin/python" "$@" & child=$!; wait "$child" || status=1; child=; }
+run() {
+  timeout --kill-after=60 "${minutes}m" "$cache/venvs/sdk/bin/python" "$@" & child=$!
+  wait "$child" || { status=$?; [ "$status" -ne 124 ] || echo "not done after $minutes minutes: $*" >&2; }
+  child=
+}
 cd "$here"
 run -m pytest -q -rs --backends "$backends" "$@"
 if [ "$mode" = engines ] && [[ "$backends" == *vllm* ]] && [ $# = 0 ]; then run sim_vs_real.py; fi

@@ -2,6 +2,7 @@
 
 import json
 
+from test_answers import BARELY_RANDOM
 from test_answers import TOOLS
 from test_answers import WEATHER
 from test_answers import chat
@@ -75,7 +76,7 @@ def test_stream_logprobs(backend, both):
 
 
 def test_stream_n(backend, both):
-    got = both(streamed(chat(backend, stream=True, n=2))).value
+    got = both(streamed(chat(backend, stream=True, n=2, **BARELY_RANDOM))).value
     assert {choice.index for it in got for choice in it.choices} == {0, 1}
 
 

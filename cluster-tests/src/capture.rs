@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::Condvar;
-use std::sync::Mutex;
 use std::sync::OnceLock;
 
+use parking_lot::Condvar;
+use parking_lot::Mutex;
 use smg::observability::logs::LogHandle;
 use smg::observability::logs::start_to;
 
@@ -38,21 +38,15 @@ impl Capture {
     }
 
     /// The lines that came so far.
-    ///
-    /// # Panics
-    /// When a writer panicked.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0.text.lock().expect("not poisoned").lines().map(ToOwned::to_owned).collect()
+        self.0.text.lock().lines().map(ToOwned::to_owned).collect()
     }
 
     /// Reads nothing while the guard lives, as a terminal that was stopped.
-    ///
-    /// # Panics
-    /// When a writer panicked.
     #[must_use]
     pub fn hold(&self) -> Held {
-        *self.0.is_held.lock().expect("not poisoned") = true;
+        *self.0.is_held.lock() = true;
         Held(self.clone())
     }
 }
@@ -63,16 +57,15 @@ pub struct Held(Capture);
 impl Drop for Held {
     fn drop(&mut self) {
         let shared = &self.0.0;
-        *shared.is_held.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
+        *shared.is_held.lock() = false;
         shared.released.notify_all();
     }
 }
 
 impl Write for Capture {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let held = self.0.is_held.lock().expect("not poisoned");
-        drop(self.0.released.wait_while(held, |it| *it).expect("not poisoned"));
-        self.0.text.lock().expect("not poisoned").push_str(&String::from_utf8_lossy(bytes));
+        self.0.released.wait_while(&mut self.0.is_held.lock(), |it| *it);
+        self.0.text.lock().push_str(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

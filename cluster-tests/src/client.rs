@@ -2,15 +2,23 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 
 use crate::DEADLINE;
 
+/// A byte stream, encrypted or not.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 /// One connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Io>,
     rest: Vec<u8>,
 }
 
@@ -50,7 +58,37 @@ impl Client {
     /// # Panics
     /// When nobody listens.
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("connects"), rest: Vec::new() }
+        let stream = TcpStream::connect(address).await.expect("connects");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self::over(stream)
+    }
+
+    /// A client on a connection that is there.
+    #[must_use]
+    pub fn over(stream: impl Io + 'static) -> Self {
+        Self { stream: Box::new(stream), rest: Vec::new() }
+    }
+
+    /// Connects with little room for what it does not read.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(8 << 10).expect("a TCP socket");
+        Self::over(socket.connect(address).await.expect("connects"))
+    }
+
+    /// Whether the other side ends the connection, after whatever it still sends.
+    pub async fn is_closed(&mut self) -> bool {
+        while self.fill().await {}
+        true
+    }
+
+    /// What came and was not read as an answer.
+    #[must_use]
+    pub fn unread(&self) -> String {
+        String::from_utf8_lossy(&self.rest).into_owned()
     }
 
     /// Sends raw bytes; a closed connection is no error here, the answer tells.
@@ -73,9 +111,26 @@ impl Client {
         .await;
     }
 
+    /// Reads one more piece of what comes; `false` at the end.
+    ///
+    /// # Panics
+    /// After [`DEADLINE`].
+    pub async fn read_some(&mut self) -> bool {
+        self.rest.clear();
+        self.fill().await
+    }
+
     /// POST.
     pub async fn post(&mut self, path: &str, body: &str) -> Answer {
         self.start_post(path, "", body).await;
+        self.answer().await
+    }
+
+    /// Any method.
+    pub async fn call(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let len = body.len();
+        self.send(format!("{method} {path} HTTP/1.1\r\nhost: t\r\ncontent-length: {len}\r\n\r\n{body}").as_bytes())
+            .await;
         self.answer().await
     }
 

@@ -1,19 +1,24 @@
 //! System tests of `smg`: whole nodes in this process, workers that do exactly what a test says, real sockets.
 //!
 //! [`Upstream`] is a worker whose answers are bytes: what a test must be able to break, it writes itself. [`Client`] is a
-//! socket with just enough HTTP to read an answer. Nothing here sleeps: tests wait for conditions with a deadline.
+//! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. Nothing here
+//! sleeps: tests wait for conditions with a deadline.
 
 pub mod capture;
 pub mod client;
+pub mod h2;
 pub mod scrape;
+pub mod tls;
 pub mod upstream;
 
 use std::time::Duration;
 
+use smg::base::setting::Setting;
 use smg::config::Config;
 use smg::node::Node;
 
 pub use capture::Capture;
+pub use client::Answer;
 pub use client::Client;
 pub use scrape::Scrape;
 pub use upstream::Step;
@@ -35,6 +40,25 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "did not happen: {what}");
 }
 
+/// Lets time pass, where how long something lasts is what is tested. Never to wait for something: see [`eventually`].
+pub async fn lasting(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Waits until a number has stayed as it is for a tenth of a second.
+///
+/// # Panics
+/// When it does not within [`DEADLINE`].
+pub async fn settled(what: &str, mut number: impl FnMut() -> usize) {
+    let mut before = number();
+    eventually(what, async || {
+        lasting(Duration::from_millis(100)).await;
+        let now = number();
+        std::mem::replace(&mut before, now) == now
+    })
+    .await;
+}
+
 /// A configuration on loopback with free ports and quick probes.
 #[must_use]
 pub fn config(workers: &[&Upstream]) -> Config {
@@ -46,6 +70,31 @@ pub fn config(workers: &[&Upstream]) -> Config {
     config.workers.urls = workers.iter().map(|it| it.url()).collect();
     config.workers.probe_interval = Duration::from_millis(200);
     config
+}
+
+/// The same with `round_robin`, so that every worker gets its turn.
+///
+/// # Panics
+/// Never: the policy exists.
+#[must_use]
+pub fn in_turn(workers: &[&Upstream]) -> Config {
+    let mut config = config(workers);
+    config.routing.policy = Setting::parse("round_robin").expect("a policy");
+    config
+}
+
+/// The list of workers, as the node shows it.
+pub async fn workers(node: &Node) -> Vec<serde_json::Value> {
+    let listed = Client::connect(node.address).await.get("/workers").await.json();
+    listed["workers"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until no worker has load.
+///
+/// # Panics
+/// When one keeps it.
+pub async fn idle(node: &Node) {
+    eventually("nothing is in flight", async || workers(node).await.iter().all(|it| it["load"] == 0)).await;
 }
 
 /// Starts a node and waits until it serves every worker's model.

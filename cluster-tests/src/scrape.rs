@@ -39,6 +39,18 @@ impl Scrape {
         self.0.iter().filter(|it| self::name(it.0) == name).map(|it| it.1).sum()
     }
 
+    /// How many series there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was scraped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Names of metrics with a series that is not at zero; a histogram by its own name.
     #[must_use]
     pub fn moved(&self) -> BTreeSet<String> {

@@ -11,12 +11,17 @@ use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 /// What to do with the next model request.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Send these bytes.
     Send(Vec<u8>),
+    /// Send these bytes so many times.
+    Flood(Vec<u8>, usize),
+    /// Say nothing until the test adds a permit.
+    Await(Arc<Semaphore>),
     /// Say nothing until the other side closes; then it is counted as an abort.
     WaitForClose,
     /// Close the connection.
@@ -58,6 +63,12 @@ impl Step {
         Self::Send(framed)
     }
 
+    /// Whole events as one HTTP chunk, from the data of each.
+    #[must_use]
+    pub fn events(data: &[&str]) -> Self {
+        Self::chunk(data.iter().map(|it| format!("data: {it}\n\n")).collect::<String>().as_bytes())
+    }
+
     /// One event with a piece of content.
     #[must_use]
     pub fn content(text: &str) -> Self {
@@ -96,10 +107,14 @@ pub struct Upstream {
 
 struct Shared {
     name: &'static str,
+    model: &'static str,
     scripts: Mutex<VecDeque<Vec<Step>>>,
     usual: Mutex<Vec<Step>>,
+    metrics: Mutex<String>,
     requests: Mutex<Vec<String>>,
     aborts: AtomicUsize,
+    written: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 impl Upstream {
@@ -107,15 +122,27 @@ impl Upstream {
     ///
     /// # Panics
     /// When no port is free.
-    #[expect(clippy::disallowed_methods, reason = "the test's own runtime owns it")]
     pub async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::serving(name, "m", SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// The same for another model, at an address that may have been another's.
+    ///
+    /// # Panics
+    /// When the port is taken.
+    #[expect(clippy::disallowed_methods, reason = "the test's own runtime owns it")]
+    pub async fn serving(name: &'static str, model: &'static str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let shared = Arc::new(Shared {
             name,
+            model,
             scripts: Mutex::default(),
             usual: Mutex::new(Step::completion(name)),
+            metrics: Mutex::default(),
             requests: Mutex::default(),
             aborts: AtomicUsize::new(0),
+            written: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
         });
         let address = listener.local_addr().expect("bound");
         let serving = Arc::clone(&shared);
@@ -144,6 +171,11 @@ impl Upstream {
         *self.shared.usual.lock() = steps;
     }
 
+    /// What `/metrics` says from now on.
+    pub fn metrics(&self, text: &str) {
+        text.clone_into(&mut self.shared.metrics.lock());
+    }
+
     /// The model requests seen, head and body.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
@@ -156,6 +188,33 @@ impl Upstream {
         self.shared.aborts.load(Ordering::SeqCst)
     }
 
+    /// Bytes that the gateway took of model answers.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.shared.written.load(Ordering::SeqCst)
+    }
+
+    /// Connections that carried a model request.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The body of a model request, as it came.
+    ///
+    /// # Panics
+    /// When there was no such request.
+    #[must_use]
+    pub fn body(&self, index: usize) -> String {
+        self.requests()[index].split_once("\r\n\r\n").expect("a head").1.to_owned()
+    }
+
     /// Stops: connections are refused from now on, and open ones are dropped.
     pub async fn kill(self) {
         self.listening.abort();
@@ -165,24 +224,39 @@ impl Upstream {
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
+    let mut is_used = false;
     while let Some(request) = read_request(&mut stream).await {
-        let steps = if request.starts_with("POST") {
+        let is_model_request = request.starts_with("POST");
+        if is_model_request && !std::mem::replace(&mut is_used, true) {
+            shared.connections.fetch_add(1, Ordering::SeqCst);
+        }
+        let steps = if is_model_request {
             shared.requests.lock().push(request);
             let script = shared.scripts.lock().pop_front();
             script.unwrap_or_else(|| shared.usual.lock().clone())
         } else if request.starts_with("GET /v1/models") {
-            Step::answer("200 OK", "", r#"{"data":[{"id":"m","owned_by":"vllm","max_model_len":8192}]}"#)
+            let model = serde_json::json!({"id": shared.model, "owned_by": "vllm", "max_model_len": 8192});
+            Step::answer("200 OK", "", &serde_json::json!({"data": [model]}).to_string())
+        } else if request.starts_with("GET /metrics") {
+            Step::answer("200 OK", "", &shared.metrics.lock())
         } else {
             Step::answer("200 OK", "", &format!("{{\"name\":\"{}\"}}", shared.name))
         };
         for step in steps {
             match step {
                 Step::Send(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() {
-                        shared.aborts.fetch_add(1, Ordering::SeqCst);
+                    if !write(&mut stream, &bytes, &shared).await {
                         return;
                     }
                 }
+                Step::Flood(bytes, times) => {
+                    for _ in 0..times {
+                        if !write(&mut stream, &bytes, &shared).await {
+                            return;
+                        }
+                    }
+                }
+                Step::Await(gate) => gate.acquire().await.expect("never closed").forget(),
                 Step::WaitForClose => {
                     let mut rest = [0; 1024];
                     while stream.read(&mut rest).await.is_ok_and(|it| it > 0) {}
@@ -195,17 +269,38 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
+/// Writes all and counts it as it is taken; `false`, and an abort, when the other side is gone.
+async fn write(stream: &mut TcpStream, mut bytes: &[u8], shared: &Shared) -> bool {
+    while !bytes.is_empty() {
+        match stream.write(bytes).await {
+            Ok(len) => {
+                shared.written.fetch_add(len, Ordering::SeqCst);
+                bytes = &bytes[len..];
+            }
+            Err(_) => {
+                shared.aborts.fetch_add(1, Ordering::SeqCst);
+                return false;
+            }
+        }
+    }
+    true
+}
+
 async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
-    let mut buffer = [0; 16 << 10];
+    let mut buffer = vec![0; 256 << 10];
+    let mut end = None;
     loop {
-        if let Some(head) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+        if end.is_none()
+            && let Some(head) = bytes.windows(4).position(|it| it == b"\r\n\r\n")
+        {
             let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
             let len =
                 text.lines().find_map(|it| it.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0usize);
-            if bytes.len() >= head + 4 + len {
-                return Some(String::from_utf8_lossy(&bytes).into_owned());
-            }
+            end = Some(head + 4 + len);
+        }
+        if end.is_some_and(|it| bytes.len() >= it) {
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
         }
         match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return None,

@@ -33,8 +33,9 @@ impl Candidates for Pool<'_> {
             worker: entry.id,
             available: entry.is_available(self.now),
             inflight: u32::try_from(entry.load.requests()).unwrap_or(u32::MAX),
-            queued_prefill_tokens: entry.load.queued_prefill_tokens(),
-            relative_prefill_rate: 1.0,
+            queued_prefill_tokens: entry.load.queued_prefill_tokens(self.now),
+            // A dear worker counts as a slow one.
+            relative_prefill_rate: entry.load.relative_prefill_rate() / entry.spec.cost,
         }
     }
 

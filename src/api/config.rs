@@ -29,10 +29,16 @@ crate::config! {
         "body-budget-wait" => body_budget_wait: Duration = Duration::from_secs(10),
         /// Client connections open at one time. Beyond it new ones wait in the kernel's backlog.
         "max-connections" => max_connections: usize = 16_384,
-        /// A client must have sent a complete request head after this time; a connection without a request is closed then too.
+        /// A client must have sent a complete request head after this time; a new connection without a request is closed then too.
         "head-timeout" => head_timeout: Duration = limits::HEAD_TIMEOUT,
+        /// A connection without a request for this time is closed. Longer than what stands in front of us keeps its own.
+        "keep-alive-timeout" => keep_alive_timeout: Duration = Duration::from_secs(75),
+        /// A client that takes no byte of its answer for this time is cut off, and its worker freed.
+        "client-write-timeout" => client_write_timeout: Duration = Duration::from_secs(60),
         /// Longest pause between two pieces of a request body. Beyond it: 408.
         "body-idle-timeout" => body_idle_timeout: Duration = limits::BODY_IDLE_TIMEOUT,
+        /// A request body must be complete after this time, however steadily it comes. Beyond it: 408.
+        "body-timeout" => body_timeout: Duration = Duration::from_secs(300),
         /// A request, stream included, must end within this time.
         "request-timeout" => request_timeout: Duration = Duration::from_secs(1800),
         /// The worker must have sent the first byte of its answer after this time.

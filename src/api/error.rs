@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use http::StatusCode;
+use http::header::CONNECTION;
 use http::header::CONTENT_TYPE;
 use http::header::RETRY_AFTER;
+use http::header::WWW_AUTHENTICATE;
 
+use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
@@ -17,10 +20,12 @@ use crate::observability::labels::label;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
+use crate::workers::registry::EditError;
 use crate::workers::worker::CallError;
 
 use super::Response;
 use super::intake::IntakeError;
+use super::serve::refusal::BadHead;
 
 /// Everything a request can end with besides an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,11 +42,17 @@ pub enum ApiError {
         /// What was sent.
         given: String,
         /// What is taken.
-        allowed: &'static str,
+        allowed: String,
     },
+    /// The head. The client's fault.
+    #[error(transparent)]
+    BadHead(#[from] BadHead),
     /// The body. Mostly the client's fault.
     #[error(transparent)]
     Intake(#[from] IntakeError),
+    /// Compressed. The client's fault: nothing is unpacked here, so that nothing small becomes large.
+    #[error("a body with `Content-Encoding: {0}` is not taken: send it as it is")]
+    Encoded(String),
     /// Not JSON. The client's fault.
     #[error(transparent)]
     Json(#[from] Invalid),
@@ -73,6 +84,9 @@ pub enum ApiError {
     /// An admin edit that cannot be done. The client's fault.
     #[error("{0}")]
     Refused(String),
+    /// An admin edit that could not be kept. The disk's fault; nothing was changed.
+    #[error("nothing was changed: {0}")]
+    NotKept(NotKept),
     /// Nobody serves anything yet.
     #[error("no worker is registered: start with `--worker-urls URL` or POST /workers {{\"url\": ...}}")]
     NoWorkers,
@@ -93,9 +107,32 @@ pub enum ApiError {
         /// How many workers were tried.
         attempts: usize,
     },
+    /// The whole request, waiting included, took too long.
+    #[error("the request was not answered within: {0:?}")]
+    TookTooLong(Duration),
     /// The gateway is stopping.
     #[error("this gateway is shutting down; try again")]
     Draining,
+}
+
+impl From<EditError> for ApiError {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::Unknown(id) => Self::UnknownWorker(id.to_string()),
+            EditError::NotKept(error) => error.into(),
+            EditError::Url(_) | EditError::TooMany => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<NotKept> for ApiError {
+    fn from(error: NotKept) -> Self {
+        match error {
+            NotKept::Full | NotKept::TooLong => Self::Refused(error.to_string()),
+            NotKept::Failed => Self::NotKept(error),
+            NotKept::Closing => Self::Draining,
+        }
+    }
 }
 
 /// How the last worker failed.
@@ -127,6 +164,7 @@ pub enum WorkerFailure {
     CutOff,
 }
 
+const TOTAL_TIMEOUT: &str = "total_timeout";
 /// The stable code of an answer that is no success, carried with the response to where answers are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Code(pub &'static str);
@@ -198,17 +236,18 @@ impl WorkerFailure {
         }
     }
 
-    fn is_timeout(&self) -> bool {
+    /// The code of a timeout, a name for each kind.
+    fn timeout_code(&self) -> Option<&'static str> {
         match self {
-            Self::Call(CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_))
-            | Self::NoToken(_)
-            | Self::Idle(_)
-            | Self::Total(_) => true,
+            Self::Call(CallError::ConnectTimeout(_)) => Some("connect_timeout"),
+            Self::Call(CallError::FirstByteTimeout(_)) | Self::NoToken(_) => Some("first_token_timeout"),
+            Self::Idle(_) => Some("idle_timeout"),
+            Self::Total(_) => Some(TOTAL_TIMEOUT),
             Self::Call(CallError::Connect(_) | CallError::Lost | CallError::Protocol)
             | Self::Status(_)
             | Self::Malformed
             | Self::InStream
-            | Self::CutOff => false,
+            | Self::CutOff => None,
         }
     }
 }
@@ -234,23 +273,29 @@ impl ApiError {
             }
             Self::UnknownPath(_) => (StatusCode::NOT_FOUND, INVALID, "unknown_url"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
+            Self::BadHead(bad) => bad_head(*bad),
             Self::Intake(IntakeError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large"),
-            Self::Intake(IntakeError::Stalled(_)) => (StatusCode::REQUEST_TIMEOUT, INVALID, "request_timeout"),
+            Self::Intake(IntakeError::Stalled(_) | IntakeError::Late(_)) => {
+                (StatusCode::REQUEST_TIMEOUT, INVALID, "request_timeout")
+            }
             Self::Intake(IntakeError::Broken) => (StatusCode::BAD_REQUEST, INVALID, "incomplete_body"),
             Self::Intake(IntakeError::OverBudget) => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "body_budget"),
+            Self::Encoded(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_encoding"),
             Self::Json(_) => (StatusCode::BAD_REQUEST, INVALID, "invalid_json"),
             Self::BadRequest(_) | Self::BadParameter { .. } => (StatusCode::BAD_REQUEST, INVALID, "invalid_value"),
             Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
             Self::ModelRequired => (StatusCode::BAD_REQUEST, INVALID, "model_required"),
             Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
+            Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),
             Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "concurrency_limit"),
             Self::AllBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "workers_busy"),
-            Self::WorkerFailed { cause, .. } if cause.is_timeout() => {
-                (StatusCode::GATEWAY_TIMEOUT, "api_error", "worker_timeout")
-            }
-            Self::WorkerFailed { .. } => (StatusCode::BAD_GATEWAY, "api_error", "worker_failed"),
+            Self::WorkerFailed { cause, .. } => match cause.timeout_code() {
+                Some(code) => (StatusCode::GATEWAY_TIMEOUT, "api_error", code),
+                None => (StatusCode::BAD_GATEWAY, "api_error", "worker_failed"),
+            },
+            Self::TookTooLong(_) => (StatusCode::GATEWAY_TIMEOUT, "api_error", TOTAL_TIMEOUT),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "draining"),
         }
     }
@@ -293,8 +338,22 @@ impl ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
-            headers.insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Self::Intake(_) = self {
+            // The rest of the body is not read, so no other request can follow it.
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+fn bad_head(bad: BadHead) -> (StatusCode, &'static str, &'static str) {
+    const INVALID: &str = "invalid_request_error";
+    match bad {
+        BadHead::Malformed | BadHead::Host => (StatusCode::BAD_REQUEST, INVALID, "invalid_http"),
+        BadHead::TooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, INVALID, "head_too_large"),
+        BadHead::UrlTooLong => (StatusCode::URI_TOO_LONG, INVALID, "url_too_long"),
+        BadHead::Late(_) => (StatusCode::REQUEST_TIMEOUT, INVALID, "request_timeout"),
     }
 }

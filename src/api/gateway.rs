@@ -6,10 +6,13 @@ use std::sync::atomic::Ordering;
 
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::history;
 use crate::observability::traces::span::Tracer;
 use crate::routing::Router;
+use crate::routing::edits::PolicyEdits;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
+use crate::workers::edits::Edits;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
 
@@ -29,8 +32,14 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     /// Finds out what was just added.
     pub prober: Prober,
+    /// Changes who answers.
+    pub edits: Edits,
     /// Who is chosen.
-    pub router: Router,
+    pub router: Arc<Router>,
+    /// Changes how.
+    pub policies: PolicyEdits,
+    /// Whether changes survive a restart.
+    pub history: history::Handle,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.

@@ -18,6 +18,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
+use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::observability::metrics::Registry;
 
 /// Why a body was not taken.
@@ -32,6 +34,9 @@ pub enum IntakeError {
     /// The client paused for too long.
     #[error("the request body did not arrive: no byte for {0:?}")]
     Stalled(Duration),
+    /// The client sends too slowly.
+    #[error("the request body was not complete within: {0:?}")]
+    Late(Duration),
     /// The client went away or broke HTTP.
     #[error("the request body ended early or broke HTTP")]
     Broken,
@@ -46,8 +51,18 @@ pub struct Intake {
     budget: Arc<Semaphore>,
     budget_units: u32,
     body_len_max: usize,
-    idle: Duration,
-    budget_wait: Duration,
+    patience: Patience,
+}
+
+/// How long a body is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two pieces.
+    pub idle: Duration,
+    /// From the first to the last.
+    pub whole: Duration,
+    /// For the budget.
+    pub budget: Duration,
 }
 
 /// A body and its share of the budget.
@@ -66,12 +81,12 @@ const UNIT: usize = 1024;
 const STEP: usize = 64 << 10;
 
 impl Intake {
-    /// `body_len_max` per body, `budget` for all, `idle` between two pieces, `budget_wait` for the budget.
+    /// `body_len_max` per body, `budget` for all.
     #[must_use]
-    pub fn new(body_len_max: usize, budget: usize, idle: Duration, budget_wait: Duration) -> Self {
+    pub fn new(body_len_max: usize, budget: usize, patience: Patience) -> Self {
         let budget_units = u32::try_from(budget.max(body_len_max).div_ceil(UNIT)).unwrap_or(u32::MAX >> 4);
         let semaphore = Arc::new(Semaphore::new(budget_units as usize));
-        Self { budget: semaphore, budget_units, body_len_max, idle, budget_wait }
+        Self { budget: semaphore, budget_units, body_len_max, patience }
     }
 
     /// Bytes held now.
@@ -97,9 +112,10 @@ impl Intake {
         }
         let mut share = Vec::with_capacity(1);
         let mut paid = self.pay(told.unwrap_or(STEP), &mut share).await?;
+        let end = Clock.now() + self.patience.whole;
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
-        while let Some(piece) = self.next_piece(&mut body).await? {
+        while let Some(piece) = self.next_piece(&mut body, end).await? {
             let len = first.len() + joined.len() + piece.len();
             if len > limit {
                 return Err(IntakeError::TooLarge { limit });
@@ -121,7 +137,7 @@ impl Intake {
         Ok(Held { bytes, share })
     }
 
-    async fn next_piece<B>(&self, body: &mut B) -> Result<Option<Bytes>, IntakeError>
+    async fn next_piece<B>(&self, body: &mut B, end: Instant) -> Result<Option<Bytes>, IntakeError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -129,8 +145,11 @@ impl Intake {
             if body.is_end_stream() {
                 return Ok(None);
             }
-            let waited = tokio::time::timeout(self.idle, body.frame()).await;
-            match waited.map_err(|_elapsed| IntakeError::Stalled(self.idle))? {
+            let Patience { idle, whole, .. } = self.patience;
+            let left = end - Clock.now();
+            let late = if left < idle { IntakeError::Late(whole) } else { IntakeError::Stalled(idle) };
+            let waited = tokio::time::timeout(idle.min(left), body.frame()).await;
+            match waited.map_err(|_elapsed| late)? {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(IntakeError::Broken), // hyper's cause is always the connection
                 Some(Ok(frame)) => match frame.into_data() {
@@ -144,7 +163,8 @@ impl Intake {
 
     async fn pay(&self, bytes: usize, share: &mut Vec<OwnedSemaphorePermit>) -> Result<usize, IntakeError> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.budget_units);
-        let waited = tokio::time::timeout(self.budget_wait, Arc::clone(&self.budget).acquire_many_owned(units)).await;
+        let waited =
+            tokio::time::timeout(self.patience.budget, Arc::clone(&self.budget).acquire_many_owned(units)).await;
         let permit = waited.map_err(|_elapsed| IntakeError::OverBudget)?;
         share.push(permit.expect("the semaphore is never closed"));
         Ok(units as usize * UNIT)
@@ -187,7 +207,8 @@ mod tests {
     use super::*;
 
     fn intake() -> Intake {
-        Intake::new(8 * UNIT, 16 * UNIT, Duration::from_secs(5), Duration::from_secs(1))
+        let [idle, whole, budget] = [5, 20, 1].map(Duration::from_secs);
+        Intake::new(8 * UNIT, 16 * UNIT, Patience { idle, whole, budget })
     }
 
     fn pieces(pieces: Vec<&'static [u8]>) -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
@@ -218,6 +239,18 @@ mod tests {
         let stalled =
             StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, std::convert::Infallible>>());
         assert_eq!(intake.read(stalled).await.map(drop), Err(IntakeError::Stalled(Duration::from_secs(5))));
+        assert_eq!(intake.held_bytes(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_for_ever_is_ended_too() {
+        let intake = intake();
+        let drops = futures_util::stream::unfold((), |()| async {
+            Clock.sleep(Duration::from_secs(4)).await;
+            Some((Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from_static(b"x"))), ()))
+        });
+        let dripping = StreamBody::new(Box::pin(drops));
+        assert_eq!(intake.read(dripping).await.map(drop), Err(IntakeError::Late(Duration::from_secs(20))));
         assert_eq!(intake.held_bytes(), 0);
     }
 

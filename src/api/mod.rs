@@ -14,8 +14,10 @@ pub mod gateway;
 pub mod intake;
 pub mod metrics;
 pub mod models;
+pub mod openapi;
 pub mod relay;
 pub mod routes;
+pub mod series;
 pub mod serve;
 
 use bytes::Bytes;
@@ -30,10 +32,15 @@ pub fn full(bytes: Bytes) -> axum::body::Body {
     axum::body::Body::from(bytes)
 }
 
+/// An answer that ends before its end. The connection (h1) or stream (h2) is broken off, so that the client knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not complete")]
+pub struct CutShort;
+
 /// A body that is made as it is read.
 pub fn flowing<B>(body: B) -> axum::body::Body
 where
-    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = CutShort> + Send + 'static,
 {
     axum::body::Body::new(body.boxed_unsync())
 }

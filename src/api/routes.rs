@@ -22,6 +22,8 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::admin::policies;
+use super::admin::workers;
 use super::cors;
 use super::error::ApiError;
 use super::error::Code;
@@ -29,6 +31,7 @@ use super::explain;
 use super::gateway::Gateway;
 use super::metrics::RouteSeries;
 use super::models;
+use super::openapi;
 use super::relay;
 
 /// What serves a route.
@@ -49,18 +52,29 @@ pub type Handler = fn(Arc<Gateway>, Request<Body>) -> BoxFuture<'static, Result<
 
 /// One route.
 pub struct Route {
-    /// `GET`, `POST`, `PATCH` or `DELETE`.
+    /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
     pub method: &'static str,
     /// The path, with `{id}` for a part that is read.
     pub path: &'static str,
     /// What serves it.
     pub serve: Serve,
+    /// Schema of the request's body in `openapi/schemas.json`; empty: it has none.
+    pub takes: &'static str,
+    /// Schema of the answer.
+    pub gives: &'static str,
     /// For people.
     pub doc: &'static str,
 }
 
-const fn route(method: &'static str, path: &'static str, serve: Serve, doc: &'static str) -> Route {
-    Route { method, path, serve, doc }
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    serve: Serve,
+    takes: &'static str,
+    gives: &'static str,
+    doc: &'static str,
+) -> Route {
+    Route { method, path, serve, takes, gives, doc }
 }
 
 use Serve::Admin;
@@ -69,37 +83,37 @@ use Serve::Public;
 use Serve::User;
 
 /// All routes.
+#[rustfmt::skip]
 pub const ROUTES: &[Route] = &[
-    route("POST", "/v1/chat/completions", Model(&chat::WIRE), "OpenAI chat completions, streamed or not"),
-    route("POST", "/v1/completions", Model(&completions::WIRE), "OpenAI completions, streamed or not"),
-    route("POST", "/v1/embeddings", Model(&inputs::EMBEDDINGS), "OpenAI embeddings"),
-    route("POST", "/v1/rerank", Model(&inputs::RERANK), "Order documents by relevance"),
-    route("POST", "/rerank", Model(&inputs::RERANK), "The same"),
-    route("POST", "/v1/classify", Model(&inputs::CLASSIFY), "Classify inputs"),
-    route("POST", "/v1/tokenize", Model(&inputs::TOKENIZE), "The worker's own tokenizer"),
-    route("POST", "/tokenize", Model(&inputs::TOKENIZE), "The same"),
-    route("POST", "/v1/detokenize", Model(&inputs::DETOKENIZE), "The worker's own tokenizer, backwards"),
-    route("POST", "/detokenize", Model(&inputs::DETOKENIZE), "The same"),
-    route("POST", "/generate", Model(&sglang::GENERATE), "SGLang's native generation, streamed or not"),
-    route("POST", "/v1/responses", Model(&responses::WIRE), "OpenAI responses, where the worker speaks them"),
-    route("POST", "/v1/messages", Model(&anthropic::MESSAGES), "Anthropic messages, where the worker speaks them"),
-    route("POST", "/v1/messages/count_tokens", Model(&anthropic::COUNT_TOKENS), "Their token count"),
-    route("GET", "/v1/models", User(models::list), "Every model served here"),
-    route("GET", "/v1/models/{id}", User(models::one), "One of them"),
-    route(
-        "POST",
-        "/v1/route/explain",
-        Admin(explain::explain),
-        "Where a chat or completions request would go, and why",
-    ),
-    route("GET", "/liveness", Public(admin::liveness), "The process lives"),
-    route("GET", "/health", Public(admin::liveness), "The same"),
-    route("GET", "/readiness", Public(admin::readiness), "Requests can be served"),
-    route("GET", "/workers", Admin(admin::list), "All workers and how they are"),
-    route("POST", "/workers", Admin(admin::add), "Add a worker: `{\"url\": ..., \"api_key\": ..., \"models\": [...]}`"),
-    route("GET", "/workers/{id}", Admin(admin::show), "One worker"),
-    route("PATCH", "/workers/{id}", Admin(admin::change), "Drain it or take it back: `{\"draining\": true}`"),
-    route("DELETE", "/workers/{id}", Admin(admin::remove), "Remove it; what is in flight finishes"),
+    route("POST", "/v1/chat/completions", Model(&chat::WIRE), "ChatRequest", "WorkerAnswer", "OpenAI chat completions, streamed or not"),
+    route("POST", "/v1/completions", Model(&completions::WIRE), "CompletionRequest", "WorkerAnswer", "OpenAI completions, streamed or not"),
+    route("POST", "/v1/embeddings", Model(&inputs::EMBEDDINGS), "InputRequest", "WorkerAnswer", "OpenAI embeddings"),
+    route("POST", "/v1/rerank", Model(&inputs::RERANK), "RerankRequest", "WorkerAnswer", "Order documents by relevance"),
+    route("POST", "/rerank", Model(&inputs::RERANK), "RerankRequest", "WorkerAnswer", "The same"),
+    route("POST", "/v1/classify", Model(&inputs::CLASSIFY), "InputRequest", "WorkerAnswer", "Classify inputs"),
+    route("POST", "/v1/tokenize", Model(&inputs::TOKENIZE), "TokenizeRequest", "WorkerAnswer", "The worker's own tokenizer"),
+    route("POST", "/tokenize", Model(&inputs::TOKENIZE), "TokenizeRequest", "WorkerAnswer", "The same"),
+    route("POST", "/v1/detokenize", Model(&inputs::DETOKENIZE), "TokenizeRequest", "WorkerAnswer", "The worker's own tokenizer, backwards"),
+    route("POST", "/detokenize", Model(&inputs::DETOKENIZE), "TokenizeRequest", "WorkerAnswer", "The same"),
+    route("POST", "/generate", Model(&sglang::GENERATE), "GenerateRequest", "WorkerAnswer", "SGLang's native generation, streamed or not"),
+    route("POST", "/v1/responses", Model(&responses::WIRE), "ResponsesRequest", "WorkerAnswer", "OpenAI responses, where the worker speaks them"),
+    route("POST", "/v1/messages", Model(&anthropic::MESSAGES), "MessagesRequest", "WorkerAnswer", "Anthropic messages, where the worker speaks them"),
+    route("POST", "/v1/messages/count_tokens", Model(&anthropic::COUNT_TOKENS), "MessagesRequest", "WorkerAnswer", "Their token count"),
+    route("GET", "/v1/models", User(models::list), "", "ModelList", "Every model served here"),
+    route("GET", "/v1/models/{id}", User(models::one), "", "ModelCard", "One of them"),
+    route("GET", "/liveness", Public(admin::liveness), "", "Alive", "The process lives"),
+    route("GET", "/health", Public(admin::liveness), "", "Alive", "The same"),
+    route("GET", "/readiness", Public(admin::readiness), "", "Ready", "Requests can be served"),
+    route("GET", "/openapi.json", Public(openapi::serve), "", "Document", "This API as an OpenAPI 3.1 document"),
+    route("GET", "/workers", Admin(workers::list), "", "WorkerList", "All workers and how they are"),
+    route("POST", "/workers", Admin(workers::add), "NewWorker", "ChangedWorker", "Add a worker; the same URL again replaces what was said of it"),
+    route("GET", "/workers/{id}", Admin(workers::show), "", "Worker", "One worker"),
+    route("PATCH", "/workers/{id}", Admin(workers::change), "WorkerChange", "ChangedWorker", "Change it, drain it or take it back"),
+    route("DELETE", "/workers/{id}", Admin(workers::remove), "", "Removed", "Remove it; what is in flight finishes"),
+    route("GET", "/policies", Admin(policies::show), "", "Policies", "Which model has which routing policy"),
+    route("PUT", "/policies", Admin(policies::set), "NewPolicies", "Policies", "Replace the rules, in force at once"),
+    route("DELETE", "/policies", Admin(policies::reset), "", "Policies", "Take them back: the options' rules are in force again"),
+    route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 
 /// The axum router over [`ROUTES`].
@@ -112,6 +126,7 @@ pub fn router(gateway: &Arc<Gateway>) -> Router {
         let filter = match route.method {
             "GET" => MethodFilter::GET,
             "POST" => MethodFilter::POST,
+            "PUT" => MethodFilter::PUT,
             "PATCH" => MethodFilter::PATCH,
             _ => MethodFilter::DELETE,
         };
@@ -161,7 +176,7 @@ async fn counted(gateway: &Arc<Gateway>, series: &RouteSeries, serve: Serve, req
     let response = dispatch(Arc::clone(gateway), serve, request).await;
     gateway.metrics.answered(series, response.status(), response.extensions().get().map(|it: &Code| it.0));
     if let Some((method, path, started)) = line {
-        let total_ms = (gateway.clock.now() - started).as_secs_f64() * 1e3;
+        let total_ms = ((gateway.clock.now() - started).as_secs_f64() * 1e6).round() / 1e3;
         let status = response.status().as_u16();
         tracing::debug!(target: "access", %method, path, status, total_ms, "request");
     }
@@ -197,7 +212,14 @@ fn unknown_path(request: &Request<Body>) -> ApiError {
 
 fn wrong_method(request: &Request<Body>) -> ApiError {
     let path = request.uri().path();
-    let known = ROUTES.iter().find(|it| it.path == path).map_or("another method", |it| it.method);
+    let methods: Vec<&str> = ROUTES.iter().filter(|it| matches(it.path, path)).map(|it| it.method).collect();
     let given: String = request.method().as_str().chars().take(32).collect();
-    ApiError::MethodNotAllowed { given, allowed: known }
+    ApiError::MethodNotAllowed { given, allowed: methods.join(", ") }
+}
+
+/// Whether a path is one of this pattern, part for part.
+fn matches(pattern: &str, path: &str) -> bool {
+    let is_as_long = pattern.split('/').count() == path.split('/').count();
+    is_as_long
+        && pattern.split('/').zip(path.split('/')).all(|(pattern, part)| pattern == part || pattern.starts_with('{'))
 }

@@ -307,6 +307,25 @@ macro_rules! config {
     };
 }
 
+/// Values of an enum option with their spelling; the first spelling is the one shown.
+#[macro_export]
+macro_rules! named_values {
+    ($type:ty, $kind:literal, $($variant:path = $name:literal $(| $alias:literal)*),+) => {
+        impl $crate::base::setting::Setting for $type {
+            const KIND: &'static str = $kind;
+            fn parse(text: &str) -> Result<Self, $crate::base::setting::Expected> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($name $(| $alias)* => Ok($variant),)+
+                    _ => Err(concat!("expected ", $kind).into()),
+                }
+            }
+            fn render(&self) -> String {
+                match self { $($variant => $name),+ }.to_owned()
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

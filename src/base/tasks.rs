@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 pub use tokio_util::sync::CancellationToken as Stop;
 
+use super::clock::Clock;
+
 /// When a task stops. In this order, so nothing loses what it stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -120,15 +122,29 @@ impl Tasks {
         self.0.fatal.clone()
     }
 
+    /// Waits until the tasks of a stage have all ended by themselves.
+    pub async fn finished(&self, stage: Stage) {
+        let mut set = std::mem::take(&mut self.0.sets.lock()[stage as usize]);
+        while set.join_next().await.is_some() {}
+    }
+
     /// Stops one stage: fires its token, waits up to `deadline`, then aborts what is left. Returns how many were aborted.
     pub async fn stop_stage(&self, stage: Stage, deadline: Duration) -> usize {
         self.0.stops[stage as usize].cancel();
-        let mut set = std::mem::take(&mut self.0.sets.lock()[stage as usize]);
-        let drain = async { while set.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(deadline, drain).await; // elapsed: the rest is aborted below
-        let left = set.len();
-        set.shutdown().await;
-        left
+        let until = Clock.now() + deadline;
+        loop {
+            // A task that stops may have started another: the last look has to find none.
+            let mut set = std::mem::take(&mut self.0.sets.lock()[stage as usize]);
+            if set.is_empty() {
+                return 0;
+            }
+            let drain = async { while set.join_next().await.is_some() {} };
+            if tokio::time::timeout_at(until, drain).await.is_err() {
+                let left = set.len();
+                set.shutdown().await;
+                return left;
+            }
+        }
     }
 }
 
@@ -145,6 +161,22 @@ mod tests {
         tasks.spawn(TASK, |_| std::future::pending());
         assert_eq!(tasks.stop_stage(Stage::Serve, Duration::from_secs(5)).await, 1);
         assert!(!tasks.fatal().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_stopping_task_started_is_waited_for_too() {
+        const FINE: Task = Task { on_end: OnEnd::Fine, ..TASK };
+        let (tasks, done) = (Tasks::new(), Stop::new());
+        let (starter, ended) = (tasks.clone(), done.clone());
+        tasks.spawn(TASK, |stop| async move {
+            stop.cancelled().await;
+            starter.spawn(FINE, |_| async move {
+                Clock.sleep(Duration::from_secs(1)).await;
+                ended.cancel();
+            });
+        });
+        assert_eq!(tasks.stop_stage(Stage::Serve, Duration::from_secs(5)).await, 0);
+        assert!(done.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,9 +10,12 @@ use clap::ArgMatches;
 use clap::Command;
 use clap::value_parser;
 
+use super::Failure;
+use super::bench;
 use super::incumbent;
 use super::lab;
 use crate::base::setting::OptionSpec;
+use crate::base::setting::Section;
 use crate::config::Config;
 use crate::config::sentence;
 
@@ -39,7 +42,9 @@ pub(super) fn command() -> Command {
         .subcommand(configuration())
         .subcommand(lab::lab_command())
         .subcommand(lab::sim_worker_command())
+        .subcommand(bench::command())
         .subcommand(workers())
+        .subcommand(policies())
         .subcommand(route())
 }
 
@@ -55,16 +60,44 @@ fn configuration() -> Command {
 }
 
 fn workers() -> Command {
-    let command = Command::new("workers").about("The workers of a running gateway: list, add, remove");
+    let worker = || required("worker", "The worker: its id (w-...) or its address");
+    let command = Command::new("workers").about("The workers of a running gateway: list, add, update, drain, remove");
+    let resume = Arg::new("resume").long("resume").action(ArgAction::SetTrue).help("Give it requests again");
     asking(command)
         .subcommand(
-            asking(Command::new("add"))
+            describing(asking(Command::new("add")))
                 .about("Add a worker")
                 .arg(required("url", "The worker's address, http://host:port")),
         )
+        .subcommand(describing(asking(Command::new("update"))).about("Change what is said of a worker").arg(worker()))
         .subcommand(
-            asking(Command::new("remove")).about("Remove a worker").arg(required("id", "The worker's id, w-...")),
+            asking(Command::new("drain"))
+                .about("Give a worker no new requests and wait for what is in flight")
+                .arg(worker())
+                .arg(resume),
         )
+        .subcommand(asking(Command::new("remove")).about("Remove a worker").arg(worker()))
+}
+
+/// What can be said of a worker.
+fn describing(command: Command) -> Command {
+    let option = |name: &'static str, help| Arg::new(name).long(name).help(help);
+    let list = |name, help| option(name, help).action(ArgAction::Append);
+    let key = "Key sent to it as bearer token; `-` reads it from standard input, an empty one takes it away";
+    command
+        .arg(option("worker-key", key).value_name("KEY"))
+        .arg(list("model", "A model it serves, instead of asking it; an empty one: ask it").value_name("MODEL"))
+        .arg(option("priority", "For tools").value_name("NUMBER").value_parser(value_parser!(u32)))
+        .arg(option("cost", "2: it counts as half as fast").value_name("FACTOR").value_parser(value_parser!(f64)))
+        .arg(list("label", "For tools; replaces all labels").value_name("NAME=VALUE"))
+}
+
+fn policies() -> Command {
+    let rule = Arg::new("rule").num_args(0..).value_name("PATTERN:POLICY").help("In order; the first that fits counts");
+    let default = Arg::new("default").long("default").value_name("POLICY").help("Policy of models that no rule fits");
+    asking(Command::new("policies").about("The routing policies of a running gateway, by model"))
+        .subcommand(asking(Command::new("set")).about("Replace the rules, in force at once").arg(rule).arg(default))
+        .subcommand(asking(Command::new("reset")).about("Back to what the options say"))
 }
 
 fn route() -> Command {
@@ -107,6 +140,26 @@ pub(super) fn serving(command: Command) -> Command {
         Arg::new(it.name).long(it.name).hide(true).num_args(0..).action(ArgAction::Append).allow_hyphen_values(false)
     });
     command.args(old)
+}
+
+/// Arguments of a command whose options are its own, not the configuration's.
+pub(super) fn own_flags<S: Section>() -> impl Iterator<Item = Arg> {
+    let defaults = S::default();
+    S::options().iter().map(move |spec| flag(spec).help(help(spec, &defaults.render(spec.key))))
+}
+
+/// Their values.
+pub(super) fn own_options<S: Section>(matches: &ArgMatches) -> Result<S, Failure> {
+    let mut options = S::default();
+    for spec in S::options() {
+        let Some(values) = values(matches, spec.flag) else { continue };
+        let text = if spec.is_list { values.join(",") } else { values.last().cloned().unwrap_or_default() };
+        options.set(spec.key, &text).map_err(|expected| {
+            let shown = if spec.is_secret { "***" } else { &text };
+            Failure::Usage(anyhow::anyhow!("command line: `--{}` is `{shown}`: {expected}", spec.flag))
+        })?;
+    }
+    Ok(options)
 }
 
 fn heading(section: &str) -> String {

@@ -19,8 +19,10 @@ use serde_json::Value;
 use crate::base::setting::Setting as _;
 use crate::tenancy::config::KeySpec;
 
-/// A node answers its admin API at once or not at all.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// A node answers its admin API at once or not at all, but for a drain, which waits for what is in flight.
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// Longer than the drain timeouts that people set.
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// Longest answer read. Sixteen thousand workers are a few megabytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -47,8 +49,19 @@ impl Node {
 
     /// Asks and waits. An answer that is not 2xx is an error with the node's own words.
     pub(super) fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.ask_within(DEADLINE, method, path, body)
+    }
+
+    /// The same with another deadline.
+    pub(super) fn ask_within(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = async { tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await };
+        let answer = async { tokio::time::timeout(deadline, self.exchange(method, path, body)).await };
         let (status, bytes) = runtime.block_on(answer).with_context(|| format!("no answer from {self} in time"))??;
         let text = String::from_utf8_lossy(&bytes);
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|_not_json| Value::String(text.into_owned()));

@@ -1,42 +1,120 @@
-//! `smg workers` and `smg route explain`: questions to a running node, answered as a table or as JSON.
+//! `smg workers`, `smg policies` and `smg route explain`: questions to a running node, answered as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::ArgMatches;
 use http::Method;
 use serde_json::Value;
 use serde_json::json;
 
+use super::client::DEADLINE;
+use super::client::DRAIN_DEADLINE;
 use super::client::Node;
 use super::say;
+use crate::base::ids::WorkerId;
+use crate::workers::address::Origin;
 
 /// Columns of the table, with the fields of the admin API they show.
 const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
     ("STATE", "state"),
+    ("SOURCE", "source"),
     ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
     ("INFLIGHT", "load"),
 ];
 
-/// Lists, adds or removes.
+/// Lists, adds, changes, drains or removes.
 pub(super) fn workers(matches: &ArgMatches) -> anyhow::Result<()> {
-    let (method, path, body, matches) = match matches.subcommand() {
+    let (answer, matches) = match matches.subcommand() {
         Some(("add", matches)) => {
-            let url = matches.get_one::<String>("url").expect("required");
-            (Method::POST, "/workers".to_owned(), Some(json!({ "url": url })), matches)
+            let mut body = described(matches)?;
+            body["url"] = json!(matches.get_one::<String>("url").expect("required"));
+            (Node::of(matches)?.ask(Method::POST, "/workers", Some(&body))?, matches)
         }
-        Some((_remove, matches)) => {
-            let id = matches.get_one::<String>("id").expect("required");
-            (Method::DELETE, format!("/workers/{id}"), None, matches)
+        Some(("update", matches)) => {
+            let body = described(matches)?;
+            (on_worker(matches, DEADLINE, Method::PATCH, Some(&body))?, matches)
         }
-        None => (Method::GET, "/workers".to_owned(), None, matches),
+        Some(("drain", matches)) => {
+            let body = json!({ "draining": !matches.get_flag("resume") });
+            (on_worker(matches, DRAIN_DEADLINE, Method::PATCH, Some(&body))?, matches)
+        }
+        Some((_remove, matches)) => (on_worker(matches, DEADLINE, Method::DELETE, None)?, matches),
+        None => (Node::of(matches)?.ask(Method::GET, "/workers", None)?, matches),
     };
-    let answer = Node::of(matches)?.ask(method, &path, body.as_ref())?;
     show(matches, &answer, answer.get("workers").and_then(Value::as_array).map(|it| table(it)));
     Ok(())
+}
+
+/// Shows, sets or resets.
+pub(super) fn policies(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (method, body, matches) = match matches.subcommand() {
+        Some(("set", matches)) => (Method::PUT, Some(rules(matches)?), matches),
+        Some((_reset, matches)) => (Method::DELETE, None, matches),
+        None => (Method::GET, None, matches),
+    };
+    let answer = Node::of(matches)?.ask(method, "/policies", body.as_ref())?;
+    show(matches, &answer, None);
+    Ok(())
+}
+
+fn rules(matches: &ArgMatches) -> anyhow::Result<Value> {
+    let mut models = Vec::new();
+    for rule in matches.get_many::<String>("rule").into_iter().flatten() {
+        let split = rule.rsplit_once(':').with_context(|| format!("expected PATTERN:POLICY, this is: `{rule}`"))?;
+        models.push(json!({ "model": split.0, "policy": split.1 }));
+    }
+    let mut body = json!({ "models": models });
+    if let Some(default) = matches.get_one::<String>("default") {
+        body["default"] = json!(default);
+    }
+    Ok(body)
+}
+
+/// What the flags say of a worker; what they do not say is left as it is.
+fn described(matches: &ArgMatches) -> anyhow::Result<Value> {
+    let mut body = json!({});
+    if let Some(key) = matches.get_one::<String>("worker-key") {
+        let key = if key == "-" { std::io::read_to_string(std::io::stdin())?.trim().to_owned() } else { key.clone() };
+        body["api_key"] = if key.is_empty() { Value::Null } else { json!(key) };
+    }
+    if let Some(models) = matches.get_many::<String>("model") {
+        body["models"] = models.filter(|it| !it.is_empty()).cloned().collect();
+    }
+    if let Some(priority) = matches.get_one::<u32>("priority") {
+        body["priority"] = json!(priority);
+    }
+    if let Some(cost) = matches.get_one::<f64>("cost") {
+        body["cost"] = json!(cost);
+    }
+    if let Some(labels) = matches.get_many::<String>("label") {
+        let split = |it: &String| {
+            let (name, value) = it.split_once('=').with_context(|| format!("expected NAME=VALUE, this is: `{it}`"))?;
+            anyhow::Ok((name.to_owned(), json!(value)))
+        };
+        body["labels"] = Value::Object(labels.map(split).collect::<anyhow::Result<_>>()?);
+    }
+    Ok(body)
+}
+
+/// Asks for something of the worker that the command line names by id or address.
+fn on_worker(matches: &ArgMatches, deadline: Duration, method: Method, body: Option<&Value>) -> anyhow::Result<Value> {
+    let (node, worker) = (Node::of(matches)?, matches.get_one::<String>("worker").expect("required"));
+    let id = if WorkerId::parse(worker).is_some() { worker.clone() } else { id_at(&node, worker)? };
+    node.ask_within(deadline, method, &format!("/workers/{id}"), body)
+}
+
+fn id_at(node: &Node, address: &str) -> anyhow::Result<String> {
+    let url = Origin::parse(address).with_context(|| format!("neither an id nor an address: `{address}`"))?.url();
+    let listed = node.ask(Method::GET, "/workers", None)?;
+    let workers = listed["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let found = workers.iter().find(|it| it["url"] == *url).and_then(|it| it["id"].as_str());
+    found.map(str::to_owned).with_context(|| format!("{node} has no worker at: {url}"))
 }
 
 /// Explains the route of a request.
@@ -119,5 +197,20 @@ mod tests {
         let chat = request("hello", Some(&"m".to_owned())).expect("is made");
         assert_eq!(chat, json!({ "model": "m", "messages": [{ "role": "user", "content": "hello" }] }));
         assert_eq!(request("{\"prompt\":\"x\"}", None).expect("is read"), json!({ "prompt": "x" }));
+    }
+
+    #[test]
+    fn a_worker_is_described_by_what_was_said_and_nothing_else() {
+        let described = |line: &str| {
+            let matches = crate::cli::args::command().try_get_matches_from(line.split(' ')).expect("parses");
+            let workers = matches.subcommand_matches("workers").and_then(|it| it.subcommand_matches("update"));
+            super::described(workers.expect("an update")).expect("sound")
+        };
+        assert_eq!(described("smg workers update w"), json!({}));
+        let line = "smg workers update w --worker-key= --model a --model b --priority 3 --cost 0.5 --label zone=a";
+        let expected = json!({
+            "api_key": null, "models": ["a", "b"], "priority": 3, "cost": 0.5, "labels": { "zone": "a" } });
+        assert_eq!(described(line), expected);
+        assert_eq!(described("smg workers update w --model="), json!({ "models": [] }));
     }
 }

@@ -12,21 +12,18 @@ use tokio::signal::unix::signal;
 use super::Failure;
 use super::args;
 use super::say;
-use crate::base::setting::Section as _;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::config::Origin;
 use crate::lab::Lab;
 use crate::lab::sim_worker::Options;
 
 /// `smg sim-worker`: its own options and how many.
 pub(super) fn sim_worker_command() -> Command {
-    let defaults = Options::default();
-    let flags =
-        Options::options().iter().map(|spec| args::flag(spec).help(args::help(spec, &defaults.render(spec.key))));
     Command::new("sim-worker")
         .about("Serve as one or more simulated workers: OpenAI-compatible, batching, prefix cache, faults on command")
         .arg(workers("1", "How many; each has its own port, the next after --port (or a free one when that is 0)"))
-        .args(flags)
+        .args(args::own_flags::<Options>())
 }
 
 /// `smg lab`: a gateway's whole command line, and how many workers stand behind it.
@@ -42,15 +39,7 @@ fn workers(default: &'static str, help: &'static str) -> Arg {
 
 /// Serves as simulated workers until told to stop.
 pub(super) fn sim_worker(matches: &ArgMatches) -> Result<(), Failure> {
-    let mut options = Options::default();
-    for spec in Options::options() {
-        let Some(values) = args::values(matches, spec.flag) else { continue };
-        let text = if spec.is_list { values.join(",") } else { values.last().cloned().unwrap_or_default() };
-        options.set(spec.key, &text).map_err(|expected| {
-            let shown = if spec.is_secret { "***" } else { &text };
-            Failure::Usage(anyhow::anyhow!("command line: `--{}` is `{shown}`: {expected}", spec.flag))
-        })?;
-    }
+    let options: Options = args::own_options(matches)?;
     let simulated = Simulated::start(matches, &options).map_err(Failure::Run)?;
     say(&simulated.lab.urls().iter().fold(String::new(), |text, url| text + url + "\n"));
     simulated.runtime.block_on(stopped()).map_err(Failure::Run)
@@ -61,7 +50,11 @@ pub(super) fn lab(matches: &ArgMatches) -> Result<(), Failure> {
     let options = Options { port: 0, ..Options::like_a_gpu() };
     let simulated = Simulated::start(matches, &options).map_err(Failure::Run)?;
     let urls = simulated.lab.urls();
-    let loaded = super::load(matches, &urls)?;
+    let mut loaded = super::load(matches, &urls)?;
+    if loaded.origin("data-dir") == Origin::Default {
+        // A playground neither remembers nor reads what a gateway in the same directory keeps.
+        loaded.config.node.data_dir = Some("none".to_owned());
+    }
     say(&welcome(&loaded.config, &urls));
     crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
 }

@@ -4,6 +4,7 @@
 //! started). What a command prints goes to standard output, everything else to standard error.
 
 mod args;
+mod bench;
 mod client;
 mod configuration;
 mod fleet;
@@ -70,6 +71,8 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("workers", matches)) => fleet::workers(matches).map_err(Failure::Run),
         Some(("sim-worker", matches)) => lab::sim_worker(matches),
         Some(("lab", matches)) => lab::lab(matches),
+        Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
+        Some(("bench", matches)) => bench::run(matches),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }

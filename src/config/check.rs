@@ -63,7 +63,10 @@ fn timeouts(config: &Config, rules: &mut Rules) {
         ("first-token-timeout", it.first_token_timeout),
         ("idle-timeout", it.idle_timeout),
         ("head-timeout", it.head_timeout),
+        ("keep-alive-timeout", it.keep_alive_timeout),
+        ("client-write-timeout", it.client_write_timeout),
         ("body-idle-timeout", it.body_idle_timeout),
+        ("body-timeout", it.body_timeout),
     ] {
         rules.must(value > Duration::ZERO, || format!("`--{flag}` must be above 0"));
     }

@@ -92,6 +92,8 @@ pub enum Event {
     Done,
     /// The worker reports an error inside the stream.
     Error,
+    /// The worker refuses the request inside the stream: the client's fault, and every worker would say the same.
+    Refusal,
     /// Not an event of this dialect: a broken worker.
     Malformed,
 }

@@ -23,6 +23,8 @@ use self::json::Object;
 pub enum Family {
     /// `{"error":{"message","type","param","code"}}`, streams end with `data: [DONE]`.
     OpenAi,
+    /// The same, but streams are typed events: they end with a terminal one, and an error is `{"type":"error",...}`.
+    Responses,
     /// `{"type":"error","error":{"type","message"}}`, streams end with `message_stop`.
     Anthropic,
 }
@@ -90,7 +92,7 @@ impl Family {
     #[must_use]
     pub fn error_body(self, error: &ErrorText) -> Bytes {
         let value = match self {
-            Self::OpenAi => serde_json::json!({"error": {
+            Self::OpenAi | Self::Responses => serde_json::json!({"error": {
                 "message": error.message, "type": error.kind, "param": error.param, "code": error.code}}),
             Self::Anthropic => serde_json::json!({"type": "error", "error": {
                 "type": error.kind, "message": error.message}}),
@@ -98,15 +100,25 @@ impl Family {
         Bytes::from(value.to_string())
     }
 
-    /// An error as the last event of a stream that had begun. No end marker follows it.
+    /// An error as the last event of a stream that had begun, after so many others. No end marker follows it.
     #[must_use]
-    pub fn error_event(self, error: &ErrorText) -> Bytes {
-        let mut event = match self {
-            Self::OpenAi => b"data: ".to_vec(),
-            Self::Anthropic => b"event: error\ndata: ".to_vec(),
+    pub fn error_event(self, error: &ErrorText, events_before: u64) -> Bytes {
+        let (name, data) = match self {
+            Self::OpenAi => ("", self.error_body(error)),
+            Self::Anthropic => ("event: error\n", self.error_body(error)),
+            Self::Responses => {
+                let value = serde_json::json!({"type": "error", "sequence_number": events_before,
+                    "code": error.code, "message": error.message, "param": error.param});
+                ("event: error\n", Bytes::from(value.to_string()))
+            }
         };
-        event.extend_from_slice(&self.error_body(error));
-        event.extend_from_slice(b"\n\n");
+        let mut event = Vec::with_capacity(name.len() + data.len() + 8);
+        for part in [name.as_bytes(), b"data: ", &data, b"\n\n"] {
+            event.extend_from_slice(part);
+        }
         Bytes::from(event)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ fn observe(data: &[u8]) -> Observed {
         return Event::Done.into();
     }
     let Ok(chunk) = json::parse(data) else { return Event::Malformed.into() };
-    if chunk.get("error").is_some() {
+    if chunk.get("error").is_some_and(|it| !it.value.is_null()) {
         return Event::Error.into();
     }
     let usage = chunk.get("meta_info").map(|it| usage_of(it.value));

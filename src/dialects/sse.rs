@@ -39,11 +39,13 @@ impl Splitter {
             self.ready = piece;
             return Ok(());
         }
-        if self.rest.len() + piece.len() > SSE_EVENT_BYTES_MAX {
-            return Err(Broken::TooLong);
-        }
         self.rest.extend_from_slice(&piece);
         self.ready = self.rest.split().freeze();
+        // BOUND: it is the event that is bounded, not what one read brings: many short ones may come at once.
+        let is_long = self.ready.len() > SSE_EVENT_BYTES_MAX;
+        if is_long && event_end(&self.ready).is_none_or(|end| end > SSE_EVENT_BYTES_MAX) {
+            return Err(Broken::TooLong);
+        }
         Ok(())
     }
 
@@ -115,16 +117,32 @@ pub fn data(event: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
 /// Whether the event is comments alone (a keep-alive).
 #[must_use]
 pub fn is_comment(event: &[u8]) -> bool {
-    lines(event).all(|line| line.is_empty() || line[0] == b':')
+    !event.starts_with(b"data:") && lines(event).all(|line| line.is_empty() || line[0] == b':')
 }
 
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    event.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+    let mut rest = Some(event);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let line = match memchr(b'\n', all) {
+            Some(end) => {
+                rest = Some(&all[end + 1..]);
+                &all[..end]
+            }
+            None => {
+                rest = None;
+                all
+            }
+        };
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    })
 }
 
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let rest = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
-    Some(rest.strip_prefix(b" ").unwrap_or(rest))
+    let rest = line.strip_prefix(name.as_bytes())?;
+    // A name alone is a field with an empty value: browsers see it, so we must.
+    let Some(value) = rest.strip_prefix(b":") else { return rest.is_empty().then_some(rest) };
+    Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -145,16 +163,47 @@ mod tests {
         Ok(events)
     }
 
+    const STREAM: &str = "data: {\"a\":\"Gr\u{fc}\u{df}e \u{4e16}\u{754c} \u{1F680}\"}\n\n: ping\n\nevent: x\r\ndata: 1\r\n\r\ndata:\ndata: 2\n\ndata: [DONE]\n\n";
+
+    fn pieces(cuts: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
+        let mut at: Vec<usize> = cuts.into_iter().chain([0, STREAM.len()]).collect();
+        at.sort_unstable();
+        let pieces: Vec<&[u8]> = at.windows(2).map(|it| &STREAM.as_bytes()[it[0]..it[1]]).collect();
+        split_all(&pieces).expect("well formed")
+    }
+
+    #[test]
+    fn field_13_every_pair_of_cuts_gives_the_same_whole_events_in_valid_utf8() {
+        let whole = pieces([]);
+        assert_eq!((whole.len(), whole.concat()), (5, STREAM.as_bytes().to_vec()));
+        for first in 0..=STREAM.len() {
+            for second in first..=STREAM.len() {
+                let events = pieces([first, second]);
+                assert_eq!(events, whole, "cut at {first} and {second}");
+                assert!(events.iter().all(|it| std::str::from_utf8(it).is_ok()));
+            }
+        }
+        assert_eq!(pieces(0..STREAM.len()), whole, "byte by byte");
+    }
+
     proptest! {
         #[test]
-        fn every_way_of_cutting_a_stream_gives_the_same_events(cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
-            let stream = "data: {\"a\":\"Gr\u{fc}\u{df}e \u{1F680}\"}\n\n: ping\n\nevent: x\r\ndata: 1\r\n\r\ndata: [DONE]\n\n".as_bytes();
-            let mut at: Vec<usize> = cuts.iter().map(|it| it.index(stream.len())).chain([0, stream.len()]).collect();
+        fn field_13_any_cuts_of_a_stream_give_the_same_events(cuts in prop::collection::vec(0..STREAM.len(), 0..40)) {
+            prop_assert_eq!(pieces(cuts), pieces([]));
+        }
+
+        #[test]
+        fn field_13_any_bytes_are_split_without_loss_or_panic(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), any::<u8>()], 0..60), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+            let mut at: Vec<usize> = cuts.iter().map(|it| it.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
             at.sort_unstable();
-            let pieces: Vec<&[u8]> = at.windows(2).map(|it| &stream[it[0]..it[1]]).collect();
-            let events = split_all(&pieces).expect("well formed");
-            prop_assert_eq!(events.len(), 4);
-            prop_assert_eq!(events.concat(), stream);
+            let pieces: Vec<&[u8]> = at.windows(2).map(|it| &bytes[it[0]..it[1]]).collect();
+            let (cut, whole) = (split_all(&pieces), split_all(&[&bytes]));
+            // A refusal may come one piece later or earlier, never not at all.
+            prop_assert_eq!(cut.is_err(), whole.is_err());
+            if let (Ok(cut), Ok(whole)) = (cut, whole) {
+                prop_assert_eq!(&cut, &whole);
+                prop_assert!(bytes.starts_with(&cut.concat()));
+            }
         }
     }
 

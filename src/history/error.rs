@@ -16,7 +16,13 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is there, but the database in it cannot be opened or read: another process holds it, or it is damaged or newer.
+    /// Another process has it open.
+    #[error("data directory `{}` is in use by another process", directory.display())]
+    InUse {
+        /// The directory asked for.
+        directory: PathBuf,
+    },
+    /// It is there, but the database in it cannot be opened or read: it is damaged or newer.
     #[error("the store in `{}` cannot be opened: {source}", directory.display())]
     Store {
         /// The directory asked for.
@@ -24,6 +30,29 @@ pub enum OpenError {
         /// What is wrong with it.
         source: StoreError,
     },
+    /// The key that seals secrets in it is not one.
+    #[error("`{}` is not a seal key: expected 64 hex digits", path.display())]
+    SealKey {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl OpenError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::NotWritable { .. } => {
+                "let the gateway's user write it, or name another one with --data-dir (`none` keeps nothing)"
+            }
+            Self::InUse { .. } => "give each gateway a --data-dir of its own, or stop the other one",
+            Self::Store { .. } => "restore it from a backup, or move it away to start with an empty one",
+            Self::SealKey { .. } => {
+                "restore the file from a backup, or move it away: workers then come back without their keys"
+            }
+        }
+    }
 }
 
 /// Why a command was not taken.

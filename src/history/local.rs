@@ -55,7 +55,10 @@ impl LocalLog {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         let not_writable = |source| OpenError::NotWritable { directory: directory.to_path_buf(), source };
         let own = prepare(directory).map_err(not_writable)?;
-        let broken = |source| OpenError::Store { directory: directory.to_path_buf(), source };
+        let broken = |source| match source {
+            StoreError::InUse => OpenError::InUse { directory: directory.to_path_buf() },
+            source => OpenError::Store { directory: directory.to_path_buf(), source },
+        };
         let store = Store::open(&own).map_err(broken)?;
         let group = GroupId::CONTROL;
         let state = read_state(&store, group).map_err(broken)?;
@@ -81,6 +84,12 @@ impl LocalLog {
     #[must_use]
     pub fn state(&self) -> State {
         self.0.tip.lock().state.clone()
+    }
+
+    /// As if a write had failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.0.tip.lock().has_failed = true;
     }
 }
 
@@ -214,7 +223,7 @@ mod tests {
     async fn a_directory_in_use_is_a_typed_error_and_the_holder_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let log = LocalLog::open(directory.path()).unwrap();
-        assert!(matches!(LocalLog::open(directory.path()), Err(OpenError::Store { .. })));
+        assert!(matches!(LocalLog::open(directory.path()), Err(OpenError::InUse { .. })));
         assert_eq!(log.append(put(1, "a")).await.unwrap(), Outcome::Changed);
     }
 }

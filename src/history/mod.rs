@@ -3,7 +3,7 @@
 //! Three parts that do not mix. `machine/` is pure: commands and state make effects. `store/` is the only place that
 //! knows RocksDB: several groups share one database, told apart by a key prefix. `raft/` is the adapter that lets openraft
 //! run a group on them. Today one group exists and has one member, so nobody has to be asked: [`LocalLog`] writes the same
-//! entries to the same store without an election.
+//! entries to the same store without an election. [`Handle`] is what others hold: a journal, and nothing of the disk.
 //!
 //! *Invariants.* 1. A command is answered only after the entry that carries it was fsynced. 2. The state is what the log
 //! made it: nothing else writes it. 3. A failed write or fsync is never retried and then acknowledged; the log refuses
@@ -11,14 +11,21 @@
 //! process. *Absent on purpose:* prompts and completions, and secrets in clear (see [`machine::Command::PutWorker`]).
 
 mod error;
+mod handle;
 mod local;
 pub mod machine;
+mod metrics;
 pub mod raft;
+mod seal;
 pub mod store;
 
 pub use error::AppendError;
 pub use error::OpenError;
+pub use handle::Durability;
+pub use handle::Handle;
+pub use handle::Place;
 pub use local::LocalLog;
+pub use metrics::Metrics;
 
 /// One raft group of this store. Several groups share one database and its fsyncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

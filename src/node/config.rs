@@ -3,7 +3,8 @@
 crate::config! {
     /// The process.
     pub struct Config in "node" {
-        /// Where this node keeps what must survive a restart. Default: `./smg-data/<port>`.
+        /// Where this node keeps what must survive a restart: what the admin API changed, keys sealed. Default: `./smg-data/<port>`,
+        /// made by the first change. A directory named here is made at start. `none`: changes hold until the restart.
         "data-dir" => data_dir: Option<String> = None,
         /// Name of this node in logs, traces and metrics. Default: the host's name.
         "node-name" => node_name: Option<String> = None,

@@ -1,7 +1,9 @@
-//! The composition root: builds each area with the few handles it needs, runs, drains. Holds no logic.
+//! The composition root: `wiring` builds each area with the few handles it needs; here it is run and drained. Holds no logic.
 
 pub mod config;
+mod error;
 pub mod metrics;
+mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,82 +20,25 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api;
 use crate::api::gateway::Gateway;
-use crate::api::gateway::Phase;
 use crate::base::clock::Clock;
-use crate::base::entropy::Entropy;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
-use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::panics;
-use crate::observability::process;
-use crate::observability::traces;
-use crate::observability::traces::span::Tracer;
-use crate::routing;
-use crate::routing::Router;
-use crate::tenancy;
-use crate::tenancy::admission::Admission;
-use crate::tenancy::keys::Keys;
-use crate::workers;
-use crate::workers::health::Rules;
-use crate::workers::http::Dialer;
-use crate::workers::prober::Prober;
-use crate::workers::registry::Registry;
 
+pub use self::error::Error;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
+use self::wiring::build;
+use self::wiring::named_workers;
 
 const PROBER: Task = Task { name: "prober", stage: Stage::Decide, on_end: OnEnd::StopNode };
 const METRICS: Task = Task { name: "metrics", stage: Stage::Carry, on_end: OnEnd::Log };
-
-/// Longest pause a worker may ask for with `Retry-After`.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Why a node did not start. The operator's to mend; nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A port is taken or an address is not ours.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A worker URL.
-    #[error("--worker-urls {url}: {source}")]
-    Worker {
-        /// Which.
-        url: String,
-        /// Why.
-        source: workers::registry::EditError,
-    },
-    /// A certificate or key.
-    #[error("cannot use the TLS file {path}: {reason}")]
-    Tls {
-        /// Which.
-        path: String,
-        /// Why.
-        reason: String,
-    },
-    /// TLS towards workers.
-    #[error(transparent)]
-    WorkerTls(#[from] workers::http::TlsError),
-    /// The log level.
-    #[error(transparent)]
-    Level(#[from] logs::InvalidLevel),
-    /// Traces.
-    #[error(transparent)]
-    Traces(#[from] traces::export::ExportError),
-    /// Threads or the runtime.
-    #[error("cannot start: {0}")]
-    Start(#[from] std::io::Error),
-}
 
 /// A running node.
 pub struct Node {
@@ -112,10 +57,6 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let (gateway, counts) = build(&config, &tasks, &mut registry)?;
-        for url in &config.workers.urls {
-            let added = gateway.registry.add(url, config.workers.api_key.clone(), Vec::new());
-            added.map_err(|source| Error::Worker { url: url.clone(), source })?;
-        }
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {
@@ -139,7 +80,7 @@ impl Node {
         Ok(Self { address, metrics_address, gateway, tasks, counts })
     }
 
-    /// Puts in force what can be changed while running (keys, log level) and says what needs a restart.
+    /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.
     pub fn reload(&self, old: Loaded, log: Option<&logs::LogHandle>) -> Loaded {
         let new = match old.reload() {
             Ok(new) => new,
@@ -150,11 +91,18 @@ impl Node {
             }
         };
         self.counts.reloaded(Reload::Applied);
+        match named_workers(&new.config) {
+            Ok(named) => self.gateway.edits.configure(named),
+            Err(error) => tracing::error!(%error, "the workers were not reloaded"),
+        }
+        self.gateway.policies.configure(new.config.routing.policies());
         self.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
             tracing::error!(%error, "the log level was not changed");
         }
-        for change in crate::config::diff(&old, &new) {
+        let changes = crate::config::diff(&old, &new);
+        tracing::info!(changes = changes.len(), "the configuration was read again");
+        for change in changes {
             let (option, from, to) = (change.flag, change.from, change.to);
             if change.is_live {
                 tracing::info!(option, from, to, "reloaded: an option changed");
@@ -197,66 +145,6 @@ impl Node {
         }
         tracing::info!("stopped");
     }
-}
-
-fn build(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<(Arc<Gateway>, Counts), Error> {
-    process::register(metrics);
-    logs::register(metrics);
-    panics::register(metrics);
-    let worker_metrics = workers::metrics::Metrics::register(metrics);
-    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let rules = Rules {
-        failure_threshold: config.workers.failure_threshold,
-        success_threshold: config.workers.success_threshold,
-        breaker_failures: config.workers.breaker_failures,
-        breaker_window: config.workers.breaker_window,
-        breaker_open: config.workers.breaker_open,
-        pause_max: PAUSE_MAX,
-    };
-    let entropy = Entropy::from_os();
-    let registry = Arc::new(Registry::new(rules, dialer, entropy.clone()));
-    workers::fleet::register(metrics, Arc::clone(&registry));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone());
-    let (server, tenancy) = (&config.server, &config.tenancy);
-    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
-    let admission = Admission::new(
-        tenancy.max_concurrent_requests.0,
-        tenancy.queue_size,
-        tenancy.queue_timeout,
-        tenancy_metrics.clone(),
-    );
-    let intake = api::intake::Intake::new(
-        server.max_payload_size.0,
-        server.body_budget.0,
-        server.body_idle_timeout,
-        server.body_budget_wait,
-    );
-    intake.register(metrics);
-    let gateway = Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
-        admission,
-        intake,
-        registry,
-        prober,
-        router: Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics)),
-        metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
-        tracer: tracer(config, tasks, metrics, &entropy)?,
-        config: server.clone(),
-        clock: Clock,
-        entropy,
-        phase: Phase::default(),
-    };
-    Ok((Arc::new(gateway), Counts::register(metrics)))
-}
-
-fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
-    let spans = traces::Metrics::register(metrics);
-    let Some(endpoint) = &config.node.otlp_traces_endpoint else { return Ok(Tracer::off()) };
-    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = config.node.node_name.clone().unwrap_or_else(hostname);
-    let (tracer, finished) = Tracer::new(config.node.trace_sample_ratio, entropy.clone(), Clock, spans.clone());
-    traces::export::start(endpoint, name.trim(), finished, spans, tasks)?;
-    Ok(tracer)
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, Error> {
@@ -323,30 +211,4 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::observability::golden;
-
-    #[tokio::test]
-    async fn the_reference_page_of_metrics_is_up_to_date() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        golden("docs/reference/metrics.md", &metrics.render_reference());
-    }
-
-    #[tokio::test]
-    async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
-        let mut metrics = MetricsRegistry::default();
-        build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
-        let dashboard = include_str!("../../docs/dashboards/smg.json");
-        let words = dashboard.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-        let used: BTreeSet<_> = words
-            .filter(|it| it.starts_with("smg_") || it.starts_with("process_"))
-            .map(|it| it.strip_suffix("_bucket").unwrap_or(it))
-            .collect();
-        let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
-        assert_eq!(used, registered);
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Label values, bounded in their number: enums through one macro, and model names through one table.
 //!
-//! [`label!`] makes an enum whose values print as snake_case words; there is no other way to make one, so that no series
+//! `label!` makes an enum whose values print as snake_case words; there is no other way to make one, so that no series
 //! ever shows a Rust name. A model's name comes from outside and each new one would be new series for ever: the first
 //! [`MODEL_LABELS_MAX`] are shown as they are, later ones are counted under `other`. Readers take no lock; only the first
 //! use of a name copies the table.
@@ -16,7 +16,7 @@ use prometheus_client::encoding::LabelValueEncoder;
 
 use crate::base::limits::MODEL_LABELS_MAX;
 
-/// A label whose values are those of an enum. Made by [`label!`].
+/// A label whose values are those of an enum. Made by `label!`.
 pub trait Label: Copy + Send + Sync + 'static {
     /// All values, in order.
     const ALL: &'static [Self];

@@ -6,12 +6,17 @@ use crate::base::setting::ByteSize;
 use crate::base::setting::Expected;
 use crate::base::setting::Setting;
 use crate::routing::policies::PolicyName;
+use crate::routing::rules::Policies;
+use crate::routing::rules::Rule;
 
 crate::config! {
     /// How a worker is chosen, and what follows when it fails.
     pub struct Config in "routing" {
         /// Policy of models that have none of their own: cache_aware, round_robin, random, power_of_two, consistent_hashing, prefix_hash, manual or bucket.
         "policy" => policy: PolicyName = PolicyName::DEFAULT,
+        /// Policies of models by name or pattern, e.g. `llama-*:round_robin`; the first that fits counts. In the file also as
+        /// `[[routing.policies]]` tables with `model` and `policy`. What `PUT /policies` sets goes before all of these.
+        "model-policies" => policies: Vec<Rule> = Vec::new(),
         /// Most memory of the prefix map. Taken piece by piece as prompts arrive, and only under cache_aware; at the limit the prefixes unused for longest go first.
         "cache-map-bytes" => cache_map_bytes: ByteSize = ByteSize(32 << 20),
         /// How long a prefix that was not used again counts as cached by its worker. 180s is about what a cache of a million tokens keeps at 5,000 uncached tokens a second; shorter loses sessions that pause, longer sends them to caches that forgot. Workers that report `cached_tokens` and forget sooner are found out.
@@ -36,6 +41,14 @@ crate::config! {
         "retry-budget-percent" => retry_budget_percent: u32 = 10,
         /// Never retry.
         "disable-retries" => disable_retries: bool = false,
+    }
+}
+
+impl Config {
+    /// The policies these options name.
+    #[must_use]
+    pub fn policies(&self) -> Policies {
+        Policies { default: self.policy, models: self.policies.clone() }
     }
 }
 

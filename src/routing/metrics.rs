@@ -44,10 +44,28 @@ pub struct Metrics {
     map_bytes: Gauge,
     map_evictions: Counter,
     manual_keys: Gauge,
-    retries: Each<Class, Counter>,
-    retries_withheld: Each<GiveUp, Counter>,
+    retries: Retries,
+}
+
+/// Attempts after the first.
+#[derive(Clone, Debug)]
+struct Retries {
+    made: Each<Class, Counter>,
+    withheld: Each<GiveUp, Counter>,
     backoff: Histogram,
     budget: Gauge,
+}
+
+impl Retries {
+    #[rustfmt::skip]
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            made: registry.counters("smg_worker_retries", "Attempts repeated at another worker, by what failed", "reason"),
+            withheld: registry.counters("smg_routing_retries_withheld", "Failed attempts that were not repeated, so that the client saw the failure. `budget_spent`: too many retries for the load, mend the workers first; `no_worker_left`: too few workers", "reason"),
+            backoff: registry.histogram("smg_worker_retry_backoff_seconds", "Seconds of pause before an attempt was repeated", own_seconds),
+            budget: registry.gauge("smg_routing_retry_budget", "Retries that may be made at once. At 0 failures go to the clients unrepeated"),
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -69,11 +87,8 @@ impl Metrics {
             map_entries: registry.gauge("smg_routing_prefix_map_entries", "Entries of the prefix map, expired ones included"),
             map_bytes: registry.gauge("smg_routing_prefix_map_bytes", "Bytes allocated by the prefix map; never above `--cache-map-bytes`"),
             map_evictions: registry.counter("smg_routing_prefix_map_evictions", "Entries of the prefix map that went for newer ones. A high rate: raise `--cache-map-bytes`"),
+            retries: Retries::register(registry),
             manual_keys: registry.gauge("smg_manual_policy_cache_entries", "Routing keys bound to a worker by the manual policy"),
-            retries: registry.counters("smg_worker_retries", "Attempts repeated at another worker, by what failed", "reason"),
-            retries_withheld: registry.counters("smg_routing_retries_withheld", "Failed attempts that were not repeated, so that the client saw the failure. `budget_spent`: too many retries for the load, mend the workers first; `no_worker_left`: too few workers", "reason"),
-            backoff: registry.histogram("smg_worker_retry_backoff_seconds", "Seconds of pause before an attempt was repeated", own_seconds),
-            budget: registry.gauge("smg_routing_retry_budget", "Retries that may be made at once. At 0 failures go to the clients unrepeated"),
         }
     }
 
@@ -118,17 +133,17 @@ impl Metrics {
 
     /// An attempt is repeated elsewhere, after this pause.
     pub fn retried(&self, class: Class, after: Duration) {
-        self.retries.of(class).inc();
-        self.backoff.observe(after.as_secs_f64());
+        self.retries.made.of(class).inc();
+        self.retries.backoff.observe(after.as_secs_f64());
     }
 
     /// A failed attempt is passed on.
     pub fn retry_withheld(&self, why: GiveUp) {
-        self.retries_withheld.of(why).inc();
+        self.retries.withheld.of(why).inc();
     }
 
     /// What is left to retry with.
     pub fn retry_budget(&self, left: u64) {
-        self.budget.set(i64::try_from(left).unwrap_or(i64::MAX));
+        self.retries.budget.set(i64::try_from(left).unwrap_or(i64::MAX));
     }
 }

@@ -9,6 +9,7 @@
 pub mod candidate;
 pub mod config;
 pub mod draw;
+pub mod edits;
 pub mod explain;
 pub mod metrics;
 mod models;
@@ -18,6 +19,7 @@ pub mod request;
 pub mod retry;
 pub mod route;
 pub mod router;
+pub mod rules;
 mod scratch;
 
 pub use config::Config;
@@ -28,6 +30,7 @@ pub use route::Reason;
 pub use route::Route;
 pub use route::RouteError;
 pub use router::Router;
+pub use rules::Policies;
 
 #[cfg(test)]
 mod fixture;

@@ -17,6 +17,7 @@ use crate::routing::policies::Instance;
 use crate::routing::policies::Policy;
 use crate::routing::policies::PolicyName;
 use crate::routing::policies::Remembering;
+use crate::routing::rules::Policies;
 
 /// Models with a state of their own; later ones share one. Models come from the fleet, not from clients, so this is
 /// reached only by a mistake.
@@ -116,8 +117,7 @@ pub struct Models {
 
 #[derive(Clone, Debug)]
 struct States {
-    default: PolicyName,
-    own: HashMap<ModelId, PolicyName>,
+    policies: Arc<Policies>,
     models: HashMap<ModelId, Arc<Model>>,
     other: Arc<Model>,
 }
@@ -125,7 +125,7 @@ struct States {
 impl Models {
     pub fn new(config: &Config) -> Self {
         let other = Arc::new(Model::new(config.policy, config, BYTES_PER_TOKEN_FIRST));
-        let states = States { default: config.policy, own: HashMap::new(), models: HashMap::new(), other };
+        let states = States { policies: Arc::new(config.policies()), models: HashMap::new(), other };
         Self { config: config.clone(), states: ArcSwap::from_pointee(states), changing: Mutex::new(()) }
     }
 
@@ -140,35 +140,21 @@ impl Models {
         }
         drop(states);
         self.change(|states, config| {
-            let policy = states.own.get(id).copied().unwrap_or(states.default);
+            let policy = states.policies.of(id);
             let fresh = || Arc::new(Model::new(policy, config, BYTES_PER_TOKEN_FIRST));
             Arc::clone(states.models.entry(id.clone()).or_insert_with(fresh))
         })
     }
 
-    /// Which policy a model has.
-    pub fn policy(&self, id: &ModelId) -> PolicyName {
-        let states = self.states.load();
-        states.own.get(id).copied().unwrap_or(states.default)
+    /// Which model has which policy.
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.states.load().policies)
     }
 
-    /// Gives a model a policy of its own, or (`None`) the default again. Returns the keys that were forgotten with the
-    /// old policy, or `None` where nothing changed because too many models have one.
-    pub fn set(&self, id: &ModelId, policy: Option<PolicyName>) -> Option<i64> {
+    /// Puts other policies in force. Returns the keys that were forgotten with the old ones.
+    pub fn set(&self, policies: Policies) -> i64 {
         self.change(|states, config| {
-            match policy {
-                Some(_) if states.own.len() >= MODELS_MAX && !states.own.contains_key(id) => return None,
-                Some(policy) => states.own.insert(id.clone(), policy),
-                None => states.own.remove(id),
-            };
-            Some(states.renew(config))
-        })
-    }
-
-    /// Changes the policy of all models that have none of their own; returns the keys forgotten.
-    pub fn set_default(&self, policy: PolicyName) -> i64 {
-        self.change(|states, config| {
-            states.default = policy;
+            states.policies = Arc::new(policies);
             states.renew(config)
         })
     }
@@ -186,10 +172,9 @@ impl States {
     /// Replaces the policies that are not what they should be; what was learned of the models stays.
     fn renew(&mut self, config: &Config) -> i64 {
         let mut forgotten = 0;
-        let own = &self.own;
-        let wanted = |id| own.get(id).copied().unwrap_or(self.default);
-        let known = self.models.iter_mut().map(|(id, model)| (wanted(id), model));
-        for (policy, model) in known.chain([(self.default, &mut self.other)]) {
+        let policies = &self.policies;
+        let known = self.models.iter_mut().map(|(id, model)| (policies.of(id), model));
+        for (policy, model) in known.chain([(policies.default, &mut self.other)]) {
             if model.policy != policy {
                 forgotten += model.keys();
                 *model = Arc::new(Model::new(policy, config, model.bytes_per_token()));

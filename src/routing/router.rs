@@ -15,7 +15,6 @@ use smallvec::SmallVec;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
-use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
 use crate::routing::candidate::Candidates;
 use crate::routing::config::Config;
@@ -29,8 +28,6 @@ use crate::routing::models::Models;
 use crate::routing::policies::Ask;
 use crate::routing::policies::Choice;
 use crate::routing::policies::Holding;
-use crate::routing::policies::PolicyName;
-use crate::routing::policies::UnknownPolicy;
 use crate::routing::prefix_map;
 use crate::routing::prefix_map::Holders;
 use crate::routing::prefix_map::chain::BLOCK_BYTES;
@@ -49,6 +46,7 @@ use crate::routing::route::Placed;
 use crate::routing::route::Reason;
 use crate::routing::route::Route;
 use crate::routing::route::RouteError;
+use crate::routing::rules::Policies;
 use crate::routing::scratch;
 use crate::routing::scratch::RENDER_BYTES_MAX;
 use crate::routing::scratch::Reading;
@@ -232,29 +230,16 @@ impl Router {
         verdict
     }
 
-    /// Gives a model a policy of its own. What was learned of the model stays; what its old policy remembered does not.
-    pub fn set_policy(&self, model: &ModelId, name: &str) -> Result<(), UnknownPolicy> {
-        let name = PolicyName::parse(name)?;
-        self.metrics.keys_grew(-self.models.set(model, Some(name)).unwrap_or(0));
-        Ok(())
+    /// Puts other policies in force at once. What was learned of the models stays; what a replaced policy remembered does
+    /// not.
+    pub fn set_policies(&self, policies: Policies) {
+        self.metrics.keys_grew(-self.models.set(policies));
     }
 
-    /// The model has the default policy again.
-    pub fn reset_policy(&self, model: &ModelId) {
-        self.metrics.keys_grew(-self.models.set(model, None).unwrap_or(0));
-    }
-
-    /// Changes the policy of all models that have none of their own.
-    pub fn set_default_policy(&self, name: &str) -> Result<(), UnknownPolicy> {
-        let name = PolicyName::parse(name)?;
-        self.metrics.keys_grew(-self.models.set_default(name));
-        Ok(())
-    }
-
-    /// Which policy a model has.
+    /// Which model has which policy.
     #[must_use]
-    pub fn policy_of(&self, model: &ModelId) -> &'static str {
-        self.models.policy(model).as_str()
+    pub fn policies(&self) -> Arc<Policies> {
+        self.models.policies()
     }
 
     /// Entries of the prefix map and the bytes it has allocated.

@@ -11,16 +11,20 @@ use super::fixture::Want;
 use super::fixture::prose;
 use crate::base::ids::WorkerId;
 use crate::base::setting::ByteSize;
+use crate::base::setting::Setting as _;
 use crate::routing::Config;
 use crate::routing::Feedback;
 use crate::routing::Metrics;
+use crate::routing::Policies;
 use crate::routing::Reason;
 use crate::routing::RouteError;
 use crate::routing::policies::POLICIES;
+use crate::routing::policies::PolicyName;
 use crate::routing::retry::Failure;
 use crate::routing::retry::GiveUp;
 use crate::routing::retry::Outcome;
 use crate::routing::retry::Verdict;
+use crate::routing::rules::Rule;
 
 #[test]
 fn a_growing_conversation_stays_with_its_worker_and_only_the_new_part_counts() {
@@ -231,18 +235,19 @@ fn a_target_is_honoured_or_refused_but_never_replaced() {
 fn policies_are_kept_per_model() {
     let (mut bench, fleet) = (Bench::new("round_robin"), Fleet::new(3));
     let own = bench.model.clone();
-    bench.router.set_policy(&own, "manual").expect("known");
-    assert!(bench.router.set_policy(&own, "best").is_err_and(|it| it.to_string().contains("`cache_aware`")));
+    let models = vec![Rule::parse(&format!("{own}*:manual")).expect("a rule")];
+    let policies = |default| Policies { default: PolicyName::parse(default).expect("known"), models: models.clone() };
+    bench.router.set_policies(policies("round_robin"));
     assert_eq!(bench.choose(&Want::text("a"), &fleet).expect("a worker").policy, "manual");
     bench.model = crate::base::ids::ModelId::parse("mistral").expect("valid");
     assert_eq!((bench.send(&Want::text("a"), &fleet), bench.send(&Want::text("a"), &fleet)), (1, 2));
     bench.model = crate::base::ids::ModelId::parse("qwen").expect("valid");
     assert_eq!(bench.send(&Want::text("a"), &fleet), 1, "each model has its own turn");
-    bench.router.set_default_policy("random").expect("known");
+    bench.router.set_policies(policies("random"));
     assert_eq!(bench.choose(&Want::text("a"), &fleet).expect("a worker").policy, "random");
-    assert_eq!(bench.router.policy_of(&own), "manual");
-    bench.router.reset_policy(&own);
-    assert_eq!(bench.router.policy_of(&own), "random");
+    assert_eq!(bench.router.policies().of(&own).as_str(), "manual");
+    bench.router.set_policies(Policies { models: Vec::new(), ..policies("random") });
+    assert_eq!(bench.router.policies().of(&own).as_str(), "random");
 }
 
 #[test]
@@ -280,7 +285,8 @@ fn every_metric_moves_with_what_it_counts() {
     assert!(matches!(bench.router.after_failure(bench.now, failure), Verdict::Retry { .. }));
     let hopeless = bench.router.after_failure(bench.now, Failure { untried: 0, ..failure });
     assert_eq!(hopeless, Verdict::GiveUp(GiveUp::NoWorkerLeft));
-    bench.router.set_default_policy("manual").expect("known");
+    let manual = Policies { default: PolicyName::parse("manual").expect("known"), models: Vec::new() };
+    bench.router.set_policies(manual);
     bench.send(&Want::key("a"), &fleet);
     let text = registry.render();
     for line in [

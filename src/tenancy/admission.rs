@@ -126,4 +126,17 @@ mod tests {
         admission.admit().await.expect("free again");
         assert_eq!(admission.waiting.load(Ordering::Relaxed), 0);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn field_02_a_panic_gives_its_slot_back() {
+        let admission = admission(1, 1);
+        let inside = Arc::clone(&admission);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let _permit = inside.admit().await;
+            panic!("on purpose");
+        });
+        assert!(tasks.join_next().await.expect("one").is_err());
+        assert!(admission.admit().await.is_ok(), "the slot is free");
+    }
 }

@@ -55,7 +55,7 @@ const EACH: [(Description, Read); 4] = [
             "Prompt tokens sent to the worker whose first answer token has not come. Growing: prefill does not keep up",
             MetricType::Gauge,
         ),
-        |entry, _| count(entry.load.queued_prefill_tokens()),
+        |entry, now| count(entry.load.queued_prefill_tokens(now)),
     ),
 ];
 

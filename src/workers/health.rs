@@ -4,6 +4,7 @@
 //! a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
 
 use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::base::clock::Instant;
 use crate::observability::labels::label;
@@ -96,8 +97,17 @@ pub struct Health {
     failures: u32,
     open_until: Option<Instant>,
     trickle_at: Option<Instant>,
-    /// The breaker as it was last told of.
-    breaker: Breaker,
+    /// What was last told of the breaker, and of being down.
+    told: (Breaker, bool),
+}
+
+/// What somebody on call wants to read of a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The breaker, before and after.
+    pub breaker: Option<(Breaker, Breaker)>,
+    /// Whether it is away now, and was not.
+    pub went_away: bool,
 }
 
 /// Half-open: at most one request each so often.
@@ -120,7 +130,7 @@ impl Health {
             failures: 0,
             open_until: None,
             trickle_at: None,
-            breaker: Breaker::Closed,
+            told: (Breaker::Closed, false),
         }
     }
 
@@ -134,12 +144,13 @@ impl Health {
         }
     }
 
-    /// How the breaker changed since this was last asked: before and after. Time alone makes it half open, which is told
-    /// when the next request is sent or ends.
-    pub fn breaker_change(&mut self, now: Instant) -> Option<(Breaker, Breaker)> {
-        let after = self.breaker(now);
-        let before = std::mem::replace(&mut self.breaker, after);
-        (before != after).then_some((before, after))
+    /// What changed since this was last asked. Time alone makes the breaker half open, which is told when the next request
+    /// is sent or ends.
+    pub fn changes(&mut self, now: Instant) -> Changes {
+        let after = (self.breaker(now), self.is_down);
+        let before = std::mem::replace(&mut self.told, after);
+        let breaker = (before.0 != after.0).then_some((before.0, after.0));
+        Changes { breaker, went_away: after.1 && !before.1 }
     }
 
     /// What to show, and whether requests may go there ([`State::Ready`] and [`State::Pending`]).
@@ -242,6 +253,19 @@ impl Health {
     }
 }
 
+/// Reads a `Retry-After`: seconds, or a date. A date is compared with the answer's own `Date` where it has one, so that two
+/// clocks need not agree; `wall` is ours, since the epoch. A date that is past means no pause.
+#[must_use]
+pub fn pause(retry_after: &str, date: Option<&str>, wall: Duration) -> Option<Duration> {
+    if let Ok(seconds) = retry_after.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(retry_after.trim()).ok()?;
+    let theirs = date.and_then(|it| httpdate::parse_http_date(it.trim()).ok());
+    let now = theirs.unwrap_or(SystemTime::UNIX_EPOCH + wall);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_worker_s_own_clock() {
+        let wall = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
+        let date = "Sun, 06 Nov 1994 08:49:47 GMT";
+        for (text, theirs, expected) in [
+            ("7", None, Some(7)),
+            (" 0 ", None, Some(0)),
+            (date, None, Some(10)),
+            (date, Some("Sun, 06 Nov 1994 08:49:44 GMT"), Some(3)),
+            (date, Some("Sun, 06 Nov 1994 09:00:00 GMT"), Some(0)),
+            (date, Some("yesterday"), Some(10)),
+            ("soon", None, None),
+            ("-1", None, None),
+        ] {
+            assert_eq!(pause(text, theirs, wall), expected.map(Duration::from_secs), "{text} {theirs:?}");
+        }
+    }
+
+    #[test]
     fn field_d10_a_busy_worker_whose_probe_times_out_is_not_taken_out() {
         let (mut health, now) = ready();
         for _ in 0..10 {
@@ -306,17 +348,21 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_the_breaker_is_told_once() {
+    fn each_change_is_told_once() {
         let (mut health, now) = ready();
-        assert_eq!(health.breaker_change(now), None);
+        assert_eq!(health.changes(now), Changes::default());
         (0..5).for_each(|_| health.ended(now, Outcome::Failure));
-        assert_eq!(health.breaker_change(now), Some((Breaker::Closed, Breaker::Open)));
-        assert_eq!(health.breaker_change(now), None);
+        assert_eq!(health.changes(now).breaker, Some((Breaker::Closed, Breaker::Open)));
+        assert_eq!(health.changes(now), Changes::default());
         let later = now + Duration::from_secs(11);
         health.sent(later);
-        assert_eq!(health.breaker_change(later), Some((Breaker::Open, Breaker::HalfOpen)));
+        assert_eq!(health.changes(later).breaker, Some((Breaker::Open, Breaker::HalfOpen)));
         health.ended(later, Outcome::Success);
-        assert_eq!(health.breaker_change(later), Some((Breaker::HalfOpen, Breaker::Closed)));
+        assert_eq!(health.changes(later).breaker, Some((Breaker::HalfOpen, Breaker::Closed)));
+        for expected in [true, false] {
+            health.ended(later, Outcome::Unreachable);
+            assert_eq!(health.changes(later), Changes { breaker: None, went_away: expected });
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Metrics {
     stale: Counter,
     probes: Each<ProbeResult, Counter>,
     came_back: Counter,
+    restarted: Counter,
     breaker: Family<[(&'static str, &'static str); 2], Counter>,
 }
 
@@ -74,6 +75,7 @@ impl Metrics {
             stale: registry.counter("smg_worker_stale_connections", "Idle connections found dead when used; the request went on a fresh one. Many: lower `--pool-idle-timeout` below the workers' own"),
             probes: registry.counters("smg_worker_health_checks", "Health probes, by result", "result"),
             came_back: registry.counter("smg_worker_recoveries", "Workers that became ready by probe. Many: a worker flaps"),
+            restarted: registry.counter("smg_worker_restarts", "Workers found to be another process than before; what was believed of their cache is forgotten"),
             breaker: registry.family("smg_worker_cb_transitions", "Changes of workers' circuit breakers, by state before and after. To `open`: a worker failed half of its requests"),
         }
     }
@@ -121,6 +123,11 @@ impl Metrics {
     /// A worker came back.
     pub fn recovered(&self) {
         self.came_back.inc();
+    }
+
+    /// A worker is another process than before.
+    pub fn restarted(&self) {
+        self.restarted.inc();
     }
 
     /// A worker's breaker changed.

@@ -15,6 +15,7 @@ use super::config::Config;
 use super::detect;
 use super::health::Probe;
 use super::health::State;
+use super::lifetime::Signs;
 use super::metrics::Metrics;
 use super::metrics::ProbeResult;
 use super::registry::Entry;
@@ -30,6 +31,10 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+
+/// Of a ready worker's probes, one in so many asks for its models again: an address may have been taken over between two
+/// probes by a server of another model (FIELD 4). More rarely finds it out later, more often costs a request.
+const MODELS_EVERY: usize = 6;
 
 const PROBE: Task = Task { name: "worker-probe", stage: Stage::Decide, on_end: OnEnd::Fine };
 
@@ -53,12 +58,23 @@ pub struct Prober {
     pub clock: Clock,
     /// Owner of single probes.
     pub tasks: Tasks,
+    /// Told of workers whose process is another one than before.
+    pub on_restart: OnRestart,
 }
+
+/// What to do when a worker has restarted.
+pub type OnRestart = Arc<dyn Fn(WorkerId) + Send + Sync>;
 
 impl Prober {
     /// From the area's options.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, config: &Config, metrics: Metrics, tasks: Tasks) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        config: &Config,
+        metrics: Metrics,
+        tasks: Tasks,
+        on_restart: OnRestart,
+    ) -> Self {
         Self {
             registry,
             timeout: config.probe_timeout,
@@ -67,6 +83,7 @@ impl Prober {
             metrics,
             clock: Clock,
             tasks,
+            on_restart,
         }
     }
 
@@ -83,10 +100,12 @@ impl Prober {
                 let state = entry.state(now);
                 let is_well = state != State::NotReady && !entry.facts.models.is_empty();
                 if !is_well || (index + round).is_multiple_of(4) {
+                    let asks_models = ((index + round) / 4).is_multiple_of(MODELS_EVERY);
                     let (prober, entry) = (self.clone(), Arc::clone(entry));
-                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry).await });
+                    self.tasks.spawn(PROBE, |_| async move { prober.probe(&entry, asks_models).await });
                 }
             }
+            self.registry.relate_rates();
             round += 1;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -104,11 +123,11 @@ impl Prober {
     pub async fn probe_now(&self, id: WorkerId) {
         let entry = self.registry.fleet().all.iter().find(|it| it.id == id).cloned();
         if let Some(entry) = entry {
-            self.probe(&entry).await;
+            self.probe(&entry, true).await;
         }
     }
 
-    async fn probe(&self, entry: &Arc<Entry>) {
+    async fn probe(&self, entry: &Arc<Entry>, asks_models: bool) {
         let health = self.get(entry, "/health").await;
         // No `/health` here (404 or 405): the list of models must do.
         let (result, models) = match health {
@@ -126,13 +145,33 @@ impl Prober {
             Probe::Failed => ProbeResult::Failed,
             Probe::TimedOut => ProbeResult::TimedOut,
         });
-        let came_back = entry.health().lock().probed(result);
+        let came_back = entry.probed(self.clock.now(), result);
         if came_back {
             self.metrics.recovered();
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker is ready");
         }
-        if result == Probe::Ok && (came_back || entry.facts.models.is_empty()) {
-            self.detect(entry, models).await;
+        if result == Probe::Ok {
+            self.look_for_a_restart(entry, came_back).await;
+            if came_back || asks_models || entry.facts.models.is_empty() {
+                self.detect(entry, models).await;
+            }
+        }
+    }
+
+    async fn look_for_a_restart(&self, entry: &Arc<Entry>, came_back: bool) {
+        if !came_back && !entry.lifetime().lock().wants_signs() {
+            return;
+        }
+        let signs = match self.get(entry, "/metrics").await {
+            Ok((status, body)) if status.is_success() => Signs::read(&String::from_utf8_lossy(&body)),
+            Ok(_) => Signs::default(),
+            Err(_) => return, // not well after all; asked again
+        };
+        if entry.lifetime().lock().look(signs, came_back) {
+            self.metrics.restarted();
+            entry.load.forget_rate();
+            (self.on_restart)(entry.id);
+            tracing::info!(worker = %entry.id, url = entry.spec.url, "worker has restarted: its cache counts as empty");
         }
     }
 

@@ -12,32 +12,27 @@ use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
 use super::health::Breaker;
+use super::health::Changes;
 use super::health::Health;
 use super::health::Outcome;
+use super::health::Probe;
 use super::health::Rules;
 use super::health::State;
 use super::http::Dialer;
 use super::http::HttpWorker;
+use super::lifetime::Lifetime;
 use super::load::Load;
 use super::metrics::Metrics;
+use super::rate;
+use super::spec::Source;
+use super::spec::Spec;
 use super::worker::Worker;
 use crate::base::clock::Instant;
-use crate::base::entropy::Entropy;
 use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
+use crate::base::journal::NotKept;
 use crate::base::limits::WORKERS_MAX;
 use crate::base::secret::Secret;
-
-/// What an operator says of a worker.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// Its URL in canonical form.
-    pub url: String,
-    /// Its key.
-    pub api_key: Option<Secret>,
-    /// The models it serves; empty: ask it.
-    pub models: Vec<ModelId>,
-}
 
 /// What was found out about a worker.
 #[derive(Clone, Debug, Default)]
@@ -54,15 +49,16 @@ pub struct Entry {
     pub id: WorkerId,
     /// As registered.
     pub spec: Spec,
+    /// Who says so.
+    pub source: Source,
     /// As found.
     pub facts: Facts,
-    /// Whether it is being drained.
-    pub is_draining: bool,
     /// How it is spoken to.
     pub worker: Arc<dyn Worker>,
     /// What it has to do.
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
+    lifetime: Arc<Mutex<Lifetime>>,
     metrics: Metrics,
 }
 
@@ -76,7 +72,7 @@ impl Entry {
     /// The same, and whether it is being drained.
     #[must_use]
     pub fn shown_state(&self, now: Instant) -> State {
-        if self.is_draining { State::Draining } else { self.state(now) }
+        if self.spec.is_draining { State::Draining } else { self.state(now) }
     }
 
     /// Its circuit breaker.
@@ -88,26 +84,47 @@ impl Entry {
     /// Whether it may be given a request.
     #[must_use]
     pub fn is_available(&self, now: Instant) -> bool {
-        !self.is_draining && matches!(self.state(now), State::Ready | State::Pending)
+        !self.spec.is_draining && matches!(self.state(now), State::Ready | State::Pending)
     }
 
     /// A request goes there.
     pub fn sent(&self, now: Instant) {
         let mut health = self.health.lock();
         health.sent(now);
-        self.tell(health.breaker_change(now));
+        self.tell(health.changes(now));
     }
 
     /// A request ended there.
     pub fn ended(&self, now: Instant, outcome: Outcome) {
         let mut health = self.health.lock();
         health.ended(now, outcome);
-        self.tell(health.breaker_change(now));
+        self.tell(health.changes(now));
     }
 
-    fn tell(&self, change: Option<(Breaker, Breaker)>) {
-        if let Some((from, to)) = change {
+    /// A probe ended. Returns whether the worker came back with it.
+    pub fn probed(&self, now: Instant, probe: Probe) -> bool {
+        let mut health = self.health.lock();
+        let came_back = health.probed(probe);
+        self.tell(health.changes(now));
+        came_back
+    }
+
+    /// Lines for whoever is on call: a worker changes now and then, requests are many.
+    fn tell(&self, changes: Changes) {
+        let (worker, url) = (self.id, self.spec.url.as_str());
+        if let Some((from, to)) = changes.breaker {
             self.metrics.breaker_changed(from, to);
+            match (from, to) {
+                (Breaker::Closed, _) => {
+                    tracing::warn!(%worker, url, "circuit breaker opened: half of its requests failed")
+                }
+                (_, Breaker::Closed) => tracing::info!(%worker, url, "circuit breaker closed"),
+                // Again and again while a worker stays broken.
+                (Breaker::Open | Breaker::HalfOpen, _) => tracing::debug!(%worker, url, ?to, "circuit breaker"),
+            }
+        }
+        if changes.went_away {
+            tracing::warn!(%worker, url, "worker is not ready");
         }
     }
 
@@ -117,15 +134,22 @@ impl Entry {
         &self.health
     }
 
-    fn with(&self, facts: Facts, is_draining: bool) -> Arc<Self> {
+    /// Which process is behind it, for the prober.
+    #[must_use]
+    pub fn lifetime(&self) -> &Mutex<Lifetime> {
+        &self.lifetime
+    }
+
+    fn with(&self, facts: Facts) -> Arc<Self> {
         Arc::new(Self {
             id: self.id,
             spec: self.spec.clone(),
+            source: self.source,
             facts,
-            is_draining,
             worker: Arc::clone(&self.worker),
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
+            lifetime: Arc::clone(&self.lifetime),
             metrics: self.metrics.clone(),
         })
     }
@@ -154,13 +178,15 @@ pub enum EditError {
     /// No worker with this id.
     #[error("no worker with this id: {0}")]
     Unknown(WorkerId),
+    /// It could not be kept over a restart.
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
 }
 
 /// The registry.
 pub struct Registry {
     fleet: ArcSwap<Fleet>,
     edits: Mutex<BTreeMap<WorkerId, Arc<Entry>>>,
-    entropy: Entropy,
     rules: Rules,
     dialer: Dialer,
 }
@@ -168,8 +194,8 @@ pub struct Registry {
 impl Registry {
     /// No workers yet.
     #[must_use]
-    pub fn new(rules: Rules, dialer: Dialer, entropy: Entropy) -> Self {
-        Self { fleet: ArcSwap::default(), edits: Mutex::default(), entropy, rules, dialer }
+    pub fn new(rules: Rules, dialer: Dialer) -> Self {
+        Self { fleet: ArcSwap::default(), edits: Mutex::default(), rules, dialer }
     }
 
     /// The view.
@@ -178,31 +204,45 @@ impl Registry {
         self.fleet.load()
     }
 
-    /// Adds a worker; the same URL again updates what is there and keeps its id, load and health.
-    pub fn add(&self, url: &str, api_key: Option<Secret>, models: Vec<ModelId>) -> Result<WorkerId, EditError> {
-        let origin = Origin::parse(url)?;
-        let url = origin.url();
+    /// The worker with this id.
+    #[must_use]
+    pub fn get(&self, id: WorkerId) -> Option<Arc<Entry>> {
+        self.edits.lock().get(&id).cloned()
+    }
+
+    /// Whether there is room for a worker with this id.
+    pub fn check_room(&self, id: WorkerId) -> Result<(), EditError> {
+        let edits = self.edits.lock();
+        if edits.len() < WORKERS_MAX || edits.contains_key(&id) { Ok(()) } else { Err(EditError::TooMany) }
+    }
+
+    /// Adds a worker, or replaces what is said of it; load and health stay, and connections where place and key do.
+    pub fn put(&self, id: WorkerId, spec: Spec, source: Source) -> Result<Arc<Entry>, EditError> {
+        let origin = Origin::parse(&spec.url)?;
+        self.check_room(id)?;
         let mut edits = self.edits.lock();
-        let known = edits.values().find(|it| it.spec.url == url).cloned();
-        if known.is_none() && edits.len() >= WORKERS_MAX {
-            return Err(EditError::TooMany);
-        }
-        let worker: Arc<dyn Worker> = Arc::new(HttpWorker::new(origin, api_key.as_ref(), self.dialer.clone()));
-        let id = known.as_ref().map_or_else(|| WorkerId(self.entropy.next_u64()), |it| it.id);
+        let known = edits.get(&id).cloned();
+        let worker: Arc<dyn Worker> = match &known {
+            Some(entry) if entry.spec.url == spec.url && same(entry.spec.api_key.as_ref(), spec.api_key.as_ref()) => {
+                Arc::clone(&entry.worker)
+            }
+            Some(_) | None => Arc::new(HttpWorker::new(origin, spec.api_key.as_ref(), self.dialer.clone())),
+        };
         let facts = match &known {
-            Some(entry) if models.is_empty() => entry.facts.clone(),
-            _ => Facts {
-                engine: Engine::default(),
-                models: models.iter().map(|id| ServedModel { id: id.clone(), context_len: None }).collect(),
+            Some(entry) if entry.spec.models == spec.models => entry.facts.clone(),
+            Some(_) | None => Facts {
+                engine: known.as_ref().map_or_else(Engine::default, |it| it.facts.engine),
+                models: spec.models.iter().map(|id| ServedModel { id: id.clone(), context_len: None }).collect(),
             },
         };
         let load = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.load));
+        let lifetime = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
-        let spec = Spec { url, api_key, models };
         let metrics = self.dialer.metrics.clone();
-        edits.insert(id, Arc::new(Entry { id, spec, facts, is_draining: false, worker, load, health, metrics }));
+        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics });
+        edits.insert(id, Arc::clone(&entry));
         self.publish(&edits);
-        Ok(id)
+        Ok(entry)
     }
 
     /// Records what a worker was found to be.
@@ -224,19 +264,9 @@ impl Registry {
         if entry.facts.engine == facts.engine && entry.facts.models == facts.models {
             return;
         }
-        let entry = entry.with(facts, entry.is_draining);
+        let entry = entry.with(facts);
         edits.insert(id, entry);
         self.publish(&edits);
-    }
-
-    /// Gives a worker no new requests, or lets it have them again.
-    pub fn set_draining(&self, id: WorkerId, is_draining: bool) -> Result<Arc<Entry>, EditError> {
-        let mut edits = self.edits.lock();
-        let entry = edits.get(&id).ok_or(EditError::Unknown(id))?;
-        let entry = entry.with(entry.facts.clone(), is_draining);
-        edits.insert(id, Arc::clone(&entry));
-        self.publish(&edits);
-        Ok(entry)
     }
 
     /// Takes a worker out; what is in flight there finishes.
@@ -245,6 +275,25 @@ impl Registry {
         let entry = edits.remove(&id).ok_or(EditError::Unknown(id))?;
         self.publish(&edits);
         Ok(entry)
+    }
+
+    /// Compares the workers of each model by how fast they read prompts. One that serves several models gets the mean.
+    pub fn relate_rates(&self) {
+        let fleet = self.fleet.load();
+        let mut sums: HashMap<WorkerId, (f32, u16)> = HashMap::new();
+        for entries in fleet.by_model.values() {
+            let rates: Vec<_> = entries.iter().map(|it| it.load.prefill_rate()).collect();
+            for (entry, relative) in entries.iter().zip(rate::relative(&rates)) {
+                let (sum, count) = sums.entry(entry.id).or_default();
+                *sum += relative;
+                *count = count.saturating_add(1);
+            }
+        }
+        for entry in &fleet.all {
+            if let Some((sum, count)) = sums.get(&entry.id) {
+                entry.load.set_relative_prefill_rate(sum / f32::from(*count));
+            }
+        }
     }
 
     fn publish(&self, edits: &BTreeMap<WorkerId, Arc<Entry>>) {
@@ -257,5 +306,13 @@ impl Registry {
         let generation = self.fleet.load().generation + 1;
         let by_model = by_model.into_iter().map(|(model, entries)| (model, entries.into())).collect();
         self.fleet.store(Arc::new(Fleet { generation, all: edits.values().cloned().collect(), by_model }));
+    }
+}
+
+/// Whether two keys are the same one.
+fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.matches(b.expose().as_bytes()),
+        (a, b) => a.is_none() && b.is_none(),
     }
 }

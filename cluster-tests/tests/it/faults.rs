@@ -219,7 +219,7 @@ async fn c7_a_stall_in_mid_stream_ends_with_an_error_event() {
     let node = node(config).await;
     worker.script(vec![Step::stream_head(), Step::content("seen"), Step::WaitForClose]);
     let answer = Client::connect(node.address).await.post("/v1/chat/completions", &chat("hi", true)).await;
-    assert!(answer.text().contains("worker_timeout") && !answer.text().contains("[DONE]"), "{}", answer.text());
+    assert!(answer.text().contains("idle_timeout") && !answer.text().contains("[DONE]"), "{}", answer.text());
     eventually("the worker is told", async || worker.aborts() == 1).await;
     node.shutdown().await;
 }

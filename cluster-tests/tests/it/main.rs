@@ -1,8 +1,22 @@
 //! One test binary: every extra one links the whole system again.
 
 mod bad_input;
+mod dialects;
+mod drain;
+mod durable;
 mod faults;
+mod field;
+mod field_workers;
+mod h2;
+mod hostile_worker;
+mod learned;
+mod load;
+mod logs;
 mod meters;
 mod secrets;
 mod service;
+mod slow;
+mod smuggling;
+mod timeouts;
+mod tls;
 mod traces;

@@ -97,6 +97,9 @@ const ROUTING: &[&str] = &[
     "smg_tenancy_auth_failures_total",
 ];
 
+/// Set by operators and by workers that are started anew.
+const EDITS: &[&str] = &["smg_history_durable", "smg_history_edits_total", "smg_worker_restarts_total"];
+
 /// Set by the process around all that.
 const PROCESS: &[&str] = &[
     "smg_config_reloads_total",
@@ -111,7 +114,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|it| it.strip_prefix("| `")?.split('`').next());
     let registered: BTreeSet<&str> = rows.collect();
-    let moved: BTreeSet<&str> = [HAPPY, IN_FLIGHT, FAILURES, ROUTING, PROCESS].concat().into_iter().collect();
+    let moved: BTreeSet<&str> = [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS].concat().into_iter().collect();
     let still: Vec<_> = registered.difference(&moved).collect();
     assert!(still.is_empty(), "registered, and no scenario moves them: {still:?}");
     let gone: Vec<_> = moved.difference(&registered).collect();
@@ -188,7 +191,8 @@ async fn what_goes_well_is_measured() {
     }
     worker.script(stream());
     let mut client = Client::connect(watch.node.address).await;
-    assert_eq!(client.post("/v1/chat/completions", &chat("hi", true)).await.status, 200);
+    let streamed = client.post("/v1/chat/completions", &chat("hi", true)).await;
+    assert_eq!(streamed.status, 200);
     watch.until("idle connections are counted", |it| it.sum("smg_worker_connections_idle") > 0.0).await;
     let scrape = watch.scrape().await;
     for (series, expected) in [
@@ -200,6 +204,8 @@ async fn what_goes_well_is_measured() {
         (r#"smg_router_ttft_seconds_count{model="m",endpoint="chat"}"#, 1.0),
         (r#"smg_http_responses_total{path="/v1/chat/completions",status_code="200",error_code="none"}"#, 4.0),
         (r#"smg_router_streams_total{end="complete"}"#, 1.0),
+        ("smg_http_response_bytes_total", (3 * told.len() + streamed.body.len()) as f64),
+        ("smg_http_request_bytes_total", (3 * long.len() + chat("hi", true).len()) as f64),
         (r#"smg_router_stage_duration_seconds_count{stage="first_byte"}"#, 1.0),
         (r#"smg_worker_pool_size{state="ready"}"#, 1.0),
         ("smg_router_requests_active", 0.0),
@@ -310,7 +316,7 @@ async fn what_fails_is_measured() {
     one.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     two.always(vec![Step::stream_head(), Step::content("seen"), Step::Close]);
     watch.post("", &chat("hi", true)).await;
-    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="lost"}"#;
+    let lost = r#"smg_router_request_errors_total{model="m",endpoint="chat",error_type="worker_failed"}"#;
     watch.until("a broken stream is counted", |it| it.value(lost) == 1.0).await;
     one.kill().await;
     let refused = r#"smg_worker_connect_failures_total{reason="refused"}"#;
@@ -359,6 +365,22 @@ async fn what_goes_nowhere_is_measured() {
 }
 
 #[tokio::test]
+async fn what_operators_change_is_measured() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let worker = Upstream::start("one").await;
+    worker.metrics("process_start_time_seconds 1000\n");
+    let mut config = cluster_tests::config(&[&worker]);
+    config.node.data_dir = Some(directory.path().display().to_string());
+    let mut watch = Watch::start(config).await;
+    let rules = r#"{"models": [{"model": "m*", "policy": "round_robin"}]}"#;
+    assert_eq!(Client::connect(watch.node.address).await.call("PUT", "/policies", rules).await.status, 200);
+    worker.metrics("process_start_time_seconds 2000\n");
+    watch.until("the restart is found out", |it| it.value("smg_worker_restarts_total") == 1.0).await;
+    assert_eq!(watch.scrape().await.value(r#"smg_history_edits_total{result="durable"}"#), 1.0);
+    watch.end(EDITS).await;
+}
+
+#[tokio::test]
 async fn what_the_process_does_is_measured() {
     let capture = Capture::start();
     let (worker, collector) = (Upstream::start("one").await, Upstream::start("collector").await);
@@ -388,4 +410,27 @@ async fn what_the_process_does_is_measured() {
     })
     .await;
     watch.end(PROCESS).await;
+}
+
+#[tokio::test]
+async fn clients_cannot_grow_series() {
+    let worker = Upstream::start("one").await;
+    let mut watch = Watch::start(cluster_tests::config(&[&worker])).await;
+    let mut sizes = Vec::new();
+    for round in 0..3 {
+        for turn in 0..100 {
+            let name = format!("{round}-{turn}");
+            let body = chat("hi", false).replace("\"m\"", &format!("\"model-{name}\""));
+            assert_eq!(watch.post("", &body).await, 404);
+            Client::connect(watch.node.address).await.get(&format!("/v1/{name}")).await;
+            let mut client = Client::connect(watch.node.address).await;
+            client.send(format!("M{round}{turn} /v1/models HTTP/1.1\r\nhost: t\r\n\r\n").as_bytes()).await;
+            assert_eq!(client.answer().await.status, 405);
+            let header = format!("x-smg-routing-key: {name}\r\nx-request-id: {name}\r\nuser-agent: {name}\r\n");
+            assert_eq!(watch.post(&header, &chat("hi", false)).await, 200);
+        }
+        sizes.push(watch.scrape().await.len());
+    }
+    assert!(sizes[1] == sizes[0] && sizes[2] == sizes[0], "{sizes:?}");
+    watch.end(&[]).await;
 }

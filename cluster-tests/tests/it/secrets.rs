@@ -103,7 +103,8 @@ async fn p9_no_secret_reaches_a_log_a_metric_a_trace_an_error_or_a_listing() {
     // Keys come by reload, so that the helper above can wait without one.
     let flags = ["ops:team:admin:canary-admin-key", "app:team:user:canary-user-key"].map(ToOwned::to_owned).to_vec();
     let file = "[workers]\napi_key = \"canary-worker-key\"\n";
-    let sources = Sources { flags: vec![("api-key".to_owned(), flags)], ..Sources::default() };
+    let urls = ("worker-urls".to_owned(), vec![worker.url()]);
+    let sources = Sources { flags: vec![("api-key".to_owned(), flags), urls], ..Sources::default() };
     let loaded = sources.load_text(file).unwrap_or_else(|errors| panic!("{errors}"));
     sinks.push(Sink("config print", render_print(&loaded)));
     for wrong in [

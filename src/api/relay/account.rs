@@ -20,9 +20,9 @@ use crate::observability::metrics::GaugeGuard;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::super::metrics::Phase;
-use super::super::metrics::Series;
 use super::super::metrics::Stage;
 use super::super::metrics::StreamEnd;
+use super::super::series::Series;
 use super::attempt::NO_USAGE;
 use super::job::Job;
 use super::job::Planned;
@@ -30,23 +30,30 @@ use super::job::Planned;
 /// See the file's header.
 pub(super) struct Account {
     gateway: Arc<Gateway>,
-    /// When the request's head was there.
-    pub started: Instant,
     /// As the client gave it, or ours.
     pub request_id: HeaderValue,
-    /// When its body was there.
-    pub queued: Instant,
-    /// When its last part ended.
-    pub last: Instant,
+    /// When what happened.
+    pub times: Times,
     phase: Phase,
     end: Option<End>,
     series: Option<Arc<Series>>,
     stream: Option<GaugeGuard>,
-    first_content: Option<Instant>,
     sent: u64,
     usage: Usage,
     /// Only while somebody reads the access log.
     line: Option<Box<Line>>,
+}
+
+/// Moments of one request.
+pub(super) struct Times {
+    /// Its head was there.
+    pub started: Instant,
+    /// Its body was there.
+    pub queued: Instant,
+    /// Its last part ended.
+    pub last: Instant,
+    /// Content was there that is not on its way to the client.
+    first_content: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -76,15 +83,12 @@ impl Account {
             .then(|| Box::new(Line { path: head.uri.path().to_owned(), endpoint: wire.name, ..Line::default() }));
         Self {
             gateway: Arc::clone(gateway),
-            started,
             request_id: request_id(gateway, head),
-            queued: started,
-            last: started,
+            times: Times { started, queued: started, last: started, first_content: None },
             phase: Phase::Body,
             end: None,
             series: None,
             stream: None,
-            first_content: None,
             sent: 0,
             usage: NO_USAGE,
             line,
@@ -94,10 +98,10 @@ impl Account {
     /// A part of the request is behind it.
     pub(super) fn lap(&mut self, stage: Stage) {
         let now = self.gateway.clock.now();
-        self.stage(stage, now - self.last);
-        self.last = now;
+        self.stage(stage, now - self.times.last);
+        self.times.last = now;
         match stage {
-            Stage::Body => (self.phase, self.queued) = (Phase::Queue, now),
+            Stage::Body => (self.phase, self.times.queued) = (Phase::Queue, now),
             Stage::Queue => self.phase = Phase::Upstream,
             _ => {}
         }
@@ -114,7 +118,7 @@ impl Account {
 
     /// A worker is asked for the first time.
     pub(super) fn planned(&mut self, job: &Job, planned: &Planned) {
-        let series = self.gateway.metrics.series(job.wire, job.model.as_str());
+        let series = self.gateway.metrics.models().series(job.wire, job.model.as_str());
         series.asked(job.is_stream);
         self.series = Some(series);
         if let Some(line) = &mut self.line {
@@ -127,7 +131,7 @@ impl Account {
     /// A worker is asked.
     pub(super) fn attempt(&mut self, planned: &Planned) {
         self.phase = Phase::Upstream;
-        self.last = self.gateway.clock.now();
+        self.times.last = self.gateway.clock.now();
         if let Some(line) = &mut self.line {
             line.worker = planned.entry.spec.url.clone();
             line.attempts += 1;
@@ -146,10 +150,10 @@ impl Account {
         self.phase = Phase::Answer;
         if is_stream {
             self.lap(Stage::FirstToken);
-            self.first_content = Some(self.last);
+            self.times.first_content = Some(self.times.last);
             self.stream = Some(self.gateway.metrics.stream());
             if let Some(series) = &self.series {
-                series.first_token(self.last - self.started);
+                series.first_token(self.times.last - self.times.started);
             }
         }
     }
@@ -164,7 +168,7 @@ impl Account {
     /// So much goes to the client.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
-        if let Some(at) = self.first_content.take() {
+        if let Some(at) = self.times.first_content.take() {
             self.stage(Stage::FirstByte, self.gateway.clock.now() - at);
         }
     }
@@ -218,7 +222,7 @@ impl Account {
             upstream_ms = upstream,
             first_token_ms = first_token,
             first_byte_ms = first_byte,
-            total_ms = took.as_secs_f64() * 1e3,
+            total_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             bytes_sent = self.sent,
             input_tokens = self.usage.prompt,
             output_tokens = self.usage.completion,
@@ -230,7 +234,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let took = self.gateway.clock.now() - self.started;
+        let took = self.gateway.clock.now() - self.times.started;
         let metrics = &self.gateway.metrics;
         metrics.sent(self.sent);
         if self.end.is_none() {
@@ -244,10 +248,12 @@ impl Drop for Account {
             });
         }
         if let Some(series) = &self.series {
-            series.ended(took);
+            if self.end.is_some() {
+                series.ended(took);
+            }
             series.usage(self.usage);
             if let Some(code) = self.end.and_then(|it| it.error) {
-                metrics.failed(series, code);
+                metrics.models().failed(series, code);
             }
         }
         if let Some(line) = self.line.take() {

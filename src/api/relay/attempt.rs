@@ -1,5 +1,6 @@
 //! One attempt: a call to one worker, read far enough to know that the client may see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,12 +8,18 @@ use http::StatusCode;
 use http::header;
 use http_body_util::BodyExt as _;
 
+use crate::base::clock::Clock;
 use crate::base::limits::RESPONSE_HELD_BYTES_MAX;
 use crate::dialects::form::Usage;
 use crate::dialects::json;
+use crate::observability::traces::span::Span;
 use crate::observability::traces::span::keys;
 use crate::routing::Feedback;
+use crate::routing::Route;
 use crate::workers::health::Outcome;
+use crate::workers::health::pause;
+use crate::workers::load::FirstToken;
+use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -23,6 +30,7 @@ use super::job::Job;
 use super::job::Planned;
 use super::job::Whole;
 use super::live::Live;
+use super::live::Placed;
 use super::spans;
 
 /// An answer that the client may see.
@@ -35,12 +43,16 @@ pub(super) enum Opened {
 
 /// Tries one worker.
 pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, Failed> {
-    let gateway = std::sync::Arc::clone(&job.gateway);
-    job.account.iter_mut().for_each(|it| it.attempt(&planned));
+    let gateway = Arc::clone(&job.gateway);
+    let sent = gateway.clock.now();
+    job.note(|it| it.attempt(&planned));
     let Planned { entry, route } = planned;
     let mut span = job.span.attempt();
     spans::worker(&mut span, &entry, &route);
-    let guard = entry.load.acquire(route.new_tokens);
+    span.until_settled("abandoned");
+    let streams = job.is_stream && job.wire.observe.is_some();
+    let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
+    let guard = entry.load.acquire(gateway.clock.now(), route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -56,7 +68,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
-    job.account.iter_mut().for_each(|it| it.head(answer.status));
+    job.note(|it| it.head(answer.status));
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
@@ -64,46 +76,68 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     }
     let is_events =
         answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
-    if let (true, Some(observe)) = (is_events, job.wire.observe) {
-        let mut live = Box::new(Live::events(job, answer, observe, entry, route, guard));
-        return match live.open().await {
-            Ok(()) => {
-                job.account.iter_mut().for_each(|it| it.first_content(true));
-                live.take_guards(job, span);
-                Ok(Opened::Live(live))
-            }
-            Err(cause) => {
-                span.fail("no_content");
-                Err(Failed { cause, retry_after: None, whole: None })
-            }
-        };
+    let placed = Placed { entry, route, guard, sent };
+    match job.wire.observe.filter(|_| is_events) {
+        Some(observe) => streamed(job, Live::events(job, answer, observe, placed), span).await,
+        None => collected(job, answer, placed, span).await,
     }
-    job.account.iter_mut().for_each(|it| it.first_content(false));
-    let idle = gateway.config.idle_timeout;
+}
+
+/// An answer in events: opened once there is content.
+async fn streamed(job: &mut Job, live: Live, mut span: Span) -> Result<Opened, Failed> {
+    let mut live = Box::new(live);
+    match live.open().await {
+        Ok(()) => {
+            job.note(|it| it.first_content(true));
+            live.take_guards(job, span);
+            Ok(Opened::Live(live))
+        }
+        Err(cause) => {
+            span.fail("no_content");
+            let whole = live.said().filter(|_| cause == WorkerFailure::InStream).map(Whole::bad_gateway);
+            Err(Failed { cause, retry_after: None, whole })
+        }
+    }
+}
+
+/// Any other answer: opened once it is there as a whole, or is longer than we hold back.
+async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: Span) -> Result<Opened, Failed> {
+    job.note(|it| it.first_content(false));
+    let gateway = Arc::clone(&job.gateway);
     let Answer { status, headers, body } = answer;
-    let collected = hold(body, idle).await;
+    let held = hold(body, gateway.config.idle_timeout).await;
     let now = gateway.clock.now();
-    match collected {
+    match held {
         Ok(Held::Whole(body)) => {
-            entry.ended(now, Outcome::Success);
+            span.settled();
+            placed.entry.ended(now, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
-            job.account.iter_mut().for_each(|it| it.usage(usage));
+            job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
-            gateway.router.observe(now, Feedback::Served { placed: &route.placed, usage });
+            gateway.router.observe(now, Feedback::Served { placed: &placed.route.placed, usage });
+            if usage.completion.unwrap_or(0) <= 1 {
+                // Nothing was generated, so all of the time went into reading.
+                placed.guard.prefill_done(now);
+                placed.guard.learn(computed(&placed.route, usage));
+            }
             Ok(Opened::Whole(Whole { status, headers, body }))
         }
         Ok(Held::Part(start, body)) => {
-            let answer = Answer { status, headers, body };
-            let mut live = Box::new(Live::raw(job, answer, start, entry, route, guard));
+            let mut live = Box::new(Live::raw(job, Answer { status, headers, body }, start, placed));
             live.take_guards(job, span);
             Ok(Opened::Live(live))
         }
         Err(cause) => {
             span.fail("incomplete");
-            entry.ended(now, Outcome::Failure);
+            placed.entry.ended(now, Outcome::Failure);
             Err(Failed { cause, retry_after: None, whole: None })
         }
     }
+}
+
+/// Tokens of the prompt that the worker had to compute: as it says, else as was expected.
+pub(super) fn computed(route: &Route, usage: Usage) -> u64 {
+    usage.prompt.map_or(route.new_tokens, |it| it.saturating_sub(usage.cached.unwrap_or(route.expected_cached_tokens)))
 }
 
 /// What a status says of the worker; `None` for success.
@@ -116,18 +150,14 @@ fn failure_of(answer: &Answer) -> Option<Outcome> {
     }
 }
 
-/// `Retry-After` in seconds. (A date would need the wall clock of two machines to agree; one second is assumed then.)
+/// The pause a worker asks for with `Retry-After`.
 fn retry_after(answer: &Answer) -> Option<Duration> {
     let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let date = answer.headers.get(header::DATE).and_then(|it| it.to_str().ok());
+    pause(text, date, Clock.wall())
 }
 
-async fn refused(
-    job: &Job,
-    entry: &crate::workers::registry::Entry,
-    answer: Answer,
-    outcome: Outcome,
-) -> Result<Opened, Failed> {
+async fn refused(job: &Job, entry: &Entry, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {
     let Answer { status, headers, body } = answer;
     entry.ended(job.gateway.clock.now(), outcome);
     let whole = match hold(body, job.gateway.config.idle_timeout).await {

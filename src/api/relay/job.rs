@@ -134,23 +134,30 @@ impl Job {
         let tracer = &self.gateway.tracer;
         let parent = if tracer.is_on() { TraceContext::of(&self.headers) } else { None };
         self.span = tracer.request(spans::operation(self.wire), self.model.as_str(), parent);
+        self.span.until_settled("client_gone");
         spans::admitted(&mut self.span, account);
+    }
+
+    /// Notes something in the account, while it is here.
+    pub(super) fn note(&mut self, note: impl FnOnce(&mut Account)) {
+        if let Some(account) = &mut self.account {
+            note(account);
+        }
     }
 
     /// An answer is there as a whole.
     pub(super) fn served(&mut self, whole: &Whole) {
-        if let Some(account) = &mut self.account {
-            account.served(whole.status);
-            account.sent(whole.body.len());
-        }
+        self.span.settled();
+        self.note(|it| {
+            it.served(whole.status);
+            it.sent(whole.body.len());
+        });
     }
 
     /// No answer but our own words.
     pub(super) fn refused(&mut self, error: &ApiError) {
         self.span.fail(error.classify().2);
-        if let Some(account) = &mut self.account {
-            account.refused(error);
-        }
+        self.note(|it| it.refused(error));
     }
 
     /// Chooses a worker not yet tried.
@@ -304,12 +311,14 @@ fn refused(error: RouteError, entries: &[Arc<Entry>], now: Instant) -> ApiError 
     }
 }
 
-/// The whole request took too long.
-pub(super) fn timed_out(total: Duration) -> ApiError {
-    ApiError::WorkerFailed { cause: WorkerFailure::Total(total), attempts: 0 }
-}
-
 impl Whole {
+    /// A worker's words for an error that came inside a stream.
+    pub(super) fn bad_gateway(body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Self { status: StatusCode::BAD_GATEWAY, headers, body }
+    }
+
     /// The worker's refusal as an event, for a stream whose head is out already.
     pub(super) fn into_error_event(self, family: Family) -> Bytes {
         let told = json::parse(&self.body).ok().and_then(|body| {
@@ -317,6 +326,6 @@ impl Whole {
             Some(message)
         });
         let message = told.unwrap_or_else(|| format!("the worker answered with status {}", self.status.as_u16()));
-        family.error_event(&ErrorText { message, kind: "api_error", code: "worker_failed", param: None })
+        family.error_event(&ErrorText { message, kind: "api_error", code: "worker_failed", param: None }, 0)
     }
 }

@@ -1,7 +1,8 @@
 //! A streamed answer on its way: pulled at the client's pace, watched event by event.
 //!
 //! Whole reads without anything to take out are passed on as they came. One timer a stream wakes at most once a second
-//! for all of its deadlines. After content, a failure becomes the dialect's error event and the end, without `[DONE]`.
+//! for all of its deadlines. After content, a failure becomes the dialect's error event and the end, without `[DONE]`;
+//! an answer that has no events is cut off, so that nobody takes what came of it for the whole.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,12 +16,10 @@ use http_body_util::BodyExt as _;
 use tokio::time::Sleep;
 
 use crate::base::clock::Instant;
+use crate::dialects::Family;
 use crate::dialects::Wire;
-use crate::dialects::form::Event;
 use crate::dialects::form::Observed;
 use crate::dialects::form::Usage;
-use crate::dialects::sse;
-use crate::dialects::sse::Splitter;
 use crate::observability::traces::span::Span;
 use crate::routing::Feedback;
 use crate::routing::Route;
@@ -30,18 +29,24 @@ use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::CallError;
 
+use super::super::CutShort;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
 use super::super::error::WorkerFault;
 use super::super::gateway::Gateway;
+use super::TICK;
 use super::account::Account;
 use super::attempt::NO_USAGE;
+use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
+use super::parser::Ended;
+use super::parser::Parser;
 use super::spans;
 
-/// Longest time between two looks at the deadlines.
-const TICK: Duration = Duration::from_secs(1);
+/// How long the worker's answer may go on after its end marker before its connection is given up. It lets the connection
+/// be used again: engines send the marker and the end of the body apart.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// A streamed answer.
 pub(super) struct Live {
@@ -62,19 +67,20 @@ pub(super) struct Live {
     is_over: bool,
 }
 
-struct Parser {
-    splitter: Splitter,
-    observe: fn(&[u8]) -> Observed,
-    strips_usage: bool,
-    has_content: bool,
-    is_done: bool,
-    has_error: bool,
-    usage: Usage,
+/// A worker at work on a request.
+pub(super) struct Placed {
+    pub entry: Arc<Entry>,
+    pub route: Route,
+    pub guard: LoadGuard,
+    /// When it was asked.
+    pub sent: Instant,
 }
 
 /// Times of one stream.
 struct Watch {
     started: Instant,
+    /// When this attempt was sent.
+    sent: Instant,
     last: Instant,
     last_sent: Instant,
     sleep: Pin<Box<Sleep>>,
@@ -82,56 +88,30 @@ struct Watch {
 
 impl Live {
     /// A stream of events, not yet opened.
-    pub(super) fn events(
-        job: &Job,
-        answer: Answer,
-        observe: fn(&[u8]) -> Observed,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
-        let parser = Parser {
-            splitter: Splitter::default(),
-            observe,
-            strips_usage: !job.asked_for_usage,
-            has_content: false,
-            is_done: false,
-            has_error: false,
-            usage: NO_USAGE,
-        };
-        Self::new(job, answer, Some(parser), entry, route, guard)
+    pub(super) fn events(job: &Job, answer: Answer, observe: fn(&[u8]) -> Observed, held: Placed) -> Self {
+        let parser = Parser::new(observe, !job.asked_for_usage);
+        Self::new(job, answer, Some(parser), held)
     }
 
     /// A long answer that is no stream of events; `start` was read already.
-    pub(super) fn raw(
-        job: &Job,
-        answer: Answer,
-        start: Bytes,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
-        let mut live = Self::new(job, answer, None, entry, route, guard);
+    pub(super) fn raw(job: &Job, answer: Answer, start: Bytes, held: Placed) -> Self {
+        let mut live = Self::new(job, answer, None, held);
         live.out.push_back(start);
         live
     }
 
-    fn new(
-        job: &Job,
-        answer: Answer,
-        parser: Option<Parser>,
-        entry: Arc<Entry>,
-        route: Route,
-        guard: LoadGuard,
-    ) -> Self {
-        let now = job.gateway.clock.now();
-        let sleep = Box::pin(tokio::time::sleep_until(now + TICK));
+    fn new(job: &Job, answer: Answer, parser: Option<Parser>, held: Placed) -> Self {
+        let Placed { entry, route, guard, sent } = held;
+        let (now, config) = (job.gateway.clock.now(), &job.gateway.config);
+        let first = TICK.min(config.first_token_timeout).min(config.idle_timeout);
+        let sleep = Box::pin(tokio::time::sleep_until(now + first));
         Self {
             answer,
             parser,
             out: VecDeque::new(),
             watch: Watch {
-                started: job.account.as_ref().map_or(now, |it| it.started),
+                started: job.account.as_ref().map_or(now, |it| it.times.started),
+                sent,
                 last: now,
                 last_sent: now,
                 sleep,
@@ -149,7 +129,9 @@ impl Live {
     }
 
     /// Takes over what is given back at the end.
-    pub(super) fn take_guards(&mut self, job: &mut Job, attempt: Span) {
+    pub(super) fn take_guards(&mut self, job: &mut Job, mut attempt: Span) {
+        attempt.settled();
+        job.span.settled();
         self.guards = job.guards.take();
         self.account = job.account.take();
         self.spans = Some((attempt, std::mem::take(&mut job.span)));
@@ -168,14 +150,21 @@ impl Live {
         (self.answer.status, headers)
     }
 
+    /// The worker's own words for an error inside the stream, as the body of an answer; only where its events are such.
+    pub(super) fn said(&self) -> Option<Bytes> {
+        let said = self.parser.as_ref()?.said.clone()?;
+        (self.wire.family != Family::Responses).then_some(said)
+    }
+
     /// Reads up to the first content, holding back what opens the answer. A failure here cannot be seen by the client.
     pub(super) async fn open(&mut self) -> Result<(), WorkerFailure> {
         let opened = self.read_to_content().await;
+        let now = self.gateway.clock.now();
         if opened.is_ok() {
-            self.guard.prefill_done();
+            self.guard.prefill_done(now);
         } else {
             self.is_over = true;
-            self.entry.ended(self.gateway.clock.now(), Outcome::Failure);
+            self.entry.ended(now, Outcome::Failure);
         }
         opened
     }
@@ -197,24 +186,34 @@ impl Live {
     }
 
     /// The next bytes for the client; `None` at the end.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, CutShort>> {
         loop {
             if let Some(bytes) = self.out.pop_front() {
                 self.watch.last_sent = self.watch.last;
                 if let Some(account) = &mut self.account {
                     account.sent(bytes.len());
                 }
-                return Some(bytes);
+                return Some(Ok(bytes));
             }
             if self.is_over {
+                self.linger().await;
                 return None;
             }
             match self.fill(false).await {
                 Ok(true) => {}
                 Ok(false) => self.complete(),
-                Err(cause) => return Some(self.fail(cause)).filter(|it| !it.is_empty()),
+                Err(cause) => return Some(self.fail(cause)),
             }
         }
+    }
+
+    /// Waits a little for the end of a body whose end marker was seen.
+    async fn linger(&mut self) {
+        if !self.parser.as_ref().is_some_and(|it| it.is_done) || self.answer.body.is_end_stream() {
+            return;
+        }
+        let rest = async { while let Some(Ok(_)) = self.answer.body.frame().await {} };
+        let _ = tokio::time::timeout(LINGER, rest).await; // it goes on: the connection is closed with it
     }
 
     /// Waits for one piece of the answer and takes it in. `false`: the answer is over.
@@ -239,6 +238,7 @@ impl Live {
                 account.next_token(now - self.watch.last);
             }
             self.watch.last = now;
+            self.look_outside(now)?; // a worker that always has more never lets the timer speak
             let Some(parser) = &mut self.parser else {
                 self.out.push_back(piece);
                 return Ok(true);
@@ -260,20 +260,31 @@ impl Live {
         }
     }
 
+    /// What ends a stream however well it flows: the node's end, and the request's time.
+    fn look_outside(&self, now: Instant) -> Result<(), WorkerFailure> {
+        let total = self.gateway.config.request_timeout;
+        if self.gateway.phase.is_cut_off() {
+            return Err(WorkerFailure::CutOff);
+        }
+        if now - self.watch.started >= total {
+            return Err(WorkerFailure::Total(total));
+        }
+        Ok(())
+    }
+
     /// Looks at every deadline; `true` when there is something to send.
     fn tick(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
         let now = self.gateway.clock.now();
         let config = &self.gateway.config;
-        let limit = if is_opening { config.first_token_timeout } else { config.idle_timeout };
-        let next = (self.watch.last + limit).min(now + TICK).max(now + Duration::from_millis(1));
+        // What opens a stream is no token yet, and neither is a worker's own keep-alive.
+        let (since, limit) = match is_opening {
+            true => (self.watch.sent, config.first_token_timeout),
+            false => (self.watch.last, config.idle_timeout),
+        };
+        let next = (since + limit).min(now + TICK).max(now + Duration::from_millis(1));
         self.watch.sleep.as_mut().reset(next);
-        if self.gateway.phase.is_cut_off() {
-            return Err(WorkerFailure::CutOff);
-        }
-        if now - self.watch.started >= config.request_timeout {
-            return Err(WorkerFailure::Total(config.request_timeout));
-        }
-        if now - self.watch.last >= limit {
+        self.look_outside(now)?;
+        if now - since >= limit {
             return Err(if is_opening { WorkerFailure::NoToken(limit) } else { WorkerFailure::Idle(limit) });
         }
         let quiet = now - self.watch.last_sent;
@@ -291,19 +302,34 @@ impl Live {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
-        let (usage, has_error) = self.parser.as_ref().map_or((NO_USAGE, false), |it| (it.usage, it.has_error));
-        self.end_spans(usage, has_error.then_some("in_stream"));
-        if has_error {
+        let (usage, ended) = self.parser.as_ref().map_or((NO_USAGE, Ended::Well), |it| (it.usage, it.ended()));
+        let failure = match ended {
+            Ended::Well => None,
+            Ended::Refused => Some("refused"),
+            Ended::Failed => Some(WorkerFault::InStream.as_str()),
+        };
+        self.end_spans(usage, failure);
+        if ended == Ended::Failed {
             self.gateway.metrics.worker_failed(WorkerFault::InStream);
         }
-        self.settle(usage, has_error.then_some("in_stream"));
+        self.settle(usage, failure);
         self.gateway.router.observe(now, Feedback::Served { placed: &self.route.placed, usage });
-        self.entry.ended(now, if has_error { Outcome::Failure } else { Outcome::Success });
+        self.guard.learn(computed(&self.route, usage));
+        self.entry.ended(
+            now,
+            match ended {
+                Ended::Well => Outcome::Success,
+                Ended::Refused => Outcome::Neutral,
+                Ended::Failed => Outcome::Failure,
+            },
+        );
     }
 
     fn settle(&mut self, usage: Usage, failure: Option<&'static str>) {
         let Some(mut account) = self.account.take() else { return };
         account.usage(usage);
+        // What is left to be sent, which is all that the account does not see.
+        account.sent(self.out.iter().map(Bytes::len).sum());
         match failure {
             None => account.served(self.answer.status),
             Some(code) => account.broken(code),
@@ -319,8 +345,8 @@ impl Live {
         }
     }
 
-    /// The error event that ends the stream; a raw body just ends, and its missing bytes tell.
-    fn fail(&mut self, cause: WorkerFailure) -> Bytes {
+    /// The error event that ends the stream; an answer without events is cut off.
+    fn fail(&mut self, cause: WorkerFailure) -> Result<Bytes, CutShort> {
         let now = self.gateway.clock.now();
         self.is_over = true;
         self.guards = None;
@@ -330,69 +356,23 @@ impl Live {
         if cause != WorkerFailure::CutOff {
             self.entry.ended(now, Outcome::Failure);
         }
-        self.settle(usage, Some(cause.fault().as_str()));
-        if self.parser.is_none() {
-            return Bytes::new();
-        }
-        self.wire.family.error_event(&ApiError::WorkerFailed { cause, attempts: 1 }.text())
+        let told = ApiError::WorkerFailed { cause, attempts: 1 }.text();
+        self.settle(usage, Some(told.code));
+        let events = self.parser.as_ref().ok_or(CutShort)?.events;
+        Ok(self.wire.family.error_event(&told, events))
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.is_over {
+            return;
+        }
+        // A client may leave as soon as it has seen the end marker.
+        if self.parser.as_ref().is_some_and(|it| it.is_done) {
+            self.complete();
+        } else {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
         }
-    }
-}
-
-impl Parser {
-    /// Takes in one read; what the client shall see goes to `out`.
-    fn take(&mut self, piece: Bytes, out: &mut VecDeque<Bytes>) -> Result<(), WorkerFailure> {
-        self.splitter.push(piece)?;
-        let whole = self.splitter.ready();
-        let (mut kept, mut from, mut at) = (Vec::new(), 0, 0);
-        while let Some(event) = self.splitter.next() {
-            let keeps = !self.is_done && self.judge(&event)?;
-            if !keeps {
-                if from < at {
-                    kept.push(whole.slice(from..at));
-                }
-                from = at + event.len();
-            }
-            at += event.len();
-        }
-        if from < at {
-            kept.push(whole.slice(from..at));
-        }
-        out.extend(kept);
-        Ok(())
-    }
-
-    /// Learns from one event; whether the client shall see it.
-    fn judge(&mut self, event: &[u8]) -> Result<bool, WorkerFailure> {
-        if sse::is_comment(event) {
-            return Ok(true);
-        }
-        let Some(data) = sse::data(event) else { return Ok(true) };
-        let observed = (self.observe)(&data);
-        if let Some(usage) = observed.usage {
-            self.usage = self.usage.merged(usage);
-        }
-        match observed.event {
-            Event::Preamble => {}
-            Event::Content | Event::Finish => self.has_content = true,
-            Event::Usage => return Ok(!self.strips_usage),
-            Event::Done => self.is_done = true,
-            Event::Error => self.has_error = true,
-            Event::Malformed => return Err(WorkerFailure::Malformed),
-        }
-        Ok(true)
-    }
-}
-
-impl From<sse::Broken> for WorkerFailure {
-    fn from(_: sse::Broken) -> Self {
-        Self::Malformed
     }
 }

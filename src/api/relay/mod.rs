@@ -7,11 +7,12 @@ mod account;
 mod attempt;
 mod job;
 mod live;
+mod parser;
 mod spans;
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -22,6 +23,7 @@ use http_body::Body;
 use http_body::Frame;
 use http_body_util::StreamBody;
 
+use crate::base::clock::Instant;
 use crate::dialects::Family;
 use crate::dialects::Wire;
 use crate::dialects::form;
@@ -34,13 +36,18 @@ use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
 use self::live::Live;
+use super::CutShort;
 use super::Response;
 use super::error::ApiError;
+use super::error::WorkerFailure;
 use super::gateway::Gateway;
 use super::intake::Held;
 use super::metrics::Stage;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Opened, ApiError>> + Send>>;
+
+/// Longest time between two looks at what ends a request from outside: its total time, and the node's end.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Serves one model request.
 pub async fn serve<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Request<B>) -> Response
@@ -58,6 +65,28 @@ where
     response
 }
 
+/// Does `work` unless the request's time or the node's is over.
+async fn in_time<T>(
+    gateway: &Gateway,
+    started: Instant,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let total = gateway.config.request_timeout;
+    let mut work = std::pin::pin!(work);
+    loop {
+        let left = (started + total) - gateway.clock.now();
+        if gateway.phase.is_cut_off() {
+            return Err(ApiError::Draining);
+        }
+        if left.is_zero() {
+            return Err(ApiError::TookTooLong(total));
+        }
+        if let Ok(done) = tokio::time::timeout(TICK.min(left), &mut work).await {
+            return done;
+        }
+    }
+}
+
 /// Everything up to the choice of a worker.
 async fn admit<B>(
     gateway: Arc<Gateway>,
@@ -69,8 +98,12 @@ async fn admit<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let started = account.times.started;
     let prepared = async {
         let principal = gateway.keys.authenticate(&head.headers)?;
+        if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|it| *it != "identity") {
+            return Err(ApiError::Encoded(String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect()));
+        }
         let held = gateway.intake.read(body).await?;
         gateway.metrics.received(held.bytes.len());
         account.lap(Stage::Body);
@@ -87,7 +120,7 @@ where
         account.planned(&job, &planned);
         Ok((job, planned))
     };
-    let prepared = prepared.await;
+    let prepared = in_time(&gateway, started, prepared).await;
     match prepared {
         Ok((mut job, planned)) => {
             job.account = Some(account);
@@ -112,7 +145,10 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
     match tokio::time::timeout(keep_alive, &mut opening).await {
         Ok(opened) => opened.map(|opened| respond(opened, headers)),
         // ORDER: the head goes out before any content, so that proxies in between keep the silent stream open.
-        Err(_elapsed) => Ok(stream(Streaming::Opening(opening, gateway, family), headers)),
+        Err(_elapsed) => {
+            let quiet_since = gateway.clock.now() - keep_alive; // a comment is due
+            Ok(stream(Streaming::Early(Early { opening, gateway, family, quiet_since }), headers))
+        }
     }
 }
 
@@ -130,9 +166,9 @@ pub fn explain(
 
 fn open(mut job: Job, planned: Planned) -> Opening {
     Box::pin(async move {
-        let total = job.gateway.config.request_timeout;
-        let opened = tokio::time::timeout(total, attempts(&mut job, planned)).await;
-        let opened = opened.unwrap_or_else(|_elapsed| Err(job::timed_out(total)));
+        let gateway = Arc::clone(&job.gateway);
+        let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.times.started);
+        let opened = in_time(&gateway, started, attempts(&mut job, planned)).await;
         match &opened {
             Ok(Opened::Whole(whole)) => job.served(whole),
             Ok(Opened::Live(_)) => {} // settled by what flows
@@ -180,16 +216,24 @@ fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
 
 /// A streamed body: still opening, flowing, or over.
 enum Streaming {
-    Opening(Opening, Arc<Gateway>, Family),
+    Early(Early),
     Live(Box<Live>),
     Over,
+}
+
+/// A stream whose head is out and whose content is not there yet.
+struct Early {
+    opening: Opening,
+    gateway: Arc<Gateway>,
+    family: Family,
+    quiet_since: Instant,
 }
 
 fn stream(state: Streaming, mut headers: http::HeaderMap) -> Response {
     let is_raw = matches!(&state, Streaming::Live(live) if !live.is_events());
     let frames = futures_util::stream::unfold(state, |state| async move {
         let (bytes, state) = state.next().await?;
-        Some((Ok::<_, Infallible>(Frame::data(bytes)), state))
+        Some((bytes.map(Frame::data), state))
     });
     let mut response = Response::new(super::flowing(StreamBody::new(frames)));
     *response.status_mut() = StatusCode::OK;
@@ -203,28 +247,39 @@ fn stream(state: Streaming, mut headers: http::HeaderMap) -> Response {
 }
 
 impl Streaming {
-    async fn next(self) -> Option<(Bytes, Self)> {
+    async fn next(self) -> Option<(Result<Bytes, CutShort>, Self)> {
         match self {
             Self::Over => None,
             Self::Live(mut live) => {
                 let bytes = live.next().await?;
                 Some((bytes, Self::Live(live)))
             }
-            Self::Opening(mut opening, gateway, family) => {
-                let opened = tokio::time::timeout(gateway.config.stream_keep_alive, &mut opening).await;
-                match opened {
-                    Err(_elapsed) => {
-                        gateway.metrics.kept_alive();
-                        Some((Bytes::from_static(b": keep-alive\n\n"), Self::Opening(opening, gateway, family)))
-                    }
-                    Ok(Ok(Opened::Live(mut live))) => {
-                        let bytes = live.next().await?;
-                        Some((bytes, Self::Live(live)))
-                    }
-                    Ok(Ok(Opened::Whole(whole))) => Some((whole.into_error_event(family), Self::Over)),
-                    Ok(Err(error)) => Some((family.error_event(&error.text()), Self::Over)),
-                }
-            }
+            Self::Early(early) => early.next().await,
         }
+    }
+}
+
+impl Early {
+    async fn next(mut self) -> Option<(Result<Bytes, CutShort>, Streaming)> {
+        let due = self.quiet_since + self.gateway.config.stream_keep_alive;
+        let Ok(opened) = tokio::time::timeout_at(due, &mut self.opening).await else {
+            self.gateway.metrics.kept_alive();
+            self.quiet_since = self.gateway.clock.now();
+            return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), Streaming::Early(self)));
+        };
+        let last = match opened {
+            Ok(Opened::Live(mut live)) if live.is_events() => {
+                let bytes = live.next().await?;
+                return Some((bytes, Streaming::Live(live)));
+            }
+            // The client was promised events.
+            Ok(Opened::Live(_)) => {
+                let error = ApiError::WorkerFailed { cause: WorkerFailure::Malformed, attempts: 1 };
+                self.family.error_event(&error.text(), 0)
+            }
+            Ok(Opened::Whole(whole)) => whole.into_error_event(self.family),
+            Err(error) => self.family.error_event(&error.text(), 0),
+        };
+        Some((Ok(last), Streaming::Over))
     }
 }

@@ -22,10 +22,10 @@ pub(super) fn operation(wire: &Wire) -> &'static str {
 
 /// What came before the worker: the request began with its head, and waited for a slot.
 pub(super) fn admitted(span: &mut Span, account: &Account) {
-    span.began(account.started);
+    span.began(account.times.started);
     if span.is_recorded() {
         span.set(keys::REQUEST_ID, account.request_id.to_str().unwrap_or_default().to_owned());
-        drop(span.part("admission", account.queued, account.last));
+        drop(span.part("admission", account.times.queued, account.times.last));
     }
 }
 

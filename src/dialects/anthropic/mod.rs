@@ -42,11 +42,7 @@ fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
         prompt.pieces.extend([Piece::Mark(Mark::Message), Piece::Text(b"system"), Piece::Mark(Mark::Content)]);
         openai::push_content(&mut prompt, system.value);
     }
-    let messages = body.get("messages").ok_or(BadRequest::Missing("messages"))?.value;
-    if !messages.is_array() {
-        return Err(BadRequest::WrongType { field: "messages", expected: "an array of messages" });
-    }
-    messages.items().for_each(|message| openai::push_message(&mut prompt, message));
+    openai::push_messages(&mut prompt, body)?;
     let (model, is_stream) = (openai::model(body)?, openai::stream(body)?);
     Ok(Request { model, is_stream, prompt: Some(prompt), usage_splice: None })
 }
@@ -56,7 +52,7 @@ fn usage_of(value: Value<'_>) -> Usage {
     let number = |name| value.get(name).and_then(Value::as_u64);
     let cached = number("cache_read_input_tokens");
     let written = number("cache_creation_input_tokens").unwrap_or(0);
-    let prompt = number("input_tokens").map(|fresh| fresh + cached.unwrap_or(0) + written);
+    let prompt = number("input_tokens").map(|fresh| fresh.saturating_add(cached.unwrap_or(0)).saturating_add(written));
     Usage { prompt, completion: number("output_tokens"), cached }
 }
 
@@ -78,7 +74,13 @@ fn observe(data: &[u8]) -> Observed {
             Observed { event: Event::Finish, usage }
         }
         b"message_stop" => Event::Done.into(),
+        b"error" if event.get("error").is_some_and(|it| is_refusal(it.value)) => Event::Refusal.into(),
         b"error" => Event::Error.into(),
         _ => Event::Content.into(),
     }
+}
+
+fn is_refusal(error: Value<'_>) -> bool {
+    let kind = error.get("type").and_then(Value::string_raw);
+    matches!(kind, Some(b"invalid_request_error" | b"not_found_error" | b"permission_error" | b"request_too_large"))
 }

@@ -52,6 +52,12 @@ impl Member<'_> {
     pub fn range(&self) -> Range<usize> {
         self.at..self.at + self.value.0.len()
     }
+
+    /// Whether this is its name, escapes undone.
+    #[must_use]
+    pub fn is(&self, key: &str) -> bool {
+        self.key == key.as_bytes() || (memchr(b'\\', self.key).is_some() && *decode(self.key) == *key.as_bytes())
+    }
 }
 
 /// A parsed top-level object.
@@ -66,13 +72,13 @@ impl<'a> Object<'a> {
     /// The last member of that name (as most parsers read duplicates). Keys with escapes are compared decoded.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Member<'a>> {
-        self.members.iter().rev().find(|it| key_is(it.key, key))
+        self.members.iter().rev().find(|it| it.is(key))
     }
 
     /// Whether `key` occurs twice: two readers could disagree on which one counts.
     #[must_use]
     pub fn repeats(&self, key: &str) -> bool {
-        self.members.iter().filter(|it| key_is(it.key, key)).nth(1).is_some()
+        self.members.iter().filter(|it| it.is(key)).nth(1).is_some()
     }
 
     /// Whether there are no members.
@@ -86,10 +92,6 @@ impl<'a> Object<'a> {
     pub fn members(&self) -> &[Member<'a>] {
         &self.members
     }
-}
-
-fn key_is(raw: &[u8], key: &str) -> bool {
-    raw == key.as_bytes() || (memchr(b'\\', raw).is_some() && *decode(raw) == *key.as_bytes())
 }
 
 /// Parses one JSON object; proves the whole text well formed.
@@ -183,7 +185,7 @@ impl<'a> Value<'a> {
     /// A member of an object by name.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.entries().find(|it| key_is(it.key, key)).map(|it| it.value)
+        self.entries().find(|it| it.is(key)).map(|it| it.value)
     }
 }
 

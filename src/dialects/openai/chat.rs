@@ -11,7 +11,7 @@ use crate::dialects::json;
 use crate::dialects::json::Object;
 use crate::dialects::json::Value;
 
-use super::push_message;
+use super::push_messages;
 use super::push_tools;
 
 /// How chat completions are read and watched.
@@ -27,18 +27,9 @@ pub const WIRE: Wire = Wire {
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
     let model = super::model(body)?;
     let is_stream = super::stream(body)?;
-    let messages = body.get("messages").ok_or(BadRequest::Missing("messages"))?.value;
-    if !messages.is_array() {
-        return Err(BadRequest::WrongType { field: "messages", expected: "an array of messages" });
-    }
     let mut prompt = Prompt::default();
     push_tools(&mut prompt, body);
-    for message in messages.items() {
-        if !message.is_object() {
-            return Err(BadRequest::WrongType { field: "messages", expected: "an array of objects" });
-        }
-        push_message(&mut prompt, message);
-    }
+    push_messages(&mut prompt, body)?;
     let usage_splice = super::usage_splice(body, is_stream)?;
     Ok(Request { model, is_stream, prompt: Some(prompt), usage_splice })
 }
@@ -50,19 +41,18 @@ pub fn observe(data: &[u8]) -> Observed {
         return Event::Done.into();
     }
     let Ok(chunk) = json::parse(data) else { return Event::Malformed.into() };
-    if chunk.get("error").is_some_and(|it| !it.value.is_null()) {
-        return Event::Error.into();
+    if let Some(error) = chunk.get("error").filter(|it| !it.value.is_null()) {
+        let is_refusal =
+            matches!(error.value.get("code").and_then(Value::as_u64), Some(400..=407 | 409..=428 | 431..=499));
+        return if is_refusal { Event::Refusal.into() } else { Event::Error.into() };
     }
     let usage = chunk.get("usage").filter(|it| it.value.is_object()).map(|it| super::usage_of(it.value));
     let Some(choices) = chunk.get("choices") else {
         return Observed { event: if usage.is_some() { Event::Usage } else { Event::Preamble }, usage };
     };
-    let mut event = None;
-    for choice in choices.value.items() {
-        let told = choice_event(choice);
-        // Content outranks the end of another choice: from content on, a retry would be visible.
-        event = Some(if event == Some(Event::Content) { Event::Content } else { told });
-    }
+    // Content outranks the end of another choice, since a retry would be visible from it on; either outranks nothing.
+    let rank = |event: &Event| [Event::Preamble, Event::Finish, Event::Content].iter().position(|it| it == event);
+    let event = choices.value.items().map(choice_event).max_by_key(rank);
     let alone = if usage.is_some() { Event::Usage } else { Event::Preamble };
     Observed { event: event.unwrap_or(alone), usage }
 }

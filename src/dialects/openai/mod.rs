@@ -61,7 +61,7 @@ pub fn usage_splice(body: &Object<'_>, is_stream: bool) -> Result<Option<Splice>
     let mut entries = options.value.entries().peekable();
     let is_empty = entries.peek().is_none();
     // The last of repeated keys counts, as in most parsers.
-    let asked = entries.filter(|it| it.key == b"include_usage").last();
+    let asked = entries.filter(|it| it.is("include_usage")).last();
     Ok(match asked {
         Some(member) if member.value.as_bool() == Some(true) => None,
         Some(member) => {
@@ -130,6 +130,22 @@ pub(super) fn push_message<'a>(prompt: &mut Prompt<'a>, message: Value<'a>) {
             key => prompt.pieces.extend([Piece::Mark(Mark::Field), Piece::Text(key), Piece::Json(member.value.raw())]),
         }
     }
+}
+
+/// Adds `messages`, which must be an array of objects.
+pub(super) fn push_messages<'a>(prompt: &mut Prompt<'a>, body: &Object<'a>) -> Result<(), BadRequest> {
+    let wrong = |expected| BadRequest::WrongType { field: "messages", expected };
+    let messages = body.get("messages").ok_or(BadRequest::Missing("messages"))?.value;
+    if !messages.is_array() {
+        return Err(wrong("an array of messages"));
+    }
+    for message in messages.items() {
+        if !message.is_object() {
+            return Err(wrong("an array of objects"));
+        }
+        push_message(prompt, message);
+    }
+    Ok(())
 }
 
 /// Adds tool definitions.

@@ -17,7 +17,7 @@ use crate::dialects::json::Value;
 /// How responses are read and watched. Their streams end with a terminal event, not with `[DONE]`.
 pub const WIRE: Wire = Wire {
     name: "responses",
-    family: Family::OpenAi,
+    family: Family::Responses,
     read,
     observe: Some(observe),
     needs_done: true,

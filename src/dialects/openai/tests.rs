@@ -82,6 +82,59 @@ proptest! {
     }
 }
 
+fn any_body() -> impl Strategy<Value = String> {
+    let space = prop::sample::select(vec!["", " ", "\n", "\t ", "  \r\n"]);
+    let value = prop::sample::select(vec![
+        "1.50",
+        "1e999",
+        "-0.0",
+        "null",
+        "[1, 2 ,3]",
+        r#"{"a": {"stream_options":{}} }"#,
+        r#""\u00e9\ud83d\ude80\/""#,
+        "\"Gr\u{fc}\u{df}e \u{1F680}\"",
+        r#""}],\"stream\":false""#,
+        "{ }",
+        r#""""#,
+    ]);
+    let field = ("[a-z_]{1,6}", value).prop_map(|(key, value)| format!("\"x_{key}\":{value}"));
+    let options = prop::sample::select(vec![
+        "",
+        r#""stream_options" : null"#,
+        r#""stream_options":{ }"#,
+        r#""stream_options":{"include_usage": false , "b":[1.0]}"#,
+        r#""stream_options":{"b":2e0}"#,
+    ]);
+    (prop::collection::vec(field, 0..6), options, space, any::<prop::sample::Index>()).prop_map(
+        |(mut fields, options, space, at)| {
+            let ours =
+                [r#""stream":true"#, r#""model":"m""#, r#""messages":[{"role" : "user","content":"\ud800 \u00fc"}]"#];
+            fields.extend(ours.map(str::to_owned));
+            if !options.is_empty() {
+                fields.insert(at.index(fields.len()), options.to_owned());
+            }
+            format!("{space}{{{space}{}{space}}}{space}", fields.join(&format!("{space},{space}")))
+        },
+    )
+}
+
+proptest! {
+    /// FIELD e7, 14: every byte of the client arrives, in its place; ours stand in one gap, or for one value that asked for no usage.
+    #[test]
+    fn field_14_splicing_keeps_every_byte_that_is_not_ours(body in any_body()) {
+        let after = spliced(&body).expect("usage is asked for");
+        let object = parse(body.as_bytes()).expect("valid");
+        let splice = (chat::WIRE.read)(&object).expect("a request").usage_splice.expect("a splice");
+        let (before, behind) = (&body[..splice.range.start], &body[splice.range.end..]);
+        prop_assert!(after.starts_with(before) && after.ends_with(behind));
+        prop_assert_eq!(&after[before.len()..after.len() - behind.len()], splice.text);
+        prop_assert!(["", "null", "false"].contains(&&body[splice.range.clone()]), "{}", &body[splice.range.clone()]);
+        let again = parse(after.as_bytes()).expect("still JSON");
+        let asked = again.get("stream_options").expect("there").value.get("include_usage").and_then(Value::as_bool);
+        prop_assert_eq!(asked, Some(true));
+    }
+}
+
 #[test]
 fn chunks_are_known_for_what_they_are() {
     for (data, expected) in [
@@ -97,6 +150,9 @@ fn chunks_are_known_for_what_they_are() {
         (r#"{"choices":[{"text":"a"}]}"#, Event::Content),
         (r#"{"choices":[],"usage":{"prompt_tokens":3}}"#, Event::Usage),
         (r#"{"error":{"message":"x"}}"#, Event::Error),
+        (r#"{"error":{"message":"x","code":500}}"#, Event::Error),
+        (r#"{"error":{"message":"x","code":429}}"#, Event::Error),
+        (r#"{"error":{"message":"x","type":"BadRequestError","code":400}}"#, Event::Refusal),
         ("[DONE]", Event::Done),
         (r#"{"choices":[{"del"#, Event::Malformed),
         ("", Event::Malformed),

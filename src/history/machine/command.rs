@@ -3,9 +3,8 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Largest worker description. A smaller bound would cut long model lists; a larger one, times the number of workers,
-/// would make a snapshot too big to hold in memory.
-pub const SPEC_BYTES_MAX: usize = 8 << 10;
+/// Largest description of a worker, and largest document of policies.
+pub const SPEC_BYTES_MAX: usize = crate::base::journal::VALUE_BYTES_MAX;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +21,13 @@ pub enum Command {
         /// Its id.
         id: u64,
     },
+    /// Keeps the routing policies that were set through the admin API, all of them in one document.
+    PutPolicies {
+        /// The document. Opaque here: the caller versions it.
+        spec: Vec<u8>,
+    },
+    /// Forgets them. Doing so twice changes nothing.
+    RemovePolicies,
 }
 
 /// What a command did.

@@ -23,12 +23,15 @@ pub enum Effect {
         /// The worker.
         id: u64,
     },
+    /// The document of policies is now this; None: there is none.
+    Policies(Option<Vec<u8>>),
 }
 
-/// The workers that were added and not removed.
+/// What was decided and not taken back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     workers: BTreeMap<u64, Vec<u8>>,
+    policies: Option<Vec<u8>>,
 }
 
 impl State {
@@ -43,6 +46,9 @@ impl State {
                 }
                 None => Outcome::Unchanged,
             },
+            Command::PutPolicies { spec } if spec.len() > SPEC_BYTES_MAX => Outcome::Refused(Refusal::SpecTooLong),
+            Command::PutPolicies { spec } => self.set_policies(Some(spec), effects),
+            Command::RemovePolicies => self.set_policies(None, effects),
         }
     }
 
@@ -51,9 +57,29 @@ impl State {
         self.workers.iter().map(|(id, spec)| (*id, spec.as_slice()))
     }
 
+    /// The document of policies.
+    #[must_use]
+    pub fn policies(&self) -> Option<&[u8]> {
+        self.policies.as_deref()
+    }
+
     /// Takes a row back from disk. Rows were checked when they were written.
     pub fn restore(&mut self, id: u64, spec: Vec<u8>) {
         self.workers.insert(id, spec);
+    }
+
+    /// Takes the document of policies back from disk.
+    pub fn restore_policies(&mut self, spec: Option<Vec<u8>>) {
+        self.policies = spec;
+    }
+
+    fn set_policies(&mut self, spec: Option<Vec<u8>>, effects: &mut Vec<Effect>) -> Outcome {
+        if self.policies == spec {
+            return Outcome::Unchanged;
+        }
+        effects.push(Effect::Policies(spec.clone()));
+        self.policies = spec;
+        Outcome::Changed
     }
 
     fn put(&mut self, id: u64, spec: Vec<u8>, effects: &mut Vec<Effect>) -> Outcome {
@@ -88,24 +114,46 @@ mod tests {
     fn effects_replayed_make_the_same_state() {
         let put = |id, text: &str| Command::PutWorker { id, spec: text.into() };
         let (state, effects) = check(
-            &[put(1, "a"), put(1, "a"), put(2, "b"), put(1, "c"), Command::RemoveWorker { id: 2 }],
-            &[Outcome::Changed, Outcome::Unchanged, Outcome::Changed, Outcome::Changed, Outcome::Changed],
+            &[
+                put(1, "a"),
+                put(1, "a"),
+                put(2, "b"),
+                put(1, "c"),
+                Command::RemoveWorker { id: 2 },
+                Command::PutPolicies { spec: b"o".to_vec() },
+                Command::RemovePolicies,
+                Command::PutPolicies { spec: b"p".to_vec() },
+                Command::PutPolicies { spec: b"p".to_vec() },
+            ],
+            &[
+                Outcome::Changed,
+                Outcome::Unchanged,
+                Outcome::Changed,
+                Outcome::Changed,
+                Outcome::Changed,
+                Outcome::Changed,
+                Outcome::Changed,
+                Outcome::Changed,
+                Outcome::Unchanged,
+            ],
         );
-        let mut replayed = BTreeMap::new();
+        let mut replayed = State::default();
         for effect in effects {
             match effect {
-                Effect::Put { id, spec } => replayed.insert(id, spec),
-                Effect::Delete { id } => replayed.remove(&id),
-            };
+                Effect::Put { id, spec } => replayed.restore(id, spec),
+                Effect::Delete { id } => drop(replayed.workers.remove(&id)),
+                Effect::Policies(spec) => replayed.restore_policies(spec),
+            }
         }
-        assert_eq!(replayed, state.workers);
+        assert_eq!(replayed, state);
         assert_eq!(state.workers().collect::<Vec<_>>(), [(1, b"c".as_slice())]);
+        assert_eq!(state.policies(), Some(b"p".as_slice()));
     }
 
     #[test]
     fn removing_twice_changes_nothing() {
         let remove = Command::RemoveWorker { id: 9 };
-        check(&[remove.clone(), remove], &[Outcome::Unchanged, Outcome::Unchanged]);
+        check(&[remove.clone(), remove, Command::RemovePolicies], &[const { Outcome::Unchanged }; 3]);
     }
 
     #[test]

@@ -35,7 +35,8 @@ use super::TypeConfig;
 use super::on_disk;
 use super::read_or_stop;
 
-type Rows = Vec<(u64, Vec<u8>)>;
+/// The state as a snapshot carries it: workers by id, and the document of policies.
+type Rows = (Vec<(u64, Vec<u8>)>, Option<Vec<u8>>);
 
 /// A snapshot as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -78,14 +79,16 @@ impl StateMachine {
     }
 
     fn install(&self, meta: &SnapshotMeta<u64, BasicNode>, bytes: Vec<u8>) -> Result<(), StoreError> {
-        let rows: Rows = codec::decode(&bytes)?;
+        let (workers, policies): Rows = codec::decode(&bytes)?;
         let mut batch = Batch::default();
         batch.delete_from(Key::Worker(self.group, 0), None);
         let mut installed = State::default();
-        for (id, spec) in rows {
+        for (id, spec) in workers {
             batch.put(Key::Worker(self.group, id), &spec)?;
             installed.restore(id, spec);
         }
+        write_effects(self.group, vec![Effect::Policies(policies.clone())], &mut batch)?;
+        installed.restore_policies(policies);
         match &meta.last_log_id {
             Some(applied) => batch.put(Key::Applied(self.group), applied)?,
             None => batch.delete(Key::Applied(self.group)),
@@ -102,7 +105,8 @@ impl StateMachine {
         let (applied, membership, rows) = {
             // Held so that rows and position are of the same moment; the state is in memory, so it is short.
             let state = self.state.lock();
-            let rows: Rows = state.workers().map(|(id, spec)| (id, spec.to_vec())).collect();
+            let workers = state.workers().map(|(id, spec)| (id, spec.to_vec())).collect();
+            let rows: Rows = (workers, state.policies().map(<[u8]>::to_vec));
             let (applied, membership) = self.position();
             (applied, membership, codec::encode(&rows)?)
         };
@@ -133,6 +137,7 @@ pub(in crate::history) fn read_state(store: &Store, group: GroupId) -> Result<St
             (other, _) => return Err(StoreError::UnknownKey(other.encode())),
         }
     }
+    state.restore_policies(store.read(Key::Policies(group))?);
     Ok(state)
 }
 
@@ -146,6 +151,8 @@ pub(in crate::history) fn write_effects(
         match effect {
             Effect::Put { id, spec } => batch.put(Key::Worker(group, id), &spec)?,
             Effect::Delete { id } => batch.delete(Key::Worker(group, id)),
+            Effect::Policies(Some(spec)) => batch.put(Key::Policies(group), &spec)?,
+            Effect::Policies(None) => batch.delete(Key::Policies(group)),
         }
     }
     Ok(())

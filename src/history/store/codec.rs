@@ -90,5 +90,7 @@ mod tests {
         let put = Command::PutWorker { id: 5, spec: b"ab".to_vec() };
         assert_eq!(encode(&put).unwrap(), [1, 0, 5, 2, b'a', b'b']);
         assert_eq!(encode(&Command::RemoveWorker { id: 5 }).unwrap(), [1, 1, 5]);
+        assert_eq!(encode(&Command::PutPolicies { spec: b"ab".to_vec() }).unwrap(), [1, 2, 2, b'a', b'b']);
+        assert_eq!(encode(&Command::RemovePolicies).unwrap(), [1, 3]);
     }
 }

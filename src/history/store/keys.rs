@@ -28,6 +28,8 @@ pub enum Key {
     Snapshot(GroupId),
     /// One row of the state: the description of a worker.
     Worker(GroupId, u64),
+    /// One row of the state: the document of policies.
+    Policies(GroupId),
 }
 
 impl Key {
@@ -43,6 +45,7 @@ impl Key {
             Self::Membership(group) => (group, 6, None),
             Self::Snapshot(group) => (group, 7, None),
             Self::Worker(group, id) => (group, 8, Some(id)),
+            Self::Policies(group) => (group, 9, None),
         };
         let mut bytes = Vec::with_capacity(12);
         bytes.push(SCHEMA);
@@ -70,6 +73,7 @@ impl Key {
             (6, None) => Some(Self::Membership(group)),
             (7, None) => Some(Self::Snapshot(group)),
             (8, Some(id)) => Some(Self::Worker(group, id)),
+            (9, None) => Some(Self::Policies(group)),
             _ => None,
         }
     }
@@ -92,7 +96,7 @@ mod tests {
     use super::*;
 
     fn keys() -> impl Strategy<Value = Key> {
-        (any::<u16>(), any::<u64>(), 0..8_usize).prop_map(|(group, number, kind)| {
+        (any::<u16>(), any::<u64>(), 0..9_usize).prop_map(|(group, number, kind)| {
             let group = GroupId(group);
             [
                 Key::Vote(group),
@@ -103,6 +107,7 @@ mod tests {
                 Key::Membership(group),
                 Key::Snapshot(group),
                 Key::Worker(group, number),
+                Key::Policies(group),
             ][kind]
         })
     }

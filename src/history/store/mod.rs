@@ -29,7 +29,10 @@ use self::keys::Key;
 /// What the store could not do. The disk's or the operator's fault unless it is [`StoreError::Failed`]'s later echo.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database said no: the disk, a lock held by another process, damage.
+    /// Another process has it open.
+    #[error("another process is using it")]
+    InUse,
+    /// The database said no: the disk, damage.
     #[error("{0}")]
     Database(#[from] rocksdb::Error),
     /// A value in it cannot be read, or one given cannot be written.
@@ -88,7 +91,7 @@ impl Store {
         options.set_max_open_files(64);
         options.set_keep_log_file_num(2);
         options.set_max_log_file_size(1 << 20);
-        let db = DB::open(&options, directory)?;
+        let db = DB::open(&options, directory).map_err(open_error)?;
         let inner = Inner { db, written: AtomicU64::new(0), synced: Mutex::new(0), has_failed: AtomicBool::new(false) };
         Ok(Self(Arc::new(inner)))
     }
@@ -162,6 +165,12 @@ impl Store {
     }
 }
 
+/// RocksDB tells a held lock from a failing disk only in words.
+fn open_error(error: rocksdb::Error) -> StoreError {
+    let is_held = error.kind() == rocksdb::ErrorKind::IOError && error.as_ref().contains("/LOCK");
+    if is_held { StoreError::InUse } else { StoreError::Database(error) }
+}
+
 fn row_of<T: DeserializeOwned>((key, value): (Box<[u8]>, Box<[u8]>)) -> Result<(Key, T), StoreError> {
     let key = Key::decode(&key).ok_or_else(|| StoreError::UnknownKey(key.to_vec()))?;
     Ok((key, codec::decode(&value)?))
@@ -210,6 +219,6 @@ mod tests {
     fn a_store_is_held_by_one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let _held = Store::open(directory.path()).unwrap();
-        assert!(matches!(Store::open(directory.path()), Err(StoreError::Database(_))));
+        assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse)));
     }
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::ask::Ask;
 use super::ask::Prompt;
-use super::ask::string;
 use super::body::SimBody;
 use super::body::Teller;
+use super::checks;
+use super::prompts::prompt_text;
+use super::prompts::prompts;
 use super::refusal::Refusal;
 use super::render;
 use super::render::Render;
@@ -67,73 +70,98 @@ pub(super) fn read<'a>(body: &'a [u8]) -> Result<Ask<'a>, Refusal> {
 pub(super) async fn generate(shared: &Arc<Shared>, dialect: Dialect, body: &[u8]) -> Result<Answer, Refusal> {
     let mut ask = read(body)?;
     let model = check_model(shared, &ask)?;
+    checks::check(shared, &ask)?;
     let is_stream = ask.stream.unwrap_or(matches!(dialect, Dialect::OllamaChat | Dialect::OllamaGenerate));
-    let prompt = prompt(shared, dialect, &ask)?;
+    let mut prompts = prompts(shared, dialect, &ask)?;
+    checks::fit(shared, &mut prompts)?;
     let stops = ask.stops();
-    check_length(shared, &ask, &prompt)?;
     let choices = ask.n.unwrap_or(1).clamp(1, CHOICES_MAX);
     let natural = shared.options.output_tokens;
-    let replies: Vec<_> = (0..choices).map(|it| Reply::plan(&ask, &prompt, &stops, natural, it)).collect();
+    let mut replies = Vec::with_capacity(prompts.len() * choices);
+    for prompt in &prompts {
+        replies.extend((0..choices).map(|choice| Reply::plan(&ask, prompt, &stops, natural, choice)));
+    }
     let mut render = renderer(dialect);
     if dialect == Dialect::Completions && ask.echo == Some(true) {
         render = Box::new(render::Completions { echo: prompt_text(&ask) });
     }
-    let work = work(shared, prompt.tokens, &replies);
+    let works = works(shared, ask.cache_salt.as_deref(), &prompts, &replies);
+    let prompt_tokens = prompts.iter().map(|it| it.len).sum();
     let turn = Turn {
         id: shared.next_id(),
         model,
         created: CREATED,
         replies,
-        prompt_tokens: prompt.len,
+        prompt_tokens,
+        computed_tokens: prompt_tokens * choices,
+        block_size: shared.options.block_size.max(1),
         cached: shared.options.report_cached.then_some(0),
         stream_options: ask.stream_options.unwrap_or_default(),
         has_logprobs: ask.logprobs.is_some_and(|it| !matches!(it.get(), "null" | "false")),
     };
-    run(shared, turn, render, work, is_stream).await
+    run(shared, turn, render, works, is_stream).await
 }
 
 async fn run(
     shared: &Arc<Shared>,
     turn: Turn,
     render: Box<dyn Render>,
-    work: Option<Work>,
+    works: Vec<Work>,
     is_stream: bool,
 ) -> Result<Answer, Refusal> {
     let stream_type = render.stream_type();
     let len = turn.len();
+    // The one that is told: of several alike, a stream tells what the first found in the cache, a whole answer the last.
+    let mut longest = works.iter().enumerate().filter(|(_, it)| it.output.len() == len).map(|(index, _)| index);
+    let told = if is_stream { longest.next() } else { longest.next_back() }.unwrap_or(0);
     let mut teller = Teller::new(turn, render, Ticket::new(shared));
-    let mut running = None;
-    match work {
-        Some(work) if shared.is_instant => teller.learn(0, Some(shared.engine.run_at_once(work))),
-        Some(work) => running = shared.engine.submit(work, shared.options.waiting_max),
-        None => {}
-    }
-    if !shared.is_instant && running.is_none() {
-        teller.refused();
-        return Err(Refusal::Busy(503));
+    let mut running = Vec::new();
+    if shared.is_instant {
+        let cached: Vec<_> = works.into_iter().map(|it| shared.engine.run_at_once(it)).collect();
+        teller.learn(0, cached.get(told).copied());
+    } else {
+        for work in works {
+            let Some(taken) = shared.engine.submit(work, shared.options.waiting_max) else {
+                teller.refused();
+                return Err(Refusal::Busy(503));
+            };
+            running.push(taken);
+        }
+        running.swap(0, told);
     }
     if is_stream {
         let body = SimBody::stream(teller.opened(), running);
         return Ok(Answer { status: StatusCode::OK, content_type: stream_type, body });
     }
-    if let Some(mut running) = running {
-        let mut progress = running.beyond(0).await;
-        teller.first_token();
-        if progress.emitted < len {
-            progress = running.beyond(len - 1).await;
+    if let Some(told) = running.first_mut() {
+        while teller.wants_token() {
+            let progress = told.beyond(teller.emitted()).await;
+            if progress.emitted == teller.emitted() {
+                break; // the engine has stopped
+            }
+            teller.learn(progress.emitted, progress.cached);
         }
-        teller.learn(progress.emitted, progress.cached);
     }
     Ok(Answer::json(teller.whole()))
 }
 
-/// What the engine computes: needed when it has a cache or keeps time.
-fn work(shared: &Shared, prompt: Vec<Token>, replies: &[Reply]) -> Option<Work> {
+/// What the engine computes, for every choice: nothing when it neither has a cache nor keeps time. Salted tokens are
+/// others to the cache, so it finds them only for who has the salt.
+fn works(shared: &Shared, salt: Option<&str>, prompts: &[Prompt], replies: &[Reply]) -> Vec<Work> {
     if !keeps_tokens(shared) {
-        return None;
+        return Vec::new();
     }
-    let longest = replies.iter().max_by_key(|it| it.len)?;
-    Some(Work { prompt, output: longest.tokens() })
+    let choices = replies.len() / prompts.len().max(1);
+    let salt = salt.map_or(0, |it| xxh3_64(it.as_bytes()) as Token);
+    let salted = |mut tokens: Vec<Token>| {
+        tokens.iter_mut().for_each(|it| *it ^= salt);
+        tokens
+    };
+    let work = |(index, reply): (usize, &Reply)| Work {
+        prompt: salted(prompts[index / choices.max(1)].tokens.clone()),
+        output: salted(reply.tokens()),
+    };
+    replies.iter().enumerate().map(work).collect()
 }
 
 pub(super) fn keeps_tokens(shared: &Shared) -> bool {
@@ -151,66 +179,6 @@ pub(super) fn check_model(shared: &Shared, ask: &Ask<'_>) -> Result<String, Refu
         return Ok(asked.clone());
     }
     Err(Refusal::UnknownModel(asked.clone()))
-}
-
-fn check_length(shared: &Shared, ask: &Ask<'_>, prompt: &Prompt) -> Result<(), Refusal> {
-    let max = shared.options.max_model_len;
-    if ask.output_max() == Some(0) {
-        let message = "max_tokens must be at least 1, got 0.".to_owned();
-        return Err(Refusal::Impossible { message, param: "max_tokens" });
-    }
-    if ask.temperature.is_some_and(|it| it < 0.0) {
-        let message = format!("temperature must be non-negative, got {}.", ask.temperature.unwrap_or_default());
-        return Err(Refusal::Impossible { message, param: "temperature" });
-    }
-    let output = ask.output_max().unwrap_or(1);
-    if prompt.len.saturating_add(output) <= max {
-        return Ok(());
-    }
-    let message = format!(
-        "This model's maximum context length is {max} tokens. However, you requested {output} output tokens and your \
-         prompt contains {} input tokens. Please reduce the length of the input prompt or the number of requested \
-         output tokens.",
-        prompt.len
-    );
-    Err(Refusal::Impossible { message, param: "input_tokens" })
-}
-
-/// The prompt of a request, or which field is missing.
-pub(super) fn prompt(shared: &Shared, dialect: Dialect, ask: &Ask<'_>) -> Result<Prompt, Refusal> {
-    let mut prompt = Prompt::new(keeps_tokens(shared), shared.options.seed);
-    match dialect {
-        Dialect::Chat | Dialect::Messages | Dialect::OllamaChat => {
-            if ask.messages.as_ref().is_none_or(Vec::is_empty) {
-                return Err(missing("messages"));
-            }
-            return Ok(ask.conversation(prompt));
-        }
-        Dialect::Responses => {
-            let input = ask.input.ok_or_else(|| missing("input"))?;
-            return Ok(super::ask::responses(ask, input, prompt));
-        }
-        Dialect::Completions | Dialect::Generate | Dialect::OllamaGenerate => {}
-    }
-    if let Some(ids) = &ask.input_ids {
-        prompt.push_tokens(ids);
-    } else {
-        let raw = ask.prompt.or(ask.text).ok_or_else(|| missing("prompt"))?;
-        match serde_json::from_str::<Vec<Token>>(raw.get()) {
-            Ok(ids) => prompt.push_tokens(&ids),
-            Err(_) => prompt.push(&super::ask::content(raw)), // a text, or texts that are then one
-        }
-    }
-    prompt.last_user = prompt_text(ask);
-    Ok(prompt)
-}
-
-fn prompt_text(ask: &Ask<'_>) -> String {
-    ask.prompt.or(ask.text).and_then(string).map(std::borrow::Cow::into_owned).unwrap_or_default()
-}
-
-pub(super) fn missing(field: &str) -> Refusal {
-    Refusal::Malformed(format!("1 validation error: body, {field}: Field required"))
 }
 
 fn renderer(dialect: Dialect) -> Box<dyn Render> {

@@ -32,8 +32,8 @@ pub(super) struct Ask<'a> {
     #[serde(borrow)]
     pub(super) input: Option<&'a RawValue>,
     pub(super) tokens: Option<Vec<Token>>,
-    pub(super) max_tokens: Option<usize>,
-    pub(super) max_completion_tokens: Option<usize>,
+    pub(super) max_tokens: Option<i64>,
+    pub(super) max_completion_tokens: Option<i64>,
     pub(super) max_output_tokens: Option<usize>,
     pub(super) min_tokens: Option<usize>,
     pub(super) ignore_eos: Option<bool>,
@@ -50,8 +50,13 @@ pub(super) struct Ask<'a> {
     pub(super) response_format: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) logprobs: Option<&'a RawValue>,
+    pub(super) top_logprobs: Option<i64>,
     pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) presence_penalty: Option<f64>,
+    pub(super) frequency_penalty: Option<f64>,
     pub(super) echo: Option<bool>,
+    pub(super) cache_salt: Option<String>,
     pub(super) sampling_params: Option<Sampling>,
     pub(super) options: Option<OllamaOptions>,
 }
@@ -155,6 +160,8 @@ pub(super) struct Prompt {
     pub(super) last_user: String,
     /// Whether the last turn is a tool's answer, after which no tool is called again.
     pub(super) is_after_tool: bool,
+    /// Tokens that its answer may have.
+    pub(super) room: usize,
     keep: bool,
 }
 
@@ -179,7 +186,7 @@ const LAST_USER_BYTES_MAX: usize = 4096;
 impl Prompt {
     /// Empty.
     pub(super) fn new(keep: bool, seed: u64) -> Self {
-        Self { keep, digest: seed, ..Self::default() }
+        Self { keep, digest: seed, room: usize::MAX, ..Self::default() }
     }
 
     /// Appends a segment.
@@ -191,9 +198,15 @@ impl Prompt {
         }
     }
 
-    /// Appends ready-made tokens.
+    /// Appends ready-made tokens: each counts as one, whatever text it stands for.
     pub(super) fn push_tokens(&mut self, ids: &[Token]) {
-        self.push(&tokens::decode(ids));
+        self.len += ids.len();
+        for id in ids {
+            self.digest = xxh3_64_with_seed(&id.to_le_bytes(), self.digest);
+        }
+        if self.keep {
+            self.tokens.extend_from_slice(ids);
+        }
     }
 
     /// Appends one turn in ChatML.
@@ -241,8 +254,9 @@ impl Ask<'_> {
 
     /// The answer's bound in tokens, by whatever name it was given.
     pub(super) fn output_max(&self) -> Option<usize> {
-        self.max_completion_tokens
-            .or(self.max_tokens)
+        let named = self.max_completion_tokens.or(self.max_tokens);
+        named
+            .map(|it| usize::try_from(it).unwrap_or(0))
             .or(self.max_output_tokens)
             .or_else(|| self.sampling_params.as_ref().and_then(|it| it.max_new_tokens))
             .or_else(|| self.options.as_ref().and_then(|it| it.num_predict))

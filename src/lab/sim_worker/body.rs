@@ -44,15 +44,15 @@ pub(super) struct Fate {
 }
 
 impl SimBody {
-    /// A stream of `teller`'s events; `running` when the engine keeps time.
-    pub(super) fn stream(teller: Teller, running: Option<Running>) -> Self {
-        let Some(running) = running else {
+    /// A stream of `teller`'s events; `running` when the engine keeps time, the one that is told first.
+    pub(super) fn stream(teller: Teller, running: Vec<Running>) -> Self {
+        if running.is_empty() {
             return Self::AtOnce { teller: Box::new(teller), has_yielded: true };
-        };
+        }
         let fate = Arc::clone(&teller.fate);
         let stream = futures_util::stream::unfold((teller, running), |(mut teller, mut running)| async move {
-            if teller.waits_for_token() {
-                let progress = running.beyond(teller.told).await;
+            if let Some(told) = running.first_mut().filter(|_| teller.waits_for_token()) {
+                let progress = told.beyond(teller.told).await;
                 teller.learn(progress.emitted, progress.cached);
             }
             teller.tell().map(|event| (event, (teller, running)))
@@ -163,9 +163,7 @@ impl Teller {
     /// The answer in one piece, when every token is there.
     pub(super) fn whole(mut self) -> Vec<u8> {
         let mut out = Vec::with_capacity(1024);
-        if self.last_token.is_none() {
-            self.observe();
-        }
+        self.learn(usize::MAX, self.turn.cached);
         self.render.whole(&self.turn, &mut out);
         self.end();
         out
@@ -173,15 +171,24 @@ impl Teller {
 
     /// Takes note of what the engine has; what was cached counts only when it is told at all.
     pub(super) fn learn(&mut self, emitted: usize, cached: Option<usize>) {
+        let emitted = emitted.min(self.turn.len());
+        for index in self.emitted..emitted {
+            self.count(index);
+        }
         self.emitted = emitted;
         if self.turn.cached.is_some() {
             self.turn.cached = cached.or(self.turn.cached);
         }
     }
 
-    /// Takes note of the first token's time, for an answer that is told whole later.
-    pub(super) fn first_token(&mut self) {
-        self.observe();
+    /// Tokens there.
+    pub(super) fn emitted(&self) -> usize {
+        self.emitted
+    }
+
+    /// Whether there are tokens to come.
+    pub(super) fn wants_token(&self) -> bool {
+        self.emitted < self.turn.len()
     }
 
     /// The engine did not take it: nobody aborted.
@@ -204,7 +211,6 @@ impl Teller {
             if self.emitted <= self.told {
                 return None; // the engine has stopped: the ticket counts it as aborted
             }
-            self.observe();
             self.render.token(&self.turn, self.told, &mut out);
             self.told += 1;
             return Some(out.into());
@@ -214,12 +220,21 @@ impl Teller {
         Some(out.into())
     }
 
-    fn observe(&mut self) {
+    /// Counts token `index` of every choice as it comes: what is given up later was computed all the same.
+    fn count(&mut self, index: usize) {
         let Some(ticket) = &self.ticket else { return };
+        let meters = &ticket.shared.meters;
         let now = ticket.shared.clock.now();
-        match self.last_token.replace(now) {
-            None => ticket.shared.meters.first_token.observe(now - ticket.started),
-            Some(before) => ticket.shared.meters.between_tokens.observe(now - before),
+        let before = self.last_token.replace(now);
+        if before.is_none() {
+            meters.prompt_tokens.fetch_add(self.turn.computed_tokens as u64, Relaxed);
+        }
+        for _ in self.turn.replies.iter().filter(|it| index < it.len) {
+            meters.generation_tokens.fetch_add(1, Relaxed);
+            match before {
+                None => meters.first_token.observe(now - ticket.started),
+                Some(before) => meters.between_tokens.observe(now - before),
+            }
         }
     }
 
@@ -227,12 +242,12 @@ impl Teller {
         let Some(ticket) = self.ticket.take() else { return };
         self.fate.is_ended.store(true, Relaxed);
         let meters = &ticket.shared.meters;
-        meters.prompt_tokens.fetch_add(self.turn.prompt_tokens as u64, Relaxed);
-        meters.cached_tokens.fetch_add(self.turn.cached.unwrap_or(0) as u64, Relaxed);
-        meters.generation_tokens.fetch_add(self.turn.completion_tokens(usize::MAX) as u64, Relaxed);
-        let is_cut = self.turn.replies.iter().any(|it| it.finish == Finish::Length);
-        if is_cut { &meters.finished_length } else { &meters.finished_stop }.fetch_add(1, Relaxed);
-        meters.whole.observe(ticket.shared.clock.now() - ticket.started);
+        let took = ticket.shared.clock.now() - ticket.started;
+        for reply in &self.turn.replies {
+            let is_cut = reply.finish == Finish::Length;
+            if is_cut { &meters.finished_length } else { &meters.finished_stop }.fetch_add(1, Relaxed);
+            meters.whole.observe(took);
+        }
         ticket.done();
     }
 }

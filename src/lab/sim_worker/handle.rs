@@ -127,7 +127,9 @@ fn respond(shared: &Shared, answer: Result<Answer, Refusal>) -> Outgoing {
     let mut outgoing = Response::new(answer.body);
     *outgoing.status_mut() = answer.status;
     let headers = outgoing.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if !answer.content_type.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    }
     let server = match engine {
         Personality::Vllm | Personality::Sglang | Personality::TrtLlm => "uvicorn",
         Personality::LlamaCpp => "llama.cpp",
@@ -146,7 +148,7 @@ async fn dispatch(shared: &Arc<Shared>, head: &http::request::Parts, body: &Byte
     let json = match endpoint {
         Endpoint::Generate(dialect) => return answers::generate(shared, dialect, body).await,
         Endpoint::Health if engine == Personality::LlamaCpp => br#"{"status":"ok"}"#.to_vec(),
-        Endpoint::Health | Endpoint::Ping => Vec::new(),
+        Endpoint::Health | Endpoint::Ping => return Ok(Answer { content_type: "", ..Answer::text("") }),
         Endpoint::OllamaRoot => return Ok(Answer::text("Ollama is running")),
         Endpoint::Metrics => return Ok(metrics(shared)),
         Endpoint::Embeddings => pooling::embeddings(shared, body)?,

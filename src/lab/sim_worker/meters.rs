@@ -54,6 +54,8 @@ impl Histogram {
 /// Counters of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Meters {
+    /// Seconds since the epoch.
+    pub(super) started: f64,
     pub(super) requests: AtomicU64,
     pub(super) connections: AtomicU64,
     pub(super) connections_open: AtomicU64,
@@ -61,7 +63,6 @@ pub(super) struct Meters {
     pub(super) aborts: AtomicU64,
     pub(super) faults: AtomicU64,
     pub(super) prompt_tokens: AtomicU64,
-    pub(super) cached_tokens: AtomicU64,
     pub(super) generation_tokens: AtomicU64,
     pub(super) finished_stop: AtomicU64,
     pub(super) finished_length: AtomicU64,
@@ -90,11 +91,10 @@ impl Meters {
             ("gauge", "vllm:num_requests_running", gauges.running as f64),
             ("gauge", "vllm:num_requests_waiting", gauges.waiting as f64),
             ("gauge", "vllm:kv_cache_usage_perc", usage),
-            ("gauge", "vllm:engine_sleep_state", 0.0),
             ("counter", "vllm:prefix_cache_queries_total", gauges.cache_queries as f64),
             ("counter", "vllm:prefix_cache_hits_total", gauges.cache_hits as f64),
             ("counter", "vllm:prompt_tokens_total", load(&self.prompt_tokens) as f64),
-            ("counter", "vllm:prompt_tokens_cached_total", load(&self.cached_tokens) as f64),
+            ("counter", "vllm:prompt_tokens_cached_total", gauges.cache_hits as f64),
             ("counter", "vllm:generation_tokens_total", load(&self.generation_tokens) as f64),
             ("counter", "vllm:num_preemptions_total", 0.0),
             ("counter", "sim_aborts_total", load(&self.aborts) as f64),
@@ -103,22 +103,57 @@ impl Meters {
         ] {
             let _ = writeln!(out, "# TYPE {name} {kind}\n{name}{{{labels}}} {value}"); // a String takes everything
         }
-        let _ = writeln!(out, "# TYPE vllm:request_success_total counter");
-        for (reason, value) in
-            [("stop", &self.finished_stop), ("length", &self.finished_length), ("abort", &self.aborts)]
-        {
-            let value = load(value);
-            let _ = writeln!(out, "vllm:request_success_total{{{labels},finished_reason=\"{reason}\"}} {value}");
-        }
-        let _ = writeln!(
-            out,
-            "# TYPE vllm:cache_config_info gauge\nvllm:cache_config_info{{engine=\"0\",num_gpu_blocks=\"{}\"}} 1",
-            gauges.blocks
-        );
+        self.vllm_families(&labels, gauges, &mut out);
         self.first_token.render("vllm:time_to_first_token_seconds", &labels, &mut out);
         self.between_tokens.render("vllm:inter_token_latency_seconds", &labels, &mut out);
         self.whole.render("vllm:e2e_request_latency_seconds", &labels, &mut out);
+        self.process(&mut out);
         out
+    }
+
+    /// vLLM's families with a label of their own. A client that leaves is counted under none of the reasons: it shows
+    /// only in tokens that were not generated.
+    fn vllm_families(&self, labels: &str, gauges: &Gauges, out: &mut String) {
+        let load = |it: &AtomicU64| it.load(Relaxed);
+        let computed = load(&self.prompt_tokens).saturating_sub(gauges.cache_hits);
+        let (stop, length) = (load(&self.finished_stop), load(&self.finished_length));
+        for (kind, name, label, values) in [
+            (
+                "counter",
+                "request_success_total",
+                "finished_reason",
+                &[("stop", stop), ("length", length), ("abort", 0), ("error", 0), ("repetition", 0)][..],
+            ),
+            (
+                "counter",
+                "prompt_tokens_by_source_total",
+                "source",
+                &[("local_compute", computed), ("local_cache_hit", gauges.cache_hits), ("external_kv_transfer", 0)],
+            ),
+            (
+                "gauge",
+                "num_requests_waiting_by_reason",
+                "reason",
+                &[("capacity", gauges.waiting as u64), ("deferred", 0)],
+            ),
+            (
+                "gauge",
+                "engine_sleep_state",
+                "sleep_state",
+                &[("awake", 1), ("weights_offloaded", 0), ("discard_all", 0)],
+            ),
+        ] {
+            let _ = writeln!(out, "# TYPE vllm:{name} {kind}"); // a String takes everything
+            for (it, value) in values {
+                let _ = writeln!(out, "vllm:{name}{{{labels},{label}=\"{it}\"}} {value}");
+            }
+        }
+        let _ = writeln!(
+            out,
+            "# TYPE vllm:cache_config_info gauge\n\
+             vllm:cache_config_info{{block_size=\"{}\",engine=\"0\",num_gpu_blocks=\"{}\"}} 1",
+            gauges.block_tokens, gauges.blocks
+        );
     }
 
     fn sglang(&self, model: &str, gauges: &Gauges) -> String {
@@ -133,7 +168,7 @@ impl Meters {
             ("gauge", "sglang:cache_hit_rate", rate),
             ("gauge", "sglang:gen_throughput", 0.0),
             ("counter", "sglang:prompt_tokens_total", self.prompt_tokens.load(Relaxed) as f64),
-            ("counter", "sglang:cached_tokens_total", self.cached_tokens.load(Relaxed) as f64),
+            ("counter", "sglang:cached_tokens_total", gauges.cache_hits as f64),
             ("counter", "sglang:generation_tokens_total", self.generation_tokens.load(Relaxed) as f64),
             ("counter", "sglang:num_requests_total", self.requests.load(Relaxed) as f64),
         ] {
@@ -143,11 +178,17 @@ impl Meters {
         out
     }
 
+    /// What Python's client library adds about the process.
+    fn process(&self, out: &mut String) {
+        let name = "process_start_time_seconds";
+        let _ = writeln!(out, "# TYPE {name} gauge\n{name} {}", self.started); // a String takes everything
+    }
+
     fn llama_cpp(&self, gauges: &Gauges) -> String {
         let mut out = String::with_capacity(1024);
         for (kind, name, value) in [
             ("counter", "llamacpp:prompt_tokens_total", self.prompt_tokens.load(Relaxed)),
-            ("counter", "llamacpp:prompt_tokens_cached_total", self.cached_tokens.load(Relaxed)),
+            ("counter", "llamacpp:prompt_tokens_cached_total", gauges.cache_hits),
             ("counter", "llamacpp:tokens_predicted_total", self.generation_tokens.load(Relaxed)),
             ("gauge", "llamacpp:requests_processing", gauges.running as u64),
             ("gauge", "llamacpp:requests_deferred", gauges.waiting as u64),

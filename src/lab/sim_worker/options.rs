@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use crate::base::secret::Secret;
-use crate::base::setting::Expected;
-use crate::base::setting::Setting;
 use crate::lab::engine::core::Settings;
 
 crate::config! {
@@ -123,25 +121,7 @@ pub enum ServedTask {
     Pooling,
 }
 
-/// Values of an enum option with their spelling; the first spelling is the one shown.
-macro_rules! named_values {
-    ($type:ty, $kind:literal, $($variant:path = $name:literal $(| $alias:literal)*),+) => {
-        impl Setting for $type {
-            const KIND: &'static str = $kind;
-            fn parse(text: &str) -> Result<Self, Expected> {
-                match text.to_ascii_lowercase().as_str() {
-                    $($name $(| $alias)* => Ok($variant),)+
-                    _ => Err(format!("expected {}", $kind).into()),
-                }
-            }
-            fn render(&self) -> String {
-                match self { $($variant => $name),+ }.to_owned()
-            }
-        }
-    };
-}
-
-named_values!(
+crate::named_values!(
     Personality,
     "vllm, sglang, llamacpp, ollama or trtllm",
     Personality::Vllm = "vllm",
@@ -150,7 +130,7 @@ named_values!(
     Personality::Ollama = "ollama",
     Personality::TrtLlm = "trtllm" | "trt-llm" | "tensorrt_llm"
 );
-named_values!(
+crate::named_values!(
     ServedTask,
     "all, generate or pooling",
     ServedTask::All = "all",

@@ -9,7 +9,6 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::answers;
-use super::answers::missing;
 use super::ask::Prompt;
 use super::ask::content;
 use super::options::Personality;
@@ -93,11 +92,11 @@ fn usage<'a>(all: impl IntoIterator<Item = &'a String>) -> Value {
 /// `/v1/embeddings`.
 pub(super) fn embeddings(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pooling = read(shared, body)?;
-    let inputs = texts(pooling.input.as_ref().ok_or_else(|| missing("input"))?);
+    let inputs = texts(pooling.input.as_ref().ok_or(Refusal::Missing("input"))?);
     let dimensions = pooling.dimensions.unwrap_or(shared.options.dimensions);
     if dimensions == 0 || dimensions > DIMENSIONS_MAX {
         let message = format!("dimensions must be from 1 to {DIMENSIONS_MAX}, got {dimensions}.");
-        return Err(Refusal::Impossible { message, param: "dimensions" });
+        return Err(Refusal::Impossible { message, param: Some("dimensions") });
     }
     let is_base64 = pooling.encoding_format.as_deref() == Some("base64");
     let data: Vec<Value> = inputs
@@ -123,8 +122,8 @@ pub(super) fn embeddings(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusa
 /// `/v1/rerank`, `/rerank`, `/v2/rerank`.
 pub(super) fn rerank(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pooling = read(shared, body)?;
-    let query = texts(pooling.query.as_ref().ok_or_else(|| missing("query"))?).concat();
-    let documents = pooling.documents.ok_or_else(|| missing("documents"))?;
+    let query = texts(pooling.query.as_ref().ok_or(Refusal::Missing("query"))?).concat();
+    let documents = pooling.documents.ok_or(Refusal::Missing("documents"))?;
     let named: Vec<String> = documents.iter().map(|it| texts(it.get("text").unwrap_or(it)).concat()).collect();
     let mut ranked: Vec<_> =
         named.iter().enumerate().map(|(index, text)| (index, text, similarity(&query, text))).collect();
@@ -145,11 +144,11 @@ pub(super) fn rerank(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 /// `/score`, `/v1/score`: one text against many, or pairs.
 pub(super) fn score(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pooling = read(shared, body)?;
-    let left = texts(pooling.text_1.as_ref().ok_or_else(|| missing("text_1"))?);
-    let right = texts(pooling.text_2.as_ref().ok_or_else(|| missing("text_2"))?);
+    let left = texts(pooling.text_1.as_ref().ok_or(Refusal::Missing("text_1"))?);
+    let right = texts(pooling.text_2.as_ref().ok_or(Refusal::Missing("text_2"))?);
     if left.is_empty() || right.is_empty() || (left.len() != 1 && left.len() != right.len()) {
         let message = "text_1 must be one text or as many as text_2.".to_owned();
-        return Err(Refusal::Impossible { message, param: "text_1" });
+        return Err(Refusal::Impossible { message, param: Some("text_1") });
     }
     let pairs = left.iter().cycle().zip(&right).enumerate();
     let data: Vec<Value> =
@@ -163,7 +162,7 @@ pub(super) fn score(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
 /// `/classify`, `/v1/classify`: two classes.
 pub(super) fn classify(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pooling = read(shared, body)?;
-    let inputs = texts(pooling.input.as_ref().ok_or_else(|| missing("input"))?);
+    let inputs = texts(pooling.input.as_ref().ok_or(Refusal::Missing("input"))?);
     let class = |(index, text): (usize, &String)| {
         let yes = (xxh3_64_with_seed(text.as_bytes(), shared.options.seed) >> 40) as f32 / (1 << 24) as f32;
         let label = if yes >= 0.5 { "LABEL_1" } else { "LABEL_0" };
@@ -184,7 +183,7 @@ pub(super) fn tokenize(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal>
     if ask.messages.is_some() {
         prompt = ask.conversation(prompt);
     } else {
-        let raw = ask.prompt.or(ask.content).or(ask.text).ok_or_else(|| missing("prompt"))?;
+        let raw = ask.prompt.or(ask.content).or(ask.text).ok_or(Refusal::Missing("prompt"))?;
         prompt.push(&content(raw));
     }
     let body = match shared.options.engine {
@@ -199,7 +198,7 @@ pub(super) fn tokenize(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal>
 pub(super) fn detokenize(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let ask = answers::read(body)?;
     answers::check_model(shared, &ask)?;
-    let text = tokens::decode(ask.tokens.as_ref().ok_or_else(|| missing("tokens"))?);
+    let text = tokens::decode(ask.tokens.as_ref().ok_or(Refusal::Missing("tokens"))?);
     let body = match shared.options.engine {
         Personality::LlamaCpp => json!({"content": text}),
         Personality::Sglang => json!({"text": text}),
@@ -218,7 +217,7 @@ pub(super) fn count_tokens(body: &[u8]) -> Result<Vec<u8>, Refusal> {
 /// Ollama's `/api/embed`.
 pub(super) fn ollama_embed(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pooling = read(shared, body)?;
-    let inputs = texts(pooling.input.as_ref().ok_or_else(|| missing("input"))?);
+    let inputs = texts(pooling.input.as_ref().ok_or(Refusal::Missing("input"))?);
     let vectors: Vec<_> = inputs.iter().map(|it| vector(it, shared.options.dimensions)).collect();
     let count: usize = inputs.iter().map(|it| tokens::count(it.len())).sum();
     let body = json!({"model": model(shared, pooling.model), "embeddings": vectors, "prompt_eval_count": count});

@@ -12,13 +12,16 @@ pub(super) enum Refusal {
     /// The body is not what the endpoint reads.
     #[error("{0}")]
     Malformed(String),
+    /// The body lacks a field that the endpoint needs.
+    #[error("1 validation error: body, {0}: Field required")]
+    Missing(&'static str),
     /// The body reads, but asks for something impossible.
     #[error("{message}")]
     Impossible {
         /// What is wrong.
         message: String,
-        /// The field it is about.
-        param: &'static str,
+        /// The field it is about, where the engine names it.
+        param: Option<&'static str>,
     },
     /// No such model.
     #[error("The model `{0}` does not exist.")]
@@ -43,7 +46,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::Impossible { .. } => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Missing(_) | Self::Impossible { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownModel(_) | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -71,9 +74,10 @@ impl Refusal {
         let (kind, param) = match self {
             Self::UnknownPath | Self::WrongMethod => return json!({"detail": self.to_string()}),
             Self::Unauthorized => return json!({"error": "Unauthorized"}),
-            Self::Malformed(_) => ("Bad Request", None),
-            Self::Impossible { param, .. } => ("BadRequestError", Some(*param)),
-            Self::UnknownModel(_) => ("NotFoundError", Some("model")),
+            Self::Malformed(_) => ("Bad Request", Some("body".to_owned())),
+            Self::Missing(field) => ("Bad Request", Some(format!("body.{field}"))),
+            Self::Impossible { param, .. } => ("BadRequestError", param.map(str::to_owned)),
+            Self::UnknownModel(_) => ("NotFoundError", Some("model".to_owned())),
             Self::Unsupported => ("NotImplementedError", None),
             Self::Busy(429) => ("TooManyRequestsError", None),
             Self::Busy(500) => ("InternalServerError", None),
@@ -86,7 +90,7 @@ impl Refusal {
         let kind = match self {
             Self::UnknownPath | Self::WrongMethod => return json!({"detail": self.to_string()}),
             Self::Unauthorized => return json!({"error": "Unauthorized"}),
-            Self::Malformed(_) | Self::Impossible { .. } => "BadRequestError",
+            Self::Malformed(_) | Self::Missing(_) | Self::Impossible { .. } => "BadRequestError",
             Self::UnknownModel(_) => "NotFoundError",
             Self::Unsupported => "NotImplementedError",
             Self::Busy(_) => "ServiceUnavailableError",
@@ -99,7 +103,9 @@ impl Refusal {
         let (kind, message) = match self {
             Self::UnknownPath | Self::WrongMethod => ("not_found_error", "File Not Found".to_owned()),
             Self::Unauthorized => ("authentication_error", "Invalid API Key".to_owned()),
-            Self::Malformed(_) | Self::Impossible { .. } => ("invalid_request_error", self.to_string()),
+            Self::Malformed(_) | Self::Missing(_) | Self::Impossible { .. } => {
+                ("invalid_request_error", self.to_string())
+            }
             Self::UnknownModel(_) => ("not_found_error", self.to_string()),
             Self::Unsupported => ("not_supported_error", self.to_string()),
             Self::Busy(_) => ("unavailable_error", self.to_string()),

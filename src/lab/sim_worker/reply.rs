@@ -51,17 +51,32 @@ pub(super) struct Reply {
     pub(super) finish: Finish,
     /// The tool called; then the pieces are its arguments.
     pub(super) tool: Option<String>,
+    /// The caller demanded a call: vLLM then has an empty text beside it rather than none.
+    pub(super) is_forced: bool,
+    /// Whether the last token is said with the reason of the end: an end without text is told apart.
+    pub(super) ends_with_text: bool,
+}
+
+/// A tool that is called.
+struct Call {
+    name: String,
+    arguments: Value,
+    is_forced: bool,
+    /// By its name, the OpenAI way, which vLLM ends with "stop".
+    is_named: bool,
 }
 
 impl Reply {
     /// Decides what is said to `prompt`, as choice `index`, in at most `output_max` tokens.
     pub(super) fn plan(ask: &Ask<'_>, prompt: &Prompt, stops: &[String], natural: usize, index: usize) -> Self {
-        if let Some((name, arguments)) = tool_call(ask, prompt) {
-            let pieces = pieces(&arguments.to_string());
-            let len = pieces.len();
-            return Self { said: Said::Pieces(pieces), len, finish: Finish::ToolCalls, tool: Some(name) };
+        if let Some(call) = tool_call(ask, prompt) {
+            let pieces = pieces(&call.arguments.to_string());
+            let (len, is_forced) = (pieces.len(), call.is_forced);
+            let finish = if call.is_named { Finish::Stop } else { Finish::ToolCalls };
+            let said = Said::Pieces(pieces);
+            return Self { said, len, finish, tool: Some(call.name), is_forced, ends_with_text: false };
         }
-        let output_max = ask.output_max().unwrap_or(usize::MAX);
+        let output_max = ask.output_max().unwrap_or(usize::MAX).min(prompt.room);
         let literal = structured(ask).or_else(|| Some(prompt.last_user.strip_prefix("say:")?.trim().to_owned()));
         let (said, natural) = match literal {
             Some(text) => {
@@ -73,7 +88,8 @@ impl Reply {
         };
         let len = natural.min(output_max).max(1);
         let finish = if natural > len || ask_ignores_end(ask) { Finish::Length } else { Finish::Stop };
-        let reply = Self { said, len, finish, tool: None };
+        let ends_with_text = finish == Finish::Length;
+        let reply = Self { said, len, finish, tool: None, is_forced: false, ends_with_text };
         if stops.is_empty() { reply } else { reply.cut(stops) }
     }
 
@@ -107,14 +123,27 @@ impl Reply {
         all
     }
 
-    /// Ends the text before the first of the stop texts.
+    /// Ends the text before the first of the stop texts. What a token has before it is a piece of its own.
     fn cut(self, stops: &[String]) -> Self {
         let text = self.text();
         let found = stops.iter().filter_map(|stop| Some((text.find(stop.as_str())?, stop))).min();
         let Some((at, stop)) = found else { return self };
-        let pieces = pieces(&text[..at]);
+        let (mut pieces, mut end) = (Vec::new(), 0);
+        for piece in (0..self.len).map(|index| self.piece(index)) {
+            if end >= at {
+                break;
+            }
+            pieces.push(piece[..piece.len().min(at - end)].to_owned());
+            end += piece.len();
+        }
         let len = pieces.len().max(1);
-        Self { said: Said::Pieces(pieces), len, finish: Finish::StopText(stop.clone()), tool: None }
+        Self {
+            said: Said::Pieces(pieces),
+            len,
+            finish: Finish::StopText(stop.clone()),
+            ends_with_text: end > at,
+            ..self
+        }
     }
 }
 
@@ -157,7 +186,7 @@ fn structured(ask: &Ask<'_>) -> Option<String> {
 
 /// The call that `tool_choice` demands or, when it leaves the choice, that the prompt asks for by one of the words of a
 /// tool's name ("What is the weather in Rome?" calls `get_weather`).
-fn tool_call(ask: &Ask<'_>, prompt: &Prompt) -> Option<(String, Value)> {
+fn tool_call(ask: &Ask<'_>, prompt: &Prompt) -> Option<Call> {
     let tools = ask.tools.as_ref().filter(|it| !it.is_empty())?;
     let choice: Value = ask.tool_choice.map_or(Value::Null, |it| serde_json::from_str(it.get()).unwrap_or_default());
     let kind = choice.as_str().or_else(|| choice.get("type").and_then(Value::as_str)).unwrap_or("auto");
@@ -176,7 +205,8 @@ fn tool_call(ask: &Ask<'_>, prompt: &Prompt) -> Option<(String, Value)> {
         if is_chosen {
             let parameters = function.get("parameters").or_else(|| function.get("input_schema"));
             let arguments = schema::instance(parameters.unwrap_or(&Value::Null), place(&prompt.last_user));
-            return Some((name.to_owned(), arguments));
+            let is_named = choice.pointer("/function/name").is_some();
+            return Some(Call { name: name.to_owned(), arguments, is_forced, is_named });
         }
     }
     None

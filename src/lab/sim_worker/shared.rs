@@ -86,7 +86,7 @@ impl Shared {
     pub(super) fn new(options: Options, engine: Engine) -> Self {
         Self {
             is_instant: options.is_instant(),
-            meters: Meters::default(),
+            meters: Meters { started: Clock.wall().as_secs_f64(), ..Meters::default() },
             faults: Faults::new(options.seed),
             clock: Clock,
             closed_until: watch::channel(None).0,
@@ -135,7 +135,7 @@ impl Shared {
             connections_open: load(&self.meters.connections_open),
             faults: load(&self.meters.faults),
             prompt_tokens: load(&self.meters.prompt_tokens),
-            cached_tokens: load(&self.meters.cached_tokens),
+            cached_tokens: gauges.cache_hits,
             generation_tokens: load(&self.meters.generation_tokens),
         }
     }

@@ -1,7 +1,7 @@
 //! Finished spans to a collector: OTLP over HTTP with protobuf, in batches, by one task.
 //!
 //! A batch leaves when it is full or a second old. What the collector is too busy for (429, 502 to 504) is repeated
-//! [`REPEATS_MAX`] times within the batch's deadline; what it then has not taken is dropped and counted. TLS is absent: a collector stands beside its gateway.
+//! `REPEATS_MAX` times within the batch's deadline; what it then has not taken is dropped and counted. TLS is absent: a collector stands beside its gateway.
 
 use std::time::Duration;
 use std::time::UNIX_EPOCH;

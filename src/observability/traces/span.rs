@@ -197,6 +197,8 @@ struct Recording {
     span: Finished,
     /// Whether its end is in the past already.
     is_over: bool,
+    /// What it means when nobody says how it ended.
+    unsettled: Option<&'static str>,
 }
 
 impl Span {
@@ -212,8 +214,14 @@ impl Span {
         let attributes = vec![(keys::OPERATION, operation.into()), (keys::REQUEST_MODEL, model.to_owned().into())];
         let name = format!("{operation} {model}").trim_end().to_owned();
         let span = Finished { context, parent, kind, name, times: (now, now), attributes, is_error: false };
-        let recording =
-            Recording { tracer: Arc::clone(tracer), operation, model: model.to_owned(), span, is_over: false };
+        let recording = Recording {
+            tracer: Arc::clone(tracer),
+            operation,
+            model: model.to_owned(),
+            span,
+            is_over: false,
+            unsettled: None,
+        };
         Self { recording: Some(Box::new(recording)), passed: None }
     }
 
@@ -264,9 +272,24 @@ impl Span {
         }
     }
 
+    /// Failed with this code, unless somebody says how it ended before it is dropped.
+    pub fn until_settled(&mut self, code: &'static str) {
+        if let Some(it) = &mut self.recording {
+            it.unsettled = Some(code);
+        }
+    }
+
+    /// It ended, or somebody else will say how it does.
+    pub fn settled(&mut self) {
+        if let Some(it) = &mut self.recording {
+            it.unsettled = None;
+        }
+    }
+
     /// Notes what failed, by its stable code.
     pub fn fail(&mut self, code: &'static str) {
         if let Some(it) = &mut self.recording {
+            it.unsettled = None;
             it.span.is_error = true;
             it.span.attributes.push((keys::ERROR, code.into()));
         }
@@ -275,6 +298,9 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
+        if let Some(code) = self.recording.as_ref().and_then(|it| it.unsettled) {
+            self.fail(code);
+        }
         let Some(recording) = self.recording.take() else { return };
         let Recording { tracer, mut span, is_over, .. } = *recording;
         if !is_over {
@@ -314,6 +340,20 @@ mod tests {
         assert_eq!((attempt.parent, attempt.kind), ((request.context.span_id, false), Kind::Client));
         assert_eq!(attempt.context.state.as_deref(), Some("a=b"));
         assert!(attempt.is_error && attempt.attributes.contains(&(keys::ERROR, "timeout".into())));
+    }
+
+    #[test]
+    fn a_span_that_nobody_settled_has_failed() {
+        let (tracer, mut finished, _) = tracer(1.0);
+        for is_settled in [false, true] {
+            let mut request = tracer.request("chat", "m", None);
+            request.until_settled("client_gone");
+            if is_settled {
+                request.settled();
+            }
+            drop(request);
+            assert_eq!(finished.try_recv().expect("ended").is_error, !is_settled);
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A collector that is not one: it takes OTLP over HTTP and shows what it got.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,17 +36,22 @@ use crate::base::tasks::Tasks;
 
 const COLLECTOR: Task = Task { name: "collector", stage: Stage::Carry, on_end: OnEnd::Fine };
 
-/// Takes batches with `status` and passes their path, service name and spans on.
-async fn collector(tasks: &Tasks, status: StatusCode) -> (String, mpsc::Receiver<(String, ExportTraceServiceRequest)>) {
+/// Takes batches with these statuses in turn, the last one for ever, and passes their path and spans on.
+async fn collector(
+    tasks: &Tasks,
+    statuses: &'static [StatusCode],
+) -> (String, mpsc::Receiver<(String, ExportTraceServiceRequest)>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let (sender, receiver) = mpsc::channel(16);
+    let turn = Arc::new(AtomicUsize::new(0));
     tasks.spawn(COLLECTOR, |_stop| async move {
         while let Ok((stream, _)) = listener.accept().await {
             let take = service_fn(|request: Request<Incoming>| async {
                 let path = request.uri().path().to_owned();
                 let body = request.into_body().collect().await.expect("a whole body").to_bytes();
                 let _ = sender.send((path, ExportTraceServiceRequest::decode(body).expect("OTLP"))).await;
+                let status = statuses[turn.fetch_add(1, Ordering::SeqCst).min(statuses.len() - 1)];
                 let response = Response::builder().status(status).body(Full::new(Bytes::new()));
                 Ok::<_, Infallible>(response.expect("is a response"))
             });
@@ -65,7 +73,7 @@ fn text(span: &Received, key: &str) -> String {
 #[tokio::test]
 async fn a_collector_gets_the_spans_of_a_request_with_their_names_and_parents() {
     let (tasks, exporter, metrics) = (Tasks::new(), Tasks::new(), Metrics::default());
-    let (url, mut received) = collector(&tasks, StatusCode::OK).await;
+    let (url, mut received) = collector(&tasks, &[StatusCode::OK]).await;
     let (tracer, finished) = Tracer::new(1.0, Entropy::seeded(1), Clock, metrics.clone());
     export::start(&url, "node-1", finished, metrics.clone(), &exporter).expect("starts");
 
@@ -101,11 +109,29 @@ async fn a_collector_gets_the_spans_of_a_request_with_their_names_and_parents() 
 #[tokio::test]
 async fn what_the_collector_refuses_is_counted_and_what_is_finished_before_the_stop_still_goes() {
     let (tasks, exporter, metrics) = (Tasks::new(), Tasks::new(), Metrics::default());
-    let (url, mut received) = collector(&tasks, StatusCode::BAD_REQUEST).await;
+    let (url, mut received) = collector(&tasks, &[StatusCode::BAD_REQUEST]).await;
     let (tracer, finished) = Tracer::new(1.0, Entropy::seeded(1), Clock, metrics.clone());
     export::start(&url, "node-1", finished, metrics.clone(), &exporter).expect("starts");
     drop(tracer.request("embeddings", "e5", None));
     assert_eq!(exporter.stop_stage(Stage::Carry, Duration::from_secs(10)).await, 0);
     assert!(received.try_recv().is_ok());
     assert_eq!(metrics.count(Outcome::ExportFailed), 1);
+}
+
+/// How a batch of one span fares, and how often it was sent.
+async fn exported(statuses: &'static [StatusCode]) -> (u64, u64, usize) {
+    let (tasks, exporter, metrics) = (Tasks::new(), Tasks::new(), Metrics::default());
+    let (url, mut received) = collector(&tasks, statuses).await;
+    let (tracer, finished) = Tracer::new(1.0, Entropy::seeded(1), Clock, metrics.clone());
+    export::start(&url, "node-1", finished, metrics.clone(), &exporter).expect("starts");
+    drop(tracer.request("chat", "llama", None));
+    assert_eq!(exporter.stop_stage(Stage::Carry, Duration::from_secs(20)).await, 0);
+    let sent = std::iter::from_fn(|| received.try_recv().ok()).count();
+    (metrics.count(Outcome::Exported), metrics.count(Outcome::ExportFailed), sent)
+}
+
+#[tokio::test]
+async fn a_busy_collector_is_asked_again_a_few_times_and_then_the_spans_are_dropped_and_counted() {
+    assert_eq!(exported(&[StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK]).await, (1, 0, 2));
+    assert_eq!(exported(&[StatusCode::SERVICE_UNAVAILABLE]).await, (0, 1, 4));
 }

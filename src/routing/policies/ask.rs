@@ -65,8 +65,9 @@ impl Ask<'_, '_> {
     /// What sending the prompt there costs, in tokens of an average worker. Lower is better.
     #[must_use]
     pub fn cost(&self, candidate: &Candidate) -> f64 {
-        let new = self.prompt_tokens - self.held_by(candidate.worker);
-        load(candidate) + MISS_WEIGHT * new as f64 / rate(candidate)
+        let new = (self.prompt_tokens - self.held_by(candidate.worker)) as f64;
+        // The prompt's own time is the worker's; what a miss does to others is weighed alike wherever it happens (ADR 11).
+        load(candidate) + new / rate(candidate) + (MISS_WEIGHT - 1.0) * new
     }
 
     /// Orders by cost. Equal costs are spread by prompt and worker, so that an idle fleet does not send every prompt to

@@ -87,6 +87,17 @@ fn power_of_two_counts_queued_tokens_at_the_workers_own_rate() {
 }
 
 #[test]
+fn cache_aware_leaves_a_fast_worker_for_a_slow_one_when_its_queue_takes_longer() {
+    let (bench, mut fleet) = (Bench::new("cache_aware"), Fleet::new(2));
+    (fleet.worker(1).relative_prefill_rate, fleet.worker(2).relative_prefill_rate) = (1.6, 0.4);
+    let prompt = |n| prose(n, 16_000); // about 4,000 tokens: 2,500 of the fast one's time, 10,000 of the slow one's
+    fleet.worker(1).queued_prefill_tokens = 8_000;
+    assert_eq!(bench.send(&Want::text(&prompt(1)), &fleet), 1, "5,000 and its own 2,500 are sooner");
+    fleet.worker(1).queued_prefill_tokens = 16_000;
+    assert_eq!(bench.send(&Want::text(&prompt(2)), &fleet), 2, "10,000 and its own 2,500 are later");
+}
+
+#[test]
 fn a_key_stays_on_its_ring_place_and_a_lost_worker_moves_only_its_own() {
     let (bench, mut fleet) = (Bench::new("consistent_hashing"), Fleet::new(10));
     let keys: Vec<String> = (0..500).map(|n| format!("session-{n}")).collect();

@@ -44,7 +44,7 @@ fn a_full_bucket_replaces_its_oldest_entry() {
 }
 
 #[test]
-fn a_million_entries_fit_tens_of_megabytes_and_nothing_exceeds_the_cap() {
+fn field_07_a_million_entries_fit_tens_of_megabytes_and_nothing_exceeds_the_cap() {
     let table = Table::new(32 << 20);
     let mut draw = Draw::new(1);
     let hashes: Vec<u64> = (0..1_000_000).map(|_| draw.next_u64()).collect();
@@ -87,7 +87,7 @@ fn threads_that_write_at_once_keep_within_the_cap_and_find_what_they_wrote() {
 }
 
 #[test]
-fn a_forgotten_worker_takes_its_entries_along_and_its_slot_rests_until_they_expired() {
+fn field_07_a_forgotten_worker_takes_its_entries_along_and_its_slot_rests_until_they_expired() {
     let mut slots = Slots::default();
     let slot = slots.assign(WorkerId(1), 0).expect("room");
     assert_eq!(slots.assign(WorkerId(1), 5), Some(slot));

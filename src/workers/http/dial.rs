@@ -141,7 +141,11 @@ impl Dialer {
         let mut builder = http1::Builder::new();
         builder.max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
         let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_closed| CallError::Lost)?;
-        Ok(Fresh::H1(Line { sender, _close: self.keep(connection) }))
+        let open = self.metrics.open_connection();
+        Ok(Fresh::H1(Line::new(sender, async move {
+            let _ = connection.await; // whoever uses it sees the error
+            drop(open);
+        })))
     }
 
     async fn h2<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, io: T) -> Result<Fresh, CallError> {

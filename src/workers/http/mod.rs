@@ -1,20 +1,18 @@
 //! A worker behind HTTP/1.1, or h2 where TLS agrees on it.
 //!
-//! Idle connections are kept per edge thread and each connection's task runs on the thread that opened it, so a request
-//! never crosses threads ([`pool`]). How a connection is made, and to whom, is [`dial`]'s.
+//! Idle connections are kept per edge thread and a connection is run by the request that uses it, so a request never
+//! crosses threads or tasks (`pool`). How a connection is made, and to whom, is `dial`'s.
 //! *Invariants:* the client's credentials never travel on; redirects are not followed; dropping a call or a body closes
 //! the connection (h1) or resets the stream (h2), which is how the worker learns that nobody waits any more (P7).
 
+mod body;
 mod dial;
 mod pool;
 
 #[cfg(test)]
 mod tests;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -26,9 +24,6 @@ use http::Uri;
 use http::header;
 use http::uri::PathAndQuery;
 use http::uri::Scheme;
-use http_body::Body;
-use http_body::Frame;
-use hyper::body::Incoming;
 
 use super::address::Origin;
 use super::worker::Answer;
@@ -37,12 +32,13 @@ use super::worker::Call;
 use super::worker::CallError;
 use super::worker::Segments;
 use super::worker::Worker;
-use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::secret::Secret;
 
+use body::Hold;
+use body::Home;
+use body::ReturningBody;
 use dial::Fresh;
-use pool::Line;
 use pool::Pools;
 use pool::Seat;
 use pool::Way;
@@ -114,7 +110,7 @@ impl HttpWorker {
         let (response, hold) = match way {
             Way::Line(mut line) => {
                 let request = self.request(call, Uri::from(path.clone()), Some(&self.host));
-                let sending = line.sender.send_request(request);
+                let sending = line.send(request);
                 let sent = tokio::time::timeout(call.first_byte_timeout, sending).await.map_err(late)?;
                 let home = Home { pools: Arc::clone(&self.pools), thread: Pools::here(), clock: self.dialer.clock };
                 (sent, Hold::Line(Some((line, home))))
@@ -128,12 +124,12 @@ impl HttpWorker {
             }
         };
         let (mut head, body) = response.map_err(|it| judge(&it)).map(Response::into_parts)?;
-        remove_hop_by_hop(&mut head.headers);
-        let mut body = ReturningBody { body, hold };
-        if body.body.is_end_stream() {
-            body.ended();
+        if head.status.is_informational() {
+            return Err(CallError::Protocol); // 101: nobody asked for another protocol
         }
-        Ok(Answer { status: head.status, headers: head.headers, body: Box::pin(body) })
+        remove_hop_by_hop(&mut head.headers);
+        let body = Box::pin(ReturningBody::new(body, hold));
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     fn path(&self, below: &str) -> Result<PathAndQuery, CallError> {
@@ -207,54 +203,4 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove("proxy-connection");
     headers.remove("proxy-authorization");
     headers.remove("http2-settings");
-}
-
-/// Where a line goes back to when its answer was read to the end.
-struct Home {
-    pools: Arc<Pools>,
-    thread: usize,
-    clock: Clock,
-}
-
-/// What an answer occupies until its end.
-enum Hold {
-    Line(Option<(Line, Home)>),
-    Seat { _seat: Seat },
-}
-
-/// A body that gives its connection back at its end; dropped before, the connection closes.
-struct ReturningBody {
-    body: Incoming,
-    hold: Hold,
-}
-
-impl ReturningBody {
-    fn ended(&mut self) {
-        let Hold::Line(held) = &mut self.hold else { return };
-        let Some((line, home)) = held.take() else { return };
-        home.pools.put(home.thread, line, home.clock.now());
-    }
-}
-
-impl Body for ReturningBody {
-    type Data = Bytes;
-    type Error = CallError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(None) => self.ended(),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.ended(),
-            Poll::Pending | Poll::Ready(_) => {}
-        }
-        polled.map_err(|_| CallError::Lost)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
 }

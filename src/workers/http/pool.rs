@@ -1,13 +1,20 @@
 //! Connections that wait for their next request, one pool a thread.
 //!
-//! A line that is dropped closes: its task holds the other end of `_close`, so a worker learns that nobody waits any more
-//! although it may not send a byte for minutes (P7). Over h2 the streams of a thread share lines; a stream is reset alone.
+//! A line is run by whoever uses it, within that request's own task: no second task is woken for each read, and a line that
+//! is dropped closes at once, so a worker learns that nobody waits any more although it may not send a byte for minutes
+//! (P7). An idle line is not run; what happened to it meanwhile is seen when it is taken or swept. Over h2 the streams of a thread share lines; a stream is reset alone.
 //! *Invariants:* in use there is no bound (FIELD c6), idle there is; the lock is held for a push or a pop.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Waker;
 
+use http::Request;
+use http::Response;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::client::conn::http2;
 use parking_lot::Mutex;
@@ -37,9 +44,42 @@ pub fn set_thread_index(index: usize) {
 
 /// An h1 connection that carries one request at a time.
 pub(super) struct Line {
-    pub(super) sender: http1::SendRequest<Segments>,
-    /// Dropped with the line, which ends the connection's task and closes the socket.
-    pub(super) _close: oneshot::Sender<()>,
+    sender: http1::SendRequest<Segments>,
+    /// hyper's side of it; `None` once it has ended.
+    connection: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Line {
+    /// A connection that nobody runs yet.
+    pub(super) fn new(
+        sender: http1::SendRequest<Segments>,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        Self { sender, connection: Some(Box::pin(connection)) }
+    }
+
+    /// Lets the connection read and write what it can.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) {
+        if self.connection.as_mut().is_some_and(|it| it.as_mut().poll(cx).is_ready()) {
+            self.connection = None;
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer; the body needs [`Line::run`] too.
+    pub(super) async fn send(&mut self, request: Request<Segments>) -> hyper::Result<Response<Incoming>> {
+        let mut sending = std::pin::pin!(self.sender.send_request(request));
+        std::future::poll_fn(|cx| {
+            self.run(cx);
+            sending.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Whether it can carry a request now, as far as can be seen without waiting.
+    fn is_usable(&mut self) -> bool {
+        self.run(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
+    }
 }
 
 /// An h2 connection, shared by the streams of its thread.
@@ -106,8 +146,8 @@ impl Pools {
     /// A connection of this thread unused since no earlier than `oldest`, if there is one.
     pub(super) fn take(&self, oldest: Instant, now: Instant) -> Option<Way> {
         let mut shelf = self.0[Self::here()].lock();
-        while let Some((line, since)) = shelf.lines.pop() {
-            if since >= oldest && line.sender.is_ready() {
+        while let Some((mut line, since)) = shelf.lines.pop() {
+            if since >= oldest && line.is_usable() {
                 return Some(Way::Line(line));
             }
         }
@@ -118,8 +158,11 @@ impl Pools {
         Some(Way::Seat(Seat::take(trunk)))
     }
 
-    /// Keeps a line for the next request of the thread it was opened on.
-    pub(super) fn put(&self, thread: usize, line: Line, now: Instant) {
+    /// Keeps a line for the next request of the thread it was opened on, unless it has just ended.
+    pub(super) fn put(&self, thread: usize, mut line: Line, now: Instant) {
+        if !line.is_usable() {
+            return;
+        }
         let mut shelf = self.0[thread].lock();
         if shelf.lines.len() < IDLE_MAX {
             shelf.lines.push((line, now));
@@ -136,7 +179,7 @@ impl Pools {
         let close = |shelf: &mut Shelf| {
             let old = shelf.lines.partition_point(|(_, since)| *since < unused_since);
             shelf.lines.drain(..old);
-            shelf.lines.retain(|(line, _)| !line.sender.is_closed());
+            shelf.lines.retain_mut(|(line, _)| line.is_usable());
             let is_idle = |trunk: &Trunk| trunk.streams.load(Ordering::Relaxed) == 0;
             let is_old = |trunk: &Trunk, since: Instant| is_idle(trunk) && since < unused_since;
             shelf.trunks.retain(|(trunk, since)| !trunk.sender.is_closed() && !is_old(trunk, *since));

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::*;
+use crate::base::clock::Clock;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
@@ -298,6 +299,7 @@ async fn a_base_path_stands_before_every_call() {
 async fn what_is_not_http_is_a_protocol_error_and_not_sent_twice() {
     for (answer, error) in [
         (&b"NONSENSE\r\n\r\n"[..], CallError::Protocol),
+        (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", CallError::Protocol),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", CallError::Protocol),
         (b"HTTP/1.1 2", CallError::Lost),
     ] {

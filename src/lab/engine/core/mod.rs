@@ -88,6 +88,8 @@ pub struct Gauges {
     pub blocks_used: usize,
     /// Blocks there are.
     pub blocks: usize,
+    /// Tokens in a block.
+    pub block_tokens: usize,
 }
 
 #[derive(Debug)]
@@ -204,6 +206,7 @@ impl Core {
             cache_hits: self.cache_hits,
             blocks_used: running().map(|it| self.blocks_of(it)).sum::<usize>().min(self.cache.capacity()),
             blocks: self.cache.capacity(),
+            block_tokens: self.settings.block_tokens,
         }
     }
 

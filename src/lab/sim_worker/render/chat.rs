@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::FINGERPRINT;
 use super::Render;
 use super::Turn;
 use super::finish_reason;
@@ -9,7 +10,6 @@ use super::logprob;
 use super::put;
 use super::put_stop_reason;
 use super::put_string;
-use crate::lab::sim_worker::reply::Finish;
 use crate::lab::sim_worker::reply::Reply;
 
 /// Chat completions.
@@ -36,54 +36,51 @@ impl Render for Chat {
                 out,
                 format_args!(
                     "{{\"index\":{choice},\"delta\":{{\"role\":\"assistant\",\"content\":\"\"}},\"logprobs\":null,\
-                     \"finish_reason\":null}}],\"prompt_token_ids\":null"
+                     \"finish_reason\":null}}]"
                 ),
             );
-            end_chunk(turn, 0, out);
+            put_running_usage(turn, 0, out);
+            out.extend_from_slice(b",\"prompt_token_ids\":null,\"prompt_text\":null}\n\n");
         }
     }
 
     fn token(&mut self, turn: &Turn, index: usize, out: &mut Vec<u8>) {
         for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| index < it.len) {
             out.extend_from_slice(&self.head);
+            if let Some(name) = reply.tool.as_ref().filter(|_| index == 0) {
+                let call = json!({"id": call_id(turn.id), "type": "function", "index": 0, "function": {"name": name}});
+                put_call(choice, &call, out);
+                end_chunk(turn, 0, out);
+                out.extend_from_slice(&self.head);
+            }
             put(out, format_args!("{{\"index\":{choice},\"delta\":{{"));
-            put_delta(turn, reply, index, out);
-            let is_cut_here = reply.finish == Finish::Length && index + 1 == reply.len;
+            put_delta(reply, index, out);
+            let is_last = reply.ends_with_text && index + 1 == reply.len;
             out.extend_from_slice(b"},\"logprobs\":");
             if turn.has_logprobs && reply.tool.is_none() {
                 put(out, format_args!("{}", json!({"content": [logprob(&reply.piece(index))]})));
             } else {
                 out.extend_from_slice(b"null");
             }
-            if is_cut_here {
-                out.extend_from_slice(b",\"finish_reason\":\"length\",\"stop_reason\":null,\"token_ids\":null}]");
+            if is_last {
+                put_end(turn, reply, out);
             } else {
                 out.extend_from_slice(b",\"finish_reason\":null,\"token_ids\":null}]");
+                end_chunk(turn, index + 1, out);
             }
-            end_chunk(turn, index + 1, out);
         }
     }
 
     fn close(&mut self, turn: &Turn, out: &mut Vec<u8>) {
-        for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| it.finish != Finish::Length) {
+        for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| !it.ends_with_text) {
             out.extend_from_slice(&self.head);
-            let delta = if reply.tool.is_some() { "{}" } else { "{\"content\":\"\"}" };
-            let reason = finish_reason(&reply.finish);
-            put(
-                out,
-                format_args!(
-                    "{{\"index\":{choice},\"delta\":{delta},\"logprobs\":null,\"finish_reason\":\"{reason}\",\"stop_reason\":"
-                ),
-            );
-            put_stop_reason(out, &reply.finish);
-            out.extend_from_slice(b",\"token_ids\":null}]");
-            end_chunk(turn, usize::MAX, out);
+            put(out, format_args!("{{\"index\":{choice},\"delta\":{{}},\"logprobs\":null"));
+            put_end(turn, reply, out);
         }
         if turn.stream_options.include_usage {
             out.extend_from_slice(&self.head);
             out.extend_from_slice(b"],\"usage\":");
-            turn.usage(usize::MAX, out);
-            out.extend_from_slice(b"}\n\n");
+            turn.usage_at_end(Some(turn.created()), out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -104,53 +101,80 @@ impl Render for Chat {
             }
             put_choice(turn, choice, reply, out);
         }
-        out.extend_from_slice(b"],\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
-        turn.usage(usize::MAX, out);
-        out.extend_from_slice(b",\"prompt_logprobs\":null,\"prompt_token_ids\":null,\"kv_transfer_params\":null}");
+        out.extend_from_slice(b"],\"service_tier\":null");
+        out.extend_from_slice(FINGERPRINT);
+        out.extend_from_slice(b",\"usage\":");
+        turn.usage_of_whole(Some(turn.created()), out);
+        out.extend_from_slice(b",\"prompt_logprobs\":null,\"prompt_token_ids\":null,\"prompt_text\":null");
+        out.extend_from_slice(b",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}");
     }
+}
+
+/// The end of a choice's last chunk.
+fn put_end(turn: &Turn, reply: &Reply, out: &mut Vec<u8>) {
+    put(out, format_args!(",\"finish_reason\":\"{}\",\"stop_reason\":", finish_reason(&reply.finish)));
+    put_stop_reason(out, &reply.finish);
+    out.extend_from_slice(b",\"token_ids\":null}]");
+    if !turn.stream_options.include_usage {
+        out.extend_from_slice(FINGERPRINT);
+    }
+    end_chunk(turn, usize::MAX, out);
 }
 
 /// Ends a chunk, with running usage when that was asked for.
 fn end_chunk(turn: &Turn, emitted: usize, out: &mut Vec<u8>) {
-    if turn.stream_options.include_usage && turn.stream_options.continuous_usage_stats {
-        out.extend_from_slice(b",\"usage\":");
-        turn.usage(emitted, out);
-    }
+    put_running_usage(turn, emitted, out);
     out.extend_from_slice(b"}\n\n");
 }
 
-fn put_delta(turn: &Turn, reply: &Reply, index: usize, out: &mut Vec<u8>) {
+fn put_running_usage(turn: &Turn, emitted: usize, out: &mut Vec<u8>) {
+    if turn.stream_options.include_usage && turn.stream_options.continuous_usage_stats {
+        out.extend_from_slice(b",\"usage\":");
+        turn.usage(emitted, out);
+        out.extend_from_slice(b",\"completion_tokens_details\":null}");
+    }
+}
+
+fn put_delta(reply: &Reply, index: usize, out: &mut Vec<u8>) {
     let piece = reply.piece(index);
-    let Some(name) = &reply.tool else {
+    if reply.tool.is_none() {
         out.extend_from_slice(b"\"content\":");
         put_string(out, &piece);
-        return;
-    };
-    let call = if index == 0 {
-        json!({"id": call_id(turn.id), "type": "function", "index": 0, "function": {"name": name, "arguments": piece}})
     } else {
-        json!({"index": 0, "function": {"arguments": piece}})
-    };
-    put(out, format_args!("\"tool_calls\":[{call}]"));
+        let call = json!({"index": 0, "function": {"arguments": piece}});
+        put(out, format_args!("\"content\":null,\"tool_calls\":[{call}]"));
+    }
+}
+
+/// A chunk's choice that only names a tool.
+fn put_call(choice: usize, call: &serde_json::Value, out: &mut Vec<u8>) {
+    put(
+        out,
+        format_args!(
+            "{{\"index\":{choice},\"delta\":{{\"content\":null,\"tool_calls\":[{call}]}},\"logprobs\":null,\
+             \"finish_reason\":null,\"token_ids\":null}}]"
+        ),
+    );
 }
 
 fn put_choice(turn: &Turn, choice: usize, reply: &Reply, out: &mut Vec<u8>) {
     put(out, format_args!("{{\"index\":{choice},\"message\":{{\"role\":\"assistant\",\"content\":"));
     let calls = match &reply.tool {
         Some(name) => {
-            out.extend_from_slice(b"null");
+            out.extend_from_slice(if reply.is_forced { b"\"\"" } else { b"null" });
             let function = json!({"name": name, "arguments": reply.text()});
-            json!([{"id": call_id(turn.id), "type": "function", "function": function}]).to_string()
+            let call = json!({"id": call_id(turn.id), "type": "function", "function": function});
+            format!(",\"tool_calls\":[{call}]")
         }
         None => {
             put_string(out, &reply.text());
-            "[]".to_owned()
+            String::new()
         }
     };
     put(
         out,
         format_args!(
-            ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null,\"tool_calls\":{calls},\
+            ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null{calls},\
              \"reasoning\":null}},\"logprobs\":"
         ),
     );
@@ -162,7 +186,7 @@ fn put_choice(turn: &Turn, choice: usize, reply: &Reply, out: &mut Vec<u8>) {
     }
     put(out, format_args!(",\"finish_reason\":\"{}\",\"stop_reason\":", finish_reason(&reply.finish)));
     put_stop_reason(out, &reply.finish);
-    out.extend_from_slice(b",\"token_ids\":null}");
+    out.extend_from_slice(b",\"token_ids\":null,\"routed_experts\":null}");
 }
 
 fn call_id(id: u64) -> String {

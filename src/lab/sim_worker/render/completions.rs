@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
+use super::FINGERPRINT;
 use super::Render;
 use super::Turn;
 use super::finish_reason;
 use super::put;
 use super::put_stop_reason;
 use super::put_string;
-use crate::lab::sim_worker::reply::Finish;
 use crate::lab::sim_worker::reply::Reply;
 
 /// Text completions. `echo` is what comes before the first token when the caller wants the prompt back.
@@ -45,36 +45,44 @@ impl Completions {
         } else {
             out.extend_from_slice(b",\"finish_reason\":null,\"stop_reason\":null");
         }
-        out.extend_from_slice(b",\"token_ids\":null}");
     }
 
-    fn chunk(turn: &Turn, index: usize, reply: &Reply, text: &str, is_last: bool, out: &mut Vec<u8>) {
+    fn chunk(turn: &Turn, index: usize, text: &str, emitted: usize, out: &mut Vec<u8>) {
+        let reply = &turn.replies[index];
+        let is_last = emitted >= reply.len && (emitted == usize::MAX || reply.ends_with_text);
         out.extend_from_slice(b"data: ");
         Self::head(turn, out);
         Self::choice(turn, index, reply, text, is_last, out);
-        out.extend_from_slice(b"]}\n\n");
+        out.extend_from_slice(b",\"prompt_token_ids\":null,\"token_ids\":null}]");
+        if is_last && !turn.stream_options.include_usage {
+            out.extend_from_slice(FINGERPRINT);
+        }
+        if turn.stream_options.include_usage && turn.stream_options.continuous_usage_stats {
+            out.extend_from_slice(b",\"usage\":");
+            turn.usage(emitted, out);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"}\n\n");
     }
 }
 
 impl Render for Completions {
     fn token(&mut self, turn: &Turn, index: usize, out: &mut Vec<u8>) {
         for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| index < it.len) {
-            let is_last = reply.finish == Finish::Length && index + 1 == reply.len;
             let echo = if index == 0 { self.echo.as_str() } else { "" };
-            Self::chunk(turn, choice, reply, &format!("{echo}{}", reply.piece(index)), is_last, out);
+            Self::chunk(turn, choice, &format!("{echo}{}", reply.piece(index)), index + 1, out);
         }
     }
 
     fn close(&mut self, turn: &Turn, out: &mut Vec<u8>) {
-        for (choice, reply) in turn.replies.iter().enumerate().filter(|(_, it)| it.finish != Finish::Length) {
-            Self::chunk(turn, choice, reply, "", true, out);
+        for (choice, _) in turn.replies.iter().enumerate().filter(|(_, it)| !it.ends_with_text) {
+            Self::chunk(turn, choice, "", usize::MAX, out);
         }
         if turn.stream_options.include_usage {
             out.extend_from_slice(b"data: ");
             Self::head(turn, out);
             out.extend_from_slice(b"],\"usage\":");
-            turn.usage(usize::MAX, out);
-            out.extend_from_slice(b"}\n\n");
+            turn.usage_at_end(None, out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -86,9 +94,13 @@ impl Render for Completions {
                 out.push(b',');
             }
             Self::choice(turn, choice, reply, &format!("{}{}", self.echo, reply.text()), true, out);
+            out.extend_from_slice(b",\"token_ids\":null,\"prompt_logprobs\":null,\"prompt_token_ids\":null");
+            out.extend_from_slice(b",\"routed_experts\":null}");
         }
-        out.extend_from_slice(b"],\"service_tier\":null,\"system_fingerprint\":null,\"usage\":");
-        turn.usage(usize::MAX, out);
-        out.extend_from_slice(b",\"kv_transfer_params\":null}");
+        out.extend_from_slice(b"],\"service_tier\":null");
+        out.extend_from_slice(FINGERPRINT);
+        out.extend_from_slice(b",\"usage\":");
+        turn.usage_of_whole(None, out);
+        out.extend_from_slice(b",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}");
     }
 }

@@ -30,7 +30,12 @@ pub(super) struct Turn {
     pub(super) model: String,
     pub(super) created: u64,
     pub(super) replies: Vec<Reply>,
+    /// Prompt tokens as they are told: each prompt once.
     pub(super) prompt_tokens: usize,
+    /// Prompt tokens as the engine sees them: once for every choice.
+    pub(super) computed_tokens: usize,
+    /// Tokens in a cache block.
+    pub(super) block_size: usize,
     /// Prompt tokens from the cache; `None`: not told.
     pub(super) cached: Option<usize>,
     pub(super) stream_options: StreamOptions,
@@ -48,28 +53,58 @@ impl Turn {
         self.replies.iter().map(|it| it.len).max().unwrap_or(0)
     }
 
-    /// vLLM's `usage` when `emitted` tokens of each choice are there.
+    /// vLLM's `usage` when `emitted` tokens of each choice are there, up to what is told about the prompt.
     fn usage(&self, emitted: usize, out: &mut Vec<u8>) {
         let (prompt, completion) = (self.prompt_tokens, self.completion_tokens(emitted));
         put(
             out,
             format_args!(
-                "{{\"prompt_tokens\":{prompt},\"total_tokens\":{},\"completion_tokens\":{completion},",
+                "{{\"prompt_tokens\":{prompt},\"total_tokens\":{},\"completion_tokens\":{completion}",
                 prompt + completion
             ),
         );
+    }
+
+    /// The `usage` of an answer in one piece. `created`: blocks stored for the prompt, which chats tell.
+    fn usage_of_whole(&self, created: Option<usize>, out: &mut Vec<u8>) {
+        self.usage(usize::MAX, out);
         match self.cached {
-            Some(cached) => put(
-                out,
-                format_args!(
-                    "\"prompt_tokens_details\":{{\"cached_tokens\":{cached},\"created_cache_tokens\":0,\
-                     \"multimodal_tokens\":null}}}}"
-                ),
-            ),
-            None => out.extend_from_slice(b"\"prompt_tokens_details\":null}"),
+            Some(cached) => {
+                put(out, format_args!(",\"prompt_tokens_details\":{{\"cached_tokens\":{cached},"));
+                match created {
+                    Some(created) => put(out, format_args!("\"created_cache_tokens\":{created},")),
+                    None => out.extend_from_slice(b"\"created_cache_tokens\":null,"),
+                }
+                out.extend_from_slice(b"\"multimodal_tokens\":null}");
+            }
+            None => out.extend_from_slice(b",\"prompt_tokens_details\":null"),
         }
+        out.extend_from_slice(b",\"completion_tokens_details\":null}");
+    }
+
+    /// The `usage` at the end of a stream, which leaves out what is null, and the end of its event.
+    fn usage_at_end(&self, created: Option<usize>, out: &mut Vec<u8>) {
+        self.usage(usize::MAX, out);
+        if let Some(cached) = self.cached {
+            put(out, format_args!(",\"prompt_tokens_details\":{{\"cached_tokens\":{cached}"));
+            if let Some(created) = created {
+                put(out, format_args!(",\"created_cache_tokens\":{created}"));
+            }
+            out.push(b'}');
+        }
+        out.push(b'}');
+        out.extend_from_slice(FINGERPRINT);
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    /// Tokens of the prompt's whole blocks that were not in the cache before.
+    fn created(&self) -> usize {
+        (self.prompt_tokens / self.block_size * self.block_size).saturating_sub(self.cached.unwrap_or(0))
     }
 }
+
+/// What vLLM ends its last chunk with, and an answer in one piece has before its usage.
+const FINGERPRINT: &[u8] = br#","system_fingerprint":"vllm-0.32.0-sim""#;
 
 /// One dialect's way of saying a [`Turn`]. A stream is `open`, `token` for each index, `close`.
 pub(super) trait Render: Send {

@@ -104,7 +104,7 @@ async fn a_tool_is_called_when_the_prompt_asks_for_it_or_it_is_required() {
     ] {
         let body = json!({"messages": [{"role": "user", "content": content}], "tools": tools, "tool_choice": choice});
         let (_, answer) = post(&worker, PATH, &body.to_string()).await;
-        let called = answer["choices"][0]["message"]["tool_calls"].as_array().expect("list");
+        let called = answer["choices"][0]["message"]["tool_calls"].as_array().cloned().unwrap_or_default();
         assert_eq!(called.len(), usize::from(calls), "{content} {choice}");
         if content.contains("Rome") && calls {
             assert_eq!(called[0]["function"]["arguments"], r#"{"city":"Rome"}"#);
@@ -267,3 +267,4 @@ async fn a_lab_is_several_workers_that_say_different_things() {
 }
 
 mod faults;
+mod vllm;

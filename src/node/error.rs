@@ -1,0 +1,46 @@
+//! Why a node does not start.
+
+use crate::observability::logs;
+use crate::observability::traces;
+use crate::workers;
+
+/// Why a node did not start. The operator's to mend; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port is taken or an address is not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A worker URL.
+    #[error("--worker-urls {url}: {source}")]
+    Worker {
+        /// Which.
+        url: String,
+        /// Why.
+        source: workers::registry::EditError,
+    },
+    /// A certificate or key.
+    #[error("cannot use the TLS file {path}: {reason}")]
+    Tls {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// TLS towards workers.
+    #[error(transparent)]
+    WorkerTls(#[from] workers::http::TlsError),
+    /// The log level.
+    #[error(transparent)]
+    Level(#[from] logs::InvalidLevel),
+    /// Traces.
+    #[error(transparent)]
+    Traces(#[from] traces::export::ExportError),
+    /// Threads or the runtime.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+}

@@ -1,0 +1,94 @@
+//! What is registered, and what people are shown of it.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::observability::golden;
+
+fn registered() -> MetricsRegistry {
+    let mut metrics = MetricsRegistry::default();
+    build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
+    metrics
+}
+
+/// Names of metrics in a text, buckets by their histogram's.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let metrics = words.filter(|it| it.starts_with("smg_") || it.starts_with("process_"));
+    metrics.map(|it| it.strip_suffix("_bucket").unwrap_or(it)).collect()
+}
+
+#[tokio::test]
+async fn the_reference_page_of_metrics_is_up_to_date() {
+    golden("docs/reference/metrics.md", &registered().render_reference());
+}
+
+#[tokio::test]
+async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
+    let metrics = registered();
+    let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(named(include_str!("../../docs/dashboards/smg.json")), registered);
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerts_and_of_the_guides_is_registered() {
+    let metrics = registered();
+    let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
+    for text in [
+        include_str!("../../docs/examples/alerts.yml"),
+        include_str!("../../docs/operating/failure-modes.md"),
+        include_str!("../../docs/operating/metrics.md"),
+    ] {
+        let unknown: Vec<_> = named(text).difference(&registered).copied().collect();
+        assert!(unknown.is_empty() && named(text).len() > 10, "{unknown:?}");
+    }
+}
+
+/// `name{key="a|b"}` in a text: name, key and each value.
+fn selected(text: &str) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("smg_") {
+        let Some((name, rest)) = text[at..].split_once('{') else { continue };
+        let is_name = name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+        let Some((key, rest)) = rest.split_once('=').filter(|_| is_name) else { continue };
+        let values = rest.trim_start_matches('~').strip_prefix('"').and_then(|it| it.split('"').next());
+        for value in values.into_iter().flat_map(|it| it.split('|')) {
+            found.push((name.to_owned(), key.to_owned(), value.to_owned()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_label_value_of_the_alerts_and_of_the_guides_exists_where_it_can_be_known() {
+    let shown = registered().render();
+    let mut checked = 0;
+    for text in [
+        include_str!("../../docs/examples/alerts.yml"),
+        include_str!("../../docs/operating/failure-modes.md"),
+        include_str!("../../docs/operating/metrics.md"),
+    ] {
+        for (name, key, value) in selected(text) {
+            let name = name.trim_end_matches("_bucket");
+            let has = |it: &str| shown.lines().any(|line| line.starts_with(name) && line.contains(it));
+            // Series of labels that are not known beforehand come with the first request.
+            if has(&format!("{key}=\"")) {
+                assert!(has(&format!("{key}=\"{value}\"")), "{name}: no {key} is {value}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}
+
+/// Help is read in the middle of the night: it is more than the name said again.
+#[tokio::test]
+async fn every_metric_of_ours_says_its_unit_or_what_it_counts() {
+    for it in registered().descriptors().iter().filter(|it| it.name.starts_with("smg_")) {
+        let is_time = it.name.ends_with("_seconds");
+        let is_size = it.name.contains("_bytes");
+        assert!(it.help.len() > 24, "{}: {}", it.name, it.help);
+        assert!(!is_time || it.help.starts_with("Seconds"), "{}: {}", it.name, it.help);
+        assert!(!is_size || it.help.starts_with("Bytes"), "{}: {}", it.name, it.help);
+    }
+}

@@ -1,0 +1,148 @@
+//! Builds each area with the few handles it needs. Binds nothing, decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Error;
+use super::metrics::Metrics as Counts;
+use crate::api;
+use crate::api::gateway::Gateway;
+use crate::api::gateway::Phase;
+use crate::api::intake::Intake;
+use crate::api::intake::Patience;
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::base::journal::Journal;
+use crate::base::secret::Secret;
+use crate::base::tasks::Tasks;
+use crate::config::Config;
+use crate::history;
+use crate::observability::labels::ModelLabels;
+use crate::observability::logs;
+use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::observability::panics;
+use crate::observability::process;
+use crate::observability::traces;
+use crate::observability::traces::span::Tracer;
+use crate::routing;
+use crate::routing::Feedback;
+use crate::routing::Router;
+use crate::routing::edits::PolicyEdits;
+use crate::tenancy;
+use crate::tenancy::admission::Admission;
+use crate::tenancy::keys::Keys;
+use crate::workers;
+use crate::workers::address::Origin;
+use crate::workers::edits::Edits;
+use crate::workers::health::Rules;
+use crate::workers::http::Dialer;
+use crate::workers::prober::Prober;
+use crate::workers::registry::Registry;
+
+/// Longest pause a worker may ask for with `Retry-After`.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Everything a request needs, registered with `metrics`.
+pub(super) fn build(
+    config: &Config,
+    tasks: &Tasks,
+    metrics: &mut MetricsRegistry,
+) -> Result<(Arc<Gateway>, Counts), Error> {
+    process::register(metrics);
+    logs::register(metrics);
+    panics::register(metrics);
+    let worker_metrics = workers::metrics::Metrics::register(metrics);
+    let entropy = Entropy::from_os();
+    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
+    let registry = Arc::new(Registry::new(rules(&config.workers), dialer));
+    workers::fleet::register(metrics, Arc::clone(&registry));
+    let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
+    let journal: Arc<dyn Journal> = Arc::new(history.clone());
+    let edits = Edits::restore(
+        Arc::clone(&registry),
+        Arc::clone(&journal),
+        named_workers(config)?,
+        entropy.clone(),
+        tasks.clone(),
+    );
+    let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
+    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
+    let router = Arc::new(router);
+    let forgetting = Arc::clone(&router);
+    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
+    let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
+    let (server, tenancy) = (&config.server, &config.tenancy);
+    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
+    let admission = Admission::new(
+        tenancy.max_concurrent_requests.0,
+        tenancy.queue_size,
+        tenancy.queue_timeout,
+        tenancy_metrics.clone(),
+    );
+    let intake = intake(server);
+    intake.register(metrics);
+    let gateway = Gateway {
+        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
+        admission,
+        intake,
+        registry,
+        prober,
+        edits,
+        router,
+        policies,
+        history,
+        metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
+        tracer: tracer(config, tasks, metrics, &entropy)?,
+        config: server.clone(),
+        clock: Clock,
+        entropy,
+        phase: Phase::default(),
+    };
+    Ok((Arc::new(gateway), Counts::register(metrics)))
+}
+
+fn rules(workers: &workers::config::Config) -> Rules {
+    Rules {
+        failure_threshold: workers.failure_threshold,
+        success_threshold: workers.success_threshold,
+        breaker_failures: workers.breaker_failures,
+        breaker_window: workers.breaker_window,
+        breaker_open: workers.breaker_open,
+        pause_max: PAUSE_MAX,
+    }
+}
+
+fn intake(server: &api::config::Config) -> Intake {
+    let patience =
+        Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
+    Intake::new(server.max_payload_size.0, server.body_budget.0, patience)
+}
+
+/// The workers that flags, environment and file name.
+pub(super) fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secret>)>, Error> {
+    let origin = |url: &String| match Origin::parse(url) {
+        Ok(origin) => Ok((origin, config.workers.api_key.clone())),
+        Err(source) => Err(Error::Worker { url: url.clone(), source: source.into() }),
+    };
+    config.workers.urls.iter().map(origin).collect()
+}
+
+/// Where this node keeps what must survive. A port that is not known before the start names no directory.
+fn data_place(config: &Config) -> history::Place {
+    match (config.node.data_dir.as_deref(), config.server.port) {
+        (Some("none"), _) | (None, 0) => history::Place::Nowhere,
+        (Some(path), _) => history::Place::Named(path.into()),
+        (None, port) => history::Place::Default(format!("./smg-data/{port}").into()),
+    }
+}
+
+fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
+    let spans = traces::Metrics::register(metrics);
+    let Some(endpoint) = &config.node.otlp_traces_endpoint else { return Ok(Tracer::off()) };
+    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = config.node.node_name.clone().unwrap_or_else(hostname);
+    let (tracer, finished) = Tracer::new(config.node.trace_sample_ratio, entropy.clone(), Clock, spans.clone());
+    traces::export::start(endpoint, name.trim(), finished, spans, tasks)?;
+    Ok(tracer)
+}
