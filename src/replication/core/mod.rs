@@ -214,14 +214,15 @@ impl Core {
         };
         let mut core = Self {
             me,
-            entropy,
             hlc: Hlc::default(),
             members: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             tables: specs.iter().map(table).collect(),
             next_round: Duration::ZERO,
             tokens: 0,
-            pushes: 0,
+            // Not from 1 in each life: a late acknowledgement of the last life's push would count for one of this.
+            pushes: entropy.next_u64() >> 1,
+            entropy,
             pushing: BTreeMap::new(),
             owed: BTreeMap::new(),
             has_failed: false,

@@ -58,6 +58,13 @@ fn answers(effects: &[Effect]) -> Vec<Result<Settled, EditError>> {
     effects.iter().filter_map(|it| if let Effect::Answer(_, it) = it { Some(it.clone()) } else { None }).collect()
 }
 
+/// The acknowledgement of the push among these effects.
+fn ack(effects: &[Effect]) -> Message {
+    let push =
+        sent(effects).into_iter().find_map(|it| if let Message::Push { push, .. } = it.1 { Some(push) } else { None });
+    Message::Ack { push: push.unwrap() }
+}
+
 fn frame(message: &Message) -> Vec<u8> {
     message.encode().unwrap()
 }
@@ -85,15 +92,28 @@ fn with_others_it_is_answered_by_the_own_disk_and_one_of_them_and_says_who_lacks
     let mut it = core(1, &[2, 3]);
     let effects = step(&mut it, 1, add(1, 1));
     assert_eq!(sent(&effects).len(), 2, "it goes to every member at once");
-    assert!(answers(&step(&mut it, 2, from(2, &Message::Ack { push: 1 }))).is_empty(), "the own disk is missing");
+    assert!(answers(&step(&mut it, 2, from(2, &ack(&effects)))).is_empty(), "the own disk is missing");
     let settled = Settled { is_safe: true, pending: vec![member(3).node] };
     assert_eq!(answers(&store(&mut it, 3, &effects)), [Ok(settled)]);
     assert_eq!(
         sent(&step(&mut it, 400, Event::Tick)).iter().filter(|it| matches!(it.1, Message::Push { .. })).count(),
         1
     );
-    step(&mut it, 500, from(3, &Message::Ack { push: 1 }));
+    step(&mut it, 500, from(3, &ack(&effects)));
     assert!(it.pushing.is_empty());
+}
+
+#[test]
+fn an_acknowledgement_of_an_earlier_life_counts_for_nothing() {
+    let mut earlier = core(1, &[2]);
+    let late = ack(&step(&mut earlier, 1, add(1, 1)));
+    let again = Member { actor: Actor { boot: 2, ..member(1).actor }, ..member(1) };
+    let mut it = Core::new(again, &specs(), Entropy::seeded(99), Batch::new()).unwrap();
+    step(&mut it, 1, Event::Members(vec![member(2)]));
+    let effects = step(&mut it, 2, add(1, 2));
+    store(&mut it, 3, &effects);
+    assert!(answers(&step(&mut it, 4, from(2, &late))).is_empty());
+    assert_eq!(answers(&step(&mut it, 5, from(2, &ack(&effects)))).len(), 1);
 }
 
 #[test]
@@ -113,12 +133,13 @@ fn nobody_waits_for_a_member_that_is_down_nor_for_ever() {
 #[test]
 fn a_push_is_passed_on_once_and_acknowledged_when_it_is_durable() {
     let (mut a, mut b) = (core(1, &[2, 3]), core(2, &[1, 3]));
-    let push = sent(&step(&mut a, 1, add(1, 1)))[0].1.clone();
+    let effects = step(&mut a, 1, add(1, 1));
+    let push = sent(&effects)[0].1.clone();
     let first = step(&mut b, 2, from(1, &push));
     let to: Vec<_> = sent(&first).into_iter().map(|it| it.0).collect();
     assert_eq!(to, [member(3).node], "passed on, not yet acknowledged");
     let after = store(&mut b, 3, &first);
-    assert_eq!(sent(&after), [(member(1).node, Message::Ack { push: 1 })]);
+    assert_eq!(sent(&after), [(member(1).node, ack(&effects))]);
     let again = step(&mut b, 4, from(1, &push));
     assert!(sent(&again).is_empty(), "no news is not passed on");
     assert_eq!(sent(&store(&mut b, 5, &again)).len(), 1, "but acknowledged: the first one may be lost");
