@@ -72,6 +72,12 @@ impl Hlc {
         }
     }
 
+    /// How many other clocks are known.
+    #[must_use]
+    pub fn heard(&self) -> usize {
+        self.clocks.len()
+    }
+
     /// The time, as the members tell it together.
     #[must_use]
     pub fn time(&self, now: Now) -> Duration {

@@ -283,6 +283,12 @@ impl Core {
         self.counts
     }
 
+    /// How many other clocks tell the time here.
+    #[must_use]
+    pub fn clocks_heard(&self) -> usize {
+        self.hlc.heard()
+    }
+
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.push_again(now, effects);
         self.pull_again(now, effects);
