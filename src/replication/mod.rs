@@ -20,6 +20,7 @@ use std::time::Duration;
 pub mod admin;
 pub mod core;
 pub mod dots;
+mod entry;
 mod faults;
 pub mod hlc;
 pub mod messages;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::replication::admin::Bounds;
+use crate::replication::admin::InstanceId;
 use crate::replication::messages::Message;
 use crate::replication::owned::PartDelta;
 use crate::replication::owned::Rule;
