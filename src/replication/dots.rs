@@ -137,7 +137,10 @@ fn without(run: Run, gone: Run) -> [Option<Run>; 2] {
 
 /// As it travels: lives grouped by directory, runs as (gap before it, length less one).
 #[derive(Clone, Serialize, Deserialize)]
-struct Wire(Vec<(StorageId, Vec<(u64, Vec<(u64, u64)>)>)>);
+struct Wire(Vec<(StorageId, Lives)>);
+
+/// Boots of one storage, each with its runs.
+type Lives = Vec<(u64, Vec<(u64, u64)>)>;
 
 /// A count that cannot be one.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +152,7 @@ const COUNT_MAX: u64 = 1 << 62;
 
 impl From<Dots> for Wire {
     fn from(dots: Dots) -> Self {
-        let mut storages: Vec<(StorageId, Vec<(u64, Vec<(u64, u64)>)>)> = Vec::new();
+        let mut storages: Vec<(StorageId, Lives)> = Vec::new();
         for (actor, runs) in dots.0 {
             let mut end = 0;
             let gaps = runs.iter().map(|(from, to)| (from - std::mem::replace(&mut end, *to), to - from)).collect();

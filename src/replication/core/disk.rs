@@ -21,6 +21,7 @@ use crate::replication::faults::planted;
 use crate::replication::messages::FRAME_BYTES_MAX;
 use crate::replication::owned::Owned;
 use crate::replication::owned::PartDelta;
+use crate::replication::owned::Refusal;
 use crate::replication::owned::Rule;
 use crate::replication::store::Batch;
 use crate::replication::store::Row;
@@ -43,6 +44,14 @@ pub enum LoadError {
         table: u16,
         /// What is wrong.
         source: WireError,
+    },
+    /// Rows of an owner beyond what a release of ours lets it have.
+    #[error("rows of table {table} cannot be taken: {source}")]
+    Refused {
+        /// Which table.
+        table: u16,
+        /// Why.
+        source: Refusal,
     },
     /// A row that no release of ours writes there.
     #[error("a row of table {0} has no meaning")]
@@ -113,6 +122,7 @@ impl Core {
             // A table that this release does not have stays on disk for the one that does.
             let (Some(value), Some(table)) = (row.value, self.tables.get_mut(&row.table)) else { continue };
             let damaged = |source| LoadError::Damaged { table: row.table.0, source };
+            let refused = |source| LoadError::Refused { table: row.table.0, source };
             match &mut table.content {
                 Content::Admin(admin) if row.key == CONTEXT => {
                     admin.restore_context(wire::decode::<Dots, VALUE_BYTES_MAX>(&value).map_err(damaged)?);
@@ -123,7 +133,7 @@ impl Core {
                 }
                 Content::Owned(owned) => {
                     let part = wire::decode::<PartDelta, VALUE_BYTES_MAX>(&value).map_err(damaged)?;
-                    owned.apply(Duration::ZERO, part).map_err(|_| LoadError::Meaningless(row.table.0))?;
+                    owned.apply(Duration::ZERO, part).map_err(refused)?;
                 }
             }
         }
