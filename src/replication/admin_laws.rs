@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn what_was_deleted_anywhere_is_dead_everywhere_after_merging(ops in ops()) {
+    fn field_12_what_was_deleted_anywhere_is_dead_everywhere_after_merging(ops in ops()) {
         let mut births = BTreeSet::new();
         let mut dead = BTreeSet::new();
         for end in 1..=ops.len() {

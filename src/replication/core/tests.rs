@@ -220,7 +220,7 @@ fn what_a_forgotten_member_said_goes_and_does_not_return() {
 }
 
 #[test]
-fn a_table_that_cannot_be_exchanged_turns_red_and_stops_no_other() {
+fn field_15_a_table_that_cannot_be_exchanged_turns_red_and_stops_no_other() {
     let (mut a, mut b) = (core(1, &[2]), core(2, &[1]));
     step(&mut a, 1, add(1, 1));
     step(&mut a, 1, Event::Edit(2, vec![Edit::Add(STARVED, InstanceId(5), 1, vec![])]));

@@ -194,7 +194,7 @@ fn is_converged(world: &World) -> bool {
 }
 
 #[test]
-fn every_promise_holds_in_every_run() {
+fn field_15_every_promise_holds_in_every_run() {
     let seeds = std::env::var("SMG_SIM_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(SEEDS);
     let first = std::env::var("SMG_SIM_SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(0);
     for seed in first..first + seeds {
