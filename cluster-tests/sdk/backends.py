@@ -271,7 +271,7 @@ class Sglang(Backend):
     name = runtime = "sglang"
     # For a JSON schema this model under SGLang writes blanks until it may not go on.
     lacks = {"embeddings_of_a_chat_model": 400, "structured_parse": "LengthFinishReasonError"}
-    known = {r"^seed\.": "SGLang heeds a seed only when started for deterministic inference, which CPUs do not have"}
+    known = {r"^seed\.": "SGLang heeds a seed only with --enable-deterministic-inference"}
     coalesces = True
     tolerance = 0.02
     # It looks every four seconds whether the client of a whole answer is still there.

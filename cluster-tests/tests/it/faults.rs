@@ -24,8 +24,13 @@ async fn is_unseen(fault: Vec<Step>, is_stream: bool) {
     faulty.script(fault);
     let mut client = Client::connect(node.address).await;
     for _ in 0..2 {
+        let before = good.requests().len();
         let answer = client.post("/v1/chat/completions", &chat("hi", is_stream)).await;
         assert!(answer.status == 200 && answer.is_complete, "{}\n{}", answer.head, answer.text());
+        let by = if good.requests().len() > before { &good } else { &faulty };
+        let all = cluster_tests::workers(&node).await;
+        let id = all.iter().find(|it| it["url"] == by.url()).expect("registered")["id"].as_str().expect("an id");
+        assert!(answer.head.contains(&format!("x-smg-worker: {id}")), "who answered: {}", answer.head);
         assert!(answer.text().contains("fine") && !answer.text().contains("error"), "{}", answer.text());
     }
     assert!(!faulty.requests().is_empty(), "the fault was met");

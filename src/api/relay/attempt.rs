@@ -72,6 +72,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     span.set(keys::STATUS, u64::from(answer.status.as_u16()));
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
+        gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         return refused(job, &entry, answer, outcome).await;
     }
     let is_events =
@@ -130,6 +131,7 @@ async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: 
         Err(cause) => {
             span.fail("incomplete");
             placed.entry.ended(now, Outcome::Failure);
+            gateway.router.observe(now, Feedback::NotServed { placed: &placed.route.placed });
             Err(Failed { cause, retry_after: None, whole: None })
         }
     }

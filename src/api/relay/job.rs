@@ -258,17 +258,19 @@ impl Job {
         PRIVATE.iter().for_each(|name| drop(headers.remove(*name)));
         headers
     }
+}
 
+impl Planned {
     /// Says which worker answered, and why it.
-    pub(super) fn response_headers(&self, planned: &Planned) -> HeaderMap {
+    pub(super) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let mut put = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         };
-        put("x-smg-worker", &planned.entry.id.to_string());
-        put("x-smg-route", &format!("{}; {}", planned.route.policy, planned.route.reason.as_str()));
+        put("x-smg-worker", &self.entry.id.to_string());
+        put("x-smg-route", &format!("{}; {}", self.route.policy, self.route.reason.as_str()));
         headers
     }
 }

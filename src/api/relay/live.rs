@@ -165,6 +165,7 @@ impl Live {
         } else {
             self.is_over = true;
             self.entry.ended(now, Outcome::Failure);
+            self.gateway.router.observe(now, Feedback::NotServed { placed: &self.route.placed });
         }
         opened
     }

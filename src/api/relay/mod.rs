@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
 use http::StatusCode;
@@ -44,7 +45,8 @@ use super::gateway::Gateway;
 use super::intake::Held;
 use super::metrics::Stage;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Opened, ApiError>> + Send>>;
+/// What the client gets, and which worker it is from.
+type Opening = Pin<Box<dyn Future<Output = Result<(Opened, HeaderMap), ApiError>> + Send>>;
 
 /// Longest time between two looks at what ends a request from outside: its total time, and the node's end.
 const TICK: Duration = Duration::from_secs(1);
@@ -135,19 +137,19 @@ where
 
 async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
     let (is_stream, family) = (job.is_stream, job.wire.family);
-    let headers = job.response_headers(&planned);
     let gateway = Arc::clone(&job.gateway);
     let keep_alive = gateway.config.stream_keep_alive;
     let mut opening = open(job, planned);
     if !is_stream || keep_alive.is_zero() {
-        return opening.await.map(|opened| respond(opened, headers));
+        return opening.await.map(respond);
     }
     match tokio::time::timeout(keep_alive, &mut opening).await {
-        Ok(opened) => opened.map(|opened| respond(opened, headers)),
+        Ok(opened) => opened.map(respond),
         // ORDER: the head goes out before any content, so that proxies in between keep the silent stream open.
+        // It names no worker: another one may answer in the end.
         Err(_elapsed) => {
             let quiet_since = gateway.clock.now() - keep_alive; // a comment is due
-            Ok(stream(Streaming::Early(Early { opening, gateway, family, quiet_since }), headers))
+            Ok(stream(Streaming::Early(Early { opening, gateway, family, quiet_since }), HeaderMap::new()))
         }
     }
 }
@@ -170,28 +172,29 @@ fn open(mut job: Job, planned: Planned) -> Opening {
         let started = job.account.as_ref().map_or_else(|| gateway.clock.now(), |it| it.times.started);
         let opened = in_time(&gateway, started, attempts(&mut job, planned)).await;
         match &opened {
-            Ok(Opened::Whole(whole)) => job.served(whole),
-            Ok(Opened::Live(_)) => {} // settled by what flows
+            Ok((Opened::Whole(whole), _)) => job.served(whole),
+            Ok((Opened::Live(_), _)) => {} // settled by what flows
             Err(error) => job.refused(error),
         }
         opened
     })
 }
 
-async fn attempts(job: &mut Job, mut planned: Planned) -> Result<Opened, ApiError> {
+async fn attempts(job: &mut Job, mut planned: Planned) -> Result<(Opened, HeaderMap), ApiError> {
     loop {
+        let headers = planned.headers();
         match attempt::attempt(job, planned).await {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => return Ok((opened, headers)),
             Err(failed) => match job.next(failed).await {
                 Ok(again) => planned = again,
                 Err(job::End::Error(error)) => return Err(error),
-                Err(job::End::Pass(whole)) => return Ok(Opened::Whole(whole)),
+                Err(job::End::Pass(whole)) => return Ok((Opened::Whole(whole), headers)),
             },
         }
     }
 }
 
-fn respond(opened: Opened, headers: http::HeaderMap) -> Response {
+fn respond((opened, headers): (Opened, HeaderMap)) -> Response {
     match opened {
         Opened::Whole(whole) => {
             let mut response = Response::new(super::full(whole.body));
@@ -229,7 +232,7 @@ struct Early {
     quiet_since: Instant,
 }
 
-fn stream(state: Streaming, mut headers: http::HeaderMap) -> Response {
+fn stream(state: Streaming, mut headers: HeaderMap) -> Response {
     let is_raw = matches!(&state, Streaming::Live(live) if !live.is_events());
     let frames = futures_util::stream::unfold(state, |state| async move {
         let (bytes, state) = state.next().await?;
@@ -268,16 +271,16 @@ impl Early {
             return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), Streaming::Early(self)));
         };
         let last = match opened {
-            Ok(Opened::Live(mut live)) if live.is_events() => {
+            Ok((Opened::Live(mut live), _)) if live.is_events() => {
                 let bytes = live.next().await?;
                 return Some((bytes, Streaming::Live(live)));
             }
             // The client was promised events.
-            Ok(Opened::Live(_)) => {
+            Ok((Opened::Live(_), _)) => {
                 let error = ApiError::WorkerFailed { cause: WorkerFailure::Malformed, attempts: 1 };
                 self.family.error_event(&error.text(), 0)
             }
-            Ok(Opened::Whole(whole)) => whole.into_error_event(self.family),
+            Ok((Opened::Whole(whole), _)) => whole.into_error_event(self.family),
             Err(error) => self.family.error_event(&error.text(), 0),
         };
         Some((Ok(last), Streaming::Over))
