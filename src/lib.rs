@@ -8,6 +8,7 @@ pub mod base;
 pub mod observability;
 
 pub mod membership;
+pub mod replication;
 pub mod transport;
 
 pub mod dialects;

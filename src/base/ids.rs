@@ -105,7 +105,7 @@ text_id!(
 );
 
 /// One data directory: random, made with it, never reused. Shown as `s-` and 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct StorageId(pub u128);
 
 impl fmt::Display for StorageId {
