@@ -201,6 +201,11 @@ label! {
     }
 }
 
+/// Rounded up: who comes back at the second told must not come too early.
+fn whole_seconds(pause: Duration) -> u64 {
+    pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0))
+}
+
 impl WorkerFailure {
     /// Its kind, for metrics and traces.
     #[must_use]
@@ -335,7 +340,7 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after).max(1)));
         }
         if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

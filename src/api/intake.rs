@@ -111,7 +111,7 @@ impl Intake {
             return Err(IntakeError::TooLarge { limit });
         }
         let mut share = Vec::with_capacity(1);
-        let mut paid = self.pay(told.unwrap_or(STEP), &mut share).await?;
+        let mut paid = self.pay(told.unwrap_or(STEP).min(limit), &mut share).await?;
         let end = Clock.now() + self.patience.whole;
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
@@ -121,7 +121,9 @@ impl Intake {
                 return Err(IntakeError::TooLarge { limit });
             }
             if len > paid {
-                paid += self.pay(STEP.max(len - paid), &mut share).await?;
+                // Never more than one body may need, or a long one would wait for what it holds itself.
+                let most = limit.next_multiple_of(UNIT) - paid;
+                paid += self.pay(STEP.max(len - paid).min(most), &mut share).await?;
             }
             if first.is_empty() && joined.is_empty() {
                 first = piece;

@@ -60,8 +60,9 @@ pub fn last_segment<B>(request: &http::Request<B>) -> String {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
     while let [first, tail @ ..] = rest {
-        let hex =
-            tail.get(..2).and_then(|it| std::str::from_utf8(it).ok()).and_then(|it| u8::from_str_radix(it, 16).ok());
+        // `from_str_radix` alone would take a sign for a digit.
+        let digits = tail.get(..2).filter(|it| it.iter().all(u8::is_ascii_hexdigit));
+        let hex = digits.and_then(|it| u8::from_str_radix(std::str::from_utf8(it).ok()?, 16).ok());
         match (first, hex) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
@@ -92,3 +93,6 @@ pub async fn serve_plain(listener: tokio::net::TcpListener, routes: axum::Router
         tracing::warn!(%error, "the metrics listener ended");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,8 @@ impl WorkerId {
     /// Reads `w-0123456789abcdef`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("w-").filter(|hex| hex.len() == 16)?;
+        let hex =
+            text.strip_prefix("w-").filter(|hex| hex.len() == 16 && hex.bytes().all(|it| it.is_ascii_hexdigit()))?;
         u64::from_str_radix(hex, 16).ok().map(Self)
     }
 }
@@ -185,6 +186,8 @@ mod tests {
     fn worker_ids_survive_being_shown() {
         let id = WorkerId(0xABC);
         assert_eq!(WorkerId::parse(&id.to_string()), Some(id));
-        assert_eq!(WorkerId::parse("w-zz"), None);
+        for bad in ["w-zz", "w-+123456789abcdef", "w-0123456789abcdef0", "0123456789abcdef", "W-0123456789abcdef"] {
+            assert_eq!(WorkerId::parse(bad), None, "{bad}");
+        }
     }
 }

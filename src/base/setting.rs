@@ -161,6 +161,9 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
+/// Longest duration that is taken: it can be added to any point in time without an overflow, and nobody waits longer.
+const DURATION_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// Durations: `250ms`, `5s`, `2m`, `1h`, or a bare number of seconds.
 impl Setting for Duration {
     const KIND: &'static str = "duration (250ms, 5s, 2m, 1h)";
@@ -176,8 +179,13 @@ impl Setting for Duration {
             "h" => 3600.0,
             _ => return Err("expected a duration in `ms`, `s`, `m` or `h`".into()),
         };
-        Duration::try_from_secs_f64(number * unit)
-            .map_err(|_invalid| Expected::from("expected a duration that is not negative"))
+        let read = Duration::try_from_secs_f64(number * unit)
+            .map_err(|_invalid| Expected::from("expected a duration that is not negative"))?;
+        match read {
+            it if it > DURATION_MAX => Err("expected a duration of at most ten years".into()),
+            it if it.subsec_nanos() % 1_000_000 != 0 => Err("expected a duration in whole milliseconds".into()),
+            it => Ok(it),
+        }
     }
     fn render(&self) -> String {
         match self.as_millis() {
@@ -359,6 +367,12 @@ mod tests {
         for text in ["250ms", "5s", "2m", "1h", "0s"] {
             assert_eq!(Duration::parse(text).expect("parses").render(), text);
         }
-        assert!(Duration::parse("-1s").is_err());
+        for bad in ["-1s", "1e19s", "100000h", "0.5ms", "", "s", "NaN", "inf"] {
+            assert!(Duration::parse(bad).is_err(), "{bad}");
+        }
+        for ms in (0..5_000).chain([59_999, 3_600_000, 315_360_000_000]) {
+            let given = Duration::from_millis(ms);
+            assert_eq!(Duration::parse(&given.render()), Ok(given));
+        }
     }
 }

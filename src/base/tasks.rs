@@ -95,18 +95,10 @@ impl Tasks {
         let set = &mut sets[task.stage as usize];
         // BOUND: finished tasks are collected as new ones come, so the set holds at most twice the live ones.
         while set.try_join_next().is_some() {}
+        let end = End { task, stop, fatal };
         set.spawn(async move {
+            let _end = end;
             work.await;
-            if !stop.is_cancelled() {
-                match task.on_end {
-                    OnEnd::Fine => {}
-                    OnEnd::Log => tracing::warn!(task = task.name, "a task ended early"),
-                    OnEnd::StopNode => {
-                        tracing::error!(task = task.name, "a task the node cannot go on without has ended");
-                        fatal.cancel();
-                    }
-                }
-            }
         });
     }
 
@@ -148,6 +140,28 @@ impl Tasks {
     }
 }
 
+/// Says that a task ended, when dropped: a panic ends a task as a return does.
+struct End {
+    task: Task,
+    stop: Stop,
+    fatal: Stop,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let name = self.task.name;
+        match self.task.on_end {
+            _ if self.stop.is_cancelled() => {}
+            OnEnd::Fine => {}
+            OnEnd::Log => tracing::warn!(task = name, "a task ended early"),
+            OnEnd::StopNode => {
+                tracing::error!(task = name, "a task the node cannot go on without has ended");
+                self.fatal.cancel();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +191,18 @@ mod tests {
         });
         assert_eq!(tasks.stop_stage(Stage::Serve, Duration::from_secs(5)).await, 0);
         assert!(done.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vital_task_that_panics_stops_the_node_and_one_that_is_not_does_not() {
+        let tasks = Tasks::new();
+        for on_end in [OnEnd::Fine, OnEnd::Log] {
+            tasks.spawn(Task { on_end, ..TASK }, |_| async { panic!("in a task that may end") });
+        }
+        tokio::task::yield_now().await;
+        assert!(!tasks.fatal().is_cancelled());
+        tasks.spawn(TASK, |_| async { panic!("in a vital task") });
+        tokio::time::timeout(Duration::from_secs(1), tasks.fatal().cancelled()).await.expect("fatal fires");
     }
 
     #[tokio::test(start_paused = true)]

@@ -185,6 +185,7 @@ pub(super) fn translate(given: Flags) -> Result<Translated, Refusal> {
 }
 
 fn with_unit(value: String, unit: &str) -> String {
-    let is_bare = !value.is_empty() && value.bytes().all(|it| it.is_ascii_digit());
+    let is_bare =
+        value.bytes().all(|it| it.is_ascii_digit() || it == b'.') && value.bytes().any(|it| it.is_ascii_digit());
     if is_bare { value + unit } else { value }
 }

@@ -46,6 +46,9 @@ fn flags_of_the_incumbent_are_renamed_ignored_or_refused() {
     let renamed = renamed.expect("taken");
     let expected = [flag("request-timeout", &["30s"]), flag("api-key", &["t:key2", "a:b:admin:key1"])];
     assert_eq!((renamed.flags.as_slice(), renamed.warnings.len()), (expected.as_slice(), 3));
+    let half = translate("smg --retry-initial-backoff-ms 0.5 --retry-max-backoff-ms 1.5s").expect("taken");
+    let expected = [flag("retry-initial-backoff", &["0.5ms"]), flag("retry-max-backoff", &["1.5s"])];
+    assert_eq!(half.flags, expected, "a bare number of milliseconds is never taken for seconds");
     let ignored = translate("smg --cache-threshold 0.5 --dp-aware --backend sglang").expect("taken");
     assert!(ignored.flags.is_empty() && ignored.warnings.len() == 3);
     assert!(ignored.warnings[0].starts_with("`--cache-threshold` has no effect: "), "{:?}", ignored.warnings);

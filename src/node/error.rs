@@ -18,7 +18,7 @@ pub enum Error {
     /// A worker URL.
     #[error("--worker-urls {url}: {source}")]
     Worker {
-        /// Which.
+        /// Which, without credentials.
         url: String,
         /// Why.
         source: workers::registry::EditError,

@@ -92,3 +92,17 @@ async fn every_metric_of_ours_says_its_unit_or_what_it_counts() {
         assert!(!is_size || it.help.starts_with("Bytes"), "{}: {}", it.name, it.help);
     }
 }
+
+#[test]
+fn a_worker_url_that_is_refused_is_told_without_its_credentials() {
+    for (url, told) in [
+        ("http://u:canary@h:8000", "--worker-urls http://***@h:8000: "),
+        ("u:canary space@h", "--worker-urls ***@h: "),
+        ("http://gpu1:80000", "--worker-urls http://gpu1:80000: `url`: the port must be a number from 1 to 65535"),
+    ] {
+        let mut config = Config::default();
+        config.workers.urls = vec![url.to_owned()];
+        let error = named_workers(&config).expect_err("refused").to_string();
+        assert!(error.starts_with(told) && !error.contains("canary"), "{error}");
+    }
+}

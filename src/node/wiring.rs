@@ -33,6 +33,7 @@ use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
 use crate::workers;
 use crate::workers::address::Origin;
+use crate::workers::address::without_credentials;
 use crate::workers::edits::Edits;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
@@ -123,7 +124,7 @@ fn intake(server: &api::config::Config) -> Intake {
 pub(super) fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secret>)>, Error> {
     let origin = |url: &String| match Origin::parse(url) {
         Ok(origin) => Ok((origin, config.workers.api_key.clone())),
-        Err(source) => Err(Error::Worker { url: url.clone(), source: source.into() }),
+        Err(source) => Err(Error::Worker { url: without_credentials(url), source: source.into() }),
     };
     config.workers.urls.iter().map(origin).collect()
 }

@@ -2,6 +2,7 @@
 //! connection, so that no spelling and no rebinding name gets past (FIELD f5).
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ pub enum InvalidUrl {
     /// `user:password@`: credentials belong in `api_key`.
     #[error("a worker URL must not contain credentials: use `api_key`")]
     UserInfo,
+    /// A port that is none.
+    #[error("the port must be a number from 1 to 65535")]
+    Port,
     /// A query: workers have a base path only.
     #[error("a worker URL must not have a query")]
     Query,
@@ -33,11 +37,11 @@ pub enum InvalidUrl {
 pub struct Origin {
     /// Whether TLS is spoken.
     pub is_tls: bool,
-    /// Host as written, without brackets.
+    /// Host in small letters, without brackets.
     pub host: String,
     /// Port, the scheme's default filled in.
     pub port: u16,
-    /// `host:port` as sent in the `host` header.
+    /// `host:port` as sent in the `host` header; the scheme's default port is left out.
     pub authority: Authority,
     /// Path in front of every call, without a closing slash.
     pub base_path: String,
@@ -46,25 +50,29 @@ pub struct Origin {
 impl Origin {
     /// Reads a worker URL; a missing scheme means `http`.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let url = url.trim();
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let uri: Uri = url.trim().parse().map_err(|_malformed| InvalidUrl::Syntax)?;
+        let uri: Uri = url.parse().map_err(|_malformed| InvalidUrl::Syntax)?;
         let is_tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
             _ => return Err(InvalidUrl::Scheme),
         };
-        let authority = uri.authority().ok_or(InvalidUrl::Syntax)?.clone();
+        let authority = uri.authority().ok_or(InvalidUrl::Syntax)?;
         if authority.as_str().contains('@') {
             return Err(InvalidUrl::UserInfo);
         }
         if uri.query().is_some() || url.contains('#') {
             return Err(InvalidUrl::Query);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(InvalidUrl::Syntax);
+        let host = host(authority)?;
+        let usual = if is_tls { 443 } else { 80 };
+        let port = port(authority)?.unwrap_or(usual);
+        let mut place = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        if port != usual {
+            place = format!("{place}:{port}");
         }
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let authority = place.parse().map_err(|_malformed| InvalidUrl::Syntax)?;
         Ok(Self { is_tls, host, port, authority, base_path: uri.path().trim_end_matches('/').to_owned() })
     }
 
@@ -72,6 +80,40 @@ impl Origin {
     #[must_use]
     pub fn url(&self) -> String {
         format!("{}://{}{}", if self.is_tls { "https" } else { "http" }, self.authority, self.base_path)
+    }
+}
+
+/// The host in the one spelling that we use.
+fn host(authority: &Authority) -> Result<String, InvalidUrl> {
+    let host = authority.host().to_ascii_lowercase();
+    match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(address) => Ok(address.parse::<Ipv6Addr>().map_err(|_malformed| InvalidUrl::Syntax)?.to_string()),
+        None if host.is_empty() => Err(InvalidUrl::Syntax),
+        None => Ok(host),
+    }
+}
+
+/// The port, if one is written. The library takes a number that is no port for none at all.
+fn port(authority: &Authority) -> Result<Option<u16>, InvalidUrl> {
+    match authority.as_str().strip_prefix(authority.host()).unwrap_or_default() {
+        "" | ":" => Ok(None),
+        written => {
+            let digits = written.trim_start_matches(':');
+            let port = digits.parse().ok().filter(|port| *port > 0 && !digits.starts_with('+'));
+            port.map(Some).ok_or(InvalidUrl::Port)
+        }
+    }
+}
+
+/// A worker URL as it may be shown: without what stands where credentials would.
+#[must_use]
+pub fn without_credentials(url: &str) -> String {
+    match url.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((before, place)) => {
+            let scheme = ["http://", "https://"].into_iter().find(|it| before.starts_with(it)).unwrap_or_default();
+            format!("{scheme}***@{place}")
+        }
     }
 }
 
@@ -147,8 +189,20 @@ fn is_allowed(address: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             let is_old_compatible = v6.to_bits() >> 32 == 0 && v6 != Ipv6Addr::LOCALHOST;
             !(v6.is_unicast_link_local() || v6.is_multicast() || v6 == METADATA_V6 || is_old_compatible)
+                && translated(v6).is_none_or(|v4| is_allowed(v4.into()))
         }
     }
+}
+
+/// The IPv4 address that a network between turns this one into: NAT64 (RFC 6052, RFC 8215) or 6to4 (RFC 3056).
+fn translated(v6: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, g, h] = v6.segments();
+    let (high, low) = match (a, b, c, d, e, f) {
+        (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, ..) => (g, h),
+        (0x2002, ..) => (b, c),
+        _ => return None,
+    };
+    Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
 }
 
 #[cfg(test)]
@@ -168,10 +222,16 @@ mod tests {
             "::169.254.169.254",
             "0.1.2.3",
             "255.255.255.255",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::169.254.169.254",
+            "64:ff9b::0.0.0.0",
+            "64:ff9b::224.0.0.1",
+            "2002:a9fe:a9fe::1",
+            "2002:a9fe:1:2:3:4:5:6",
         ] {
             assert!(!is_allowed(bad.parse().expect("an address")), "{bad}");
         }
-        for good in ["127.0.0.1", "10.0.0.7", "::1", "8.8.8.8"] {
+        for good in ["127.0.0.1", "10.0.0.7", "::1", "8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1", "2001:db8::1"] {
             assert!(is_allowed(good.parse().expect("an address")), "{good}");
         }
     }
@@ -205,5 +265,42 @@ mod tests {
         assert_eq!(Origin::parse("http://u:p@h").expect_err("refused"), InvalidUrl::UserInfo);
         assert_eq!(Origin::parse("ftp://h/x").expect_err("refused"), InvalidUrl::Scheme);
         assert_eq!(Origin::parse("http://h/?x=1").expect_err("refused"), InvalidUrl::Query);
+        for port in ["80000", "65536", "0", "80a", "-1", "+80", "99999999999999999999"] {
+            let error = Origin::parse(&format!("http://gpu1:{port}")).expect_err(port);
+            assert!(matches!(error, InvalidUrl::Port | InvalidUrl::Syntax), "{port}: {error}");
+        }
+        assert_eq!(Origin::parse("http://gpu1:80000").expect_err("refused"), InvalidUrl::Port);
+        assert_eq!(Origin::parse("http://[nonsense]").expect_err("refused"), InvalidUrl::Syntax);
+    }
+
+    #[test]
+    fn every_spelling_of_a_place_is_one_worker() {
+        for (one, spellings) in [
+            ("http://h", &["h", "h:80", "http://h:80", "http://H:080/", "HTTP://h:", " http://h "][..]),
+            ("https://h/v", &["https://h:443/v/", "https://H/v"]),
+            ("http://h:443", &["h:443"]),
+            ("https://h:80", &["https://h:80/"]),
+            ("http://[::1]", &["http://[::1]:80", "http://[0:0:0:0:0:0:0:1]"]),
+            ("http://[fd12::a]:8000", &["http://[FD12::000A]:8000/"]),
+        ] {
+            let origin = Origin::parse(one).expect("valid");
+            assert_eq!(origin.url(), one);
+            for spelling in spellings {
+                assert_eq!(Origin::parse(spelling), Ok(origin.clone()), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_url_has_no_credentials_however_malformed_it_is() {
+        for (url, shown) in [
+            ("http://h:8000/v", "http://h:8000/v"),
+            ("http://u:p@h:8000/v", "http://***@h:8000/v"),
+            ("u:p@h", "***@h"),
+            ("http://u:p/a@b c@h", "http://***@h"),
+            ("u:p://x@h", "***@h"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Whether a worker may be given a request: probes, own evidence, breaker and backpressure in one pure core.
 //!
-//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure;
-//! a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
+//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure,
+//! and only time ends that pause; a success since the last probe vetoes a probe that timed out; half-open lets a bounded
+//! trickle through.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -190,7 +191,6 @@ impl Health {
                 self.success_since_probe = true;
                 self.is_down = false;
                 self.probes_failed = 0;
-                self.paused_until = None;
                 if self.open_until.take().is_some() {
                     self.trickle_at = None;
                     (self.successes, self.failures) = (0, 0);
@@ -204,7 +204,7 @@ impl Health {
             }
             Outcome::Busy(asked) => {
                 let pause = asked.unwrap_or(Duration::from_secs(1)).min(self.rules.pause_max);
-                self.paused_until = Some(now + pause);
+                self.paused_until = self.paused_until.max(Some(now + pause));
             }
         }
     }
@@ -298,6 +298,18 @@ mod tests {
         health.ended(now, Outcome::Busy(Some(Duration::from_secs(3600))));
         assert_eq!(health.state(now), State::Paused);
         assert_eq!(health.state(now + Duration::from_secs(31)), State::Ready);
+    }
+
+    #[test]
+    fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for_whatever_else_ends_meanwhile() {
+        let (mut health, now) = ready();
+        health.ended(now, Outcome::Busy(Some(Duration::from_secs(10))));
+        for outcome in [Outcome::Success, Outcome::Neutral, Outcome::Failure, Outcome::Busy(None)] {
+            health.ended(now + Duration::from_secs(1), outcome);
+            health.probed(Probe::Ok);
+            assert_eq!(health.pause_left(now + Duration::from_secs(9)), Some(Duration::from_secs(1)), "{outcome:?}");
+        }
+        assert_eq!(health.state(now + Duration::from_secs(10)), State::Ready);
     }
 
     #[test]

@@ -300,7 +300,11 @@ impl Registry {
         let mut by_model: HashMap<ModelId, Vec<Arc<Entry>>> = HashMap::new();
         for entry in edits.values() {
             for model in &entry.facts.models {
-                by_model.entry(model.id.clone()).or_default().push(Arc::clone(entry));
+                let serving = by_model.entry(model.id.clone()).or_default();
+                // A worker that lists a model twice is still one worker.
+                if serving.last().is_none_or(|it| it.id != entry.id) {
+                    serving.push(Arc::clone(entry));
+                }
             }
         }
         let generation = self.fleet.load().generation + 1;
@@ -314,5 +318,22 @@ fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => a.matches(b.expose().as_bytes()),
         (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+#[cfg(test)]
+impl Registry {
+    /// Adds a worker that serves `models` and is answered for by `worker`, which nobody has to dial.
+    pub fn play(&self, url: &str, models: &[&str], worker: Arc<dyn Worker>) -> WorkerId {
+        let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();
+        let origin = Origin::parse(url).expect("a worker's URL");
+        let id = WorkerId(self.fleet().all.len() as u64 + 1);
+        let known = self.put(id, Spec { models, ..Spec::named(&origin, None) }, Source::Api).expect("there is room");
+        let mut edits = self.edits.lock();
+        let mut entry = known.with(known.facts.clone());
+        Arc::get_mut(&mut entry).expect("just made").worker = worker;
+        edits.insert(id, entry);
+        self.publish(&edits);
+        id
     }
 }

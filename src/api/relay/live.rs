@@ -190,7 +190,7 @@ impl Live {
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, CutShort>> {
         loop {
             if let Some(bytes) = self.out.pop_front() {
-                self.watch.last_sent = self.watch.last;
+                self.watch.last_sent = self.watch.last_sent.max(self.watch.last);
                 if let Some(account) = &mut self.account {
                     account.sent(bytes.len());
                 }
@@ -219,6 +219,9 @@ impl Live {
 
     /// Waits for one piece of the answer and takes it in. `false`: the answer is over.
     async fn fill(&mut self, is_opening: bool) -> Result<bool, WorkerFailure> {
+        if self.has_all() {
+            return Ok(false); // it came with what opened the stream
+        }
         loop {
             let frame = tokio::select! {
                 biased;
@@ -245,10 +248,13 @@ impl Live {
                 return Ok(true);
             };
             parser.take(piece, &mut self.out)?;
-            return Ok(
-                !(parser.is_done || (parser.has_error && parser.has_content)) || self.answer.body.is_end_stream()
-            );
+            return Ok(!self.has_all());
         }
+    }
+
+    /// Whether nothing more is wanted of the worker. A body that is at its end is read to it.
+    fn has_all(&self) -> bool {
+        self.parser.as_ref().is_some_and(Parser::is_over) && !self.answer.body.is_end_stream()
     }
 
     /// Whether the answer may end here.

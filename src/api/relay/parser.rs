@@ -61,6 +61,11 @@ impl Parser {
         }
     }
 
+    /// Whether nothing that follows is for the client.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_done || (self.has_error && self.has_content)
+    }
+
     /// How a stream that ended without a fault of ours has ended.
     pub(super) fn ended(&self) -> Ended {
         match (self.has_error, self.is_refused) {

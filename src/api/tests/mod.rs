@@ -1,0 +1,250 @@
+//! The edge without a socket: requests go into the router, scripted workers stand behind the registry, time is held still.
+
+mod bodies;
+mod errors;
+mod relay;
+mod routes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Request;
+use http::StatusCode;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+use super::Response;
+use super::config::Config;
+use super::gateway::Gateway;
+use super::gateway::Phase;
+use super::intake::Intake;
+use super::intake::Patience;
+use super::metrics::Metrics;
+use super::routes::router as routes_of;
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::base::ids::WorkerId;
+use crate::base::journal::Journal;
+use crate::base::setting::Setting as _;
+use crate::base::tasks::Tasks;
+use crate::history;
+use crate::observability::labels::ModelLabels;
+use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::observability::traces::span::Tracer;
+use crate::routing::edits::PolicyEdits;
+use crate::tenancy;
+use crate::tenancy::admission::Admission;
+use crate::tenancy::config::KeySpec;
+use crate::tenancy::keys::Keys;
+use crate::workers;
+use crate::workers::edits::Edits;
+use crate::workers::fake::Fake;
+use crate::workers::fake::Seen;
+use crate::workers::fake::Step;
+use crate::workers::health::Rules;
+use crate::workers::http::Dialer;
+use crate::workers::prober::Prober;
+use crate::workers::registry::Registry;
+
+/// What a test says of its node.
+#[derive(Default)]
+struct Settings {
+    server: Config,
+    routing: crate::routing::Config,
+    keys: &'static [&'static str],
+    concurrent_max: usize,
+    queue_len_max: usize,
+}
+
+/// A node's edge.
+struct Edge {
+    gateway: Arc<Gateway>,
+    routes: Router,
+}
+
+impl Edge {
+    fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
+        let (tasks, entropy) = (Tasks::new(), Entropy::seeded(11));
+        let (workers, mut metrics) = (workers::config::Config::default(), MetricsRegistry::default());
+        let dialer = Dialer::new(&workers, tasks.clone(), workers::metrics::Metrics::default()).expect("the defaults");
+        let rules = Rules {
+            failure_threshold: workers.failure_threshold,
+            success_threshold: workers.success_threshold,
+            breaker_failures: workers.breaker_failures,
+            breaker_window: workers.breaker_window,
+            breaker_open: workers.breaker_open,
+            pause_max: Duration::from_secs(60),
+        };
+        let registry = Arc::new(Registry::new(rules, dialer));
+        let keys = settings.keys.iter().map(|it| KeySpec::parse(it).expect("a key").into()).collect();
+        let server = settings.server;
+        let wait = Duration::from_secs(5);
+        let counts = tenancy::metrics::Metrics::default();
+        let patience =
+            Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
+        let history = history::Handle::open(history::Place::Nowhere, history::Metrics::default());
+        let journal: Arc<dyn Journal> = Arc::new(history.clone());
+        let own = |it: &Arc<Registry>| Arc::clone(it);
+        let edits = Edits::restore(own(&registry), Arc::clone(&journal), Vec::new(), entropy.clone(), tasks.clone());
+        let edits = edits.expect("nothing to restore");
+        let policies = settings.routing.policies();
+        let router = Arc::new(crate::routing::Router::new(settings.routing, entropy.clone()));
+        let policies = PolicyEdits::restore(Arc::clone(&router), journal, policies, tasks.clone());
+        let watched = workers::metrics::Metrics::default();
+        let gateway = Gateway {
+            keys: Keys::new(keys, counts.clone()),
+            admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
+            intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
+            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks, Arc::new(|_| ())),
+            edits,
+            policies,
+            history,
+            registry,
+            router,
+            metrics: Metrics::register(&mut metrics, ModelLabels::default()),
+            tracer: Tracer::off(),
+            config: server,
+            clock: Clock,
+            entropy,
+            phase: Phase::default(),
+        };
+        let gateway = Arc::new(gateway);
+        Self { routes: routes_of(&gateway), gateway }
+    }
+
+    /// A worker that serves `models` and plays `scripts`.
+    fn worker(&self, models: &[&str], scripts: impl IntoIterator<Item = Vec<Step>>) -> Played {
+        let fake = Fake::new(scripts);
+        let seen = fake.seen();
+        let url = format!("http://worker-{}", self.gateway.registry.fleet().all.len());
+        Played { id: self.gateway.registry.play(&url, models, Arc::new(fake)), seen }
+    }
+
+    /// The answer's head at once, its body as it comes.
+    async fn begin(&self, request: Request<Body>) -> Response {
+        self.routes.clone().oneshot(request).await.expect("the router answers everything")
+    }
+
+    async fn send(&self, request: Request<Body>) -> Reply {
+        Reply::of(self.begin(request).await).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Reply {
+        self.send(post(path, body)).await
+    }
+
+    /// Requests in flight at all workers, and prompt tokens thought to wait there.
+    fn load(&self) -> (u64, u64) {
+        let fleet = self.gateway.registry.fleet();
+        let loads = fleet.all.iter().map(|it| (it.load.requests(), it.load.queued_prefill_tokens(Clock.now())));
+        loads.fold((0, 0), |all, it| (all.0 + it.0, all.1 + it.1))
+    }
+}
+
+/// A worker that a test plays.
+struct Played {
+    id: WorkerId,
+    seen: watch::Receiver<Seen>,
+}
+
+impl Played {
+    fn calls(&self) -> usize {
+        self.seen.borrow().calls.len()
+    }
+
+    fn body(&self, call: usize) -> String {
+        String::from_utf8(self.seen.borrow().calls[call].body.to_vec()).expect("UTF-8")
+    }
+}
+
+/// An answer with its whole body.
+#[derive(Debug)]
+struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Reply {
+    async fn of(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.expect("our bodies do not fail").to_bytes();
+        let body = String::from_utf8(bytes.to_vec()).expect("UTF-8");
+        Self { status: head.status, headers: head.headers, body }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Status and code of an error in OpenAI's schema.
+    fn error(&self) -> (u16, String) {
+        (self.status.as_u16(), self.json()["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|it| it.to_str().expect("text"))
+    }
+}
+
+fn request(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
+    let builder = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    let mut request = builder.body(body.into()).expect("a request");
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 40_000))));
+    request
+}
+
+fn post(path: &str, body: &str) -> Request<Body> {
+    request("POST", path, Bytes::copy_from_slice(body.as_bytes()))
+}
+
+fn with_header(mut request: Request<Body>, name: &'static str, value: &str) -> Request<Body> {
+    request.headers_mut().insert(name, value.parse().expect("a header value"));
+    request
+}
+
+const CHAT: &str = "/v1/chat/completions";
+const ASK: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+const ASK_STREAM: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#;
+const ANSWER: &str =
+    r#"{"id":"1","choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+
+fn head(status: u16, kind: &'static str) -> Step {
+    let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+    Step::Head(StatusCode::from_u16(status).expect("a status"), headers)
+}
+
+/// A whole answer.
+fn whole(status: u16, body: &'static str) -> Vec<Step> {
+    vec![head(status, "application/json"), Step::text(body)]
+}
+
+/// The head of a stream, then these steps.
+fn stream(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+    std::iter::once(head(200, "text/event-stream")).chain(steps).collect()
+}
+
+const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+const HEL: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\n";
+const LO: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\n";
+const STOP: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
+const DONE: &str = "data: [DONE]\n\n";
+
+/// A stream that ends well.
+fn good_stream() -> Vec<Step> {
+    stream([ROLE, HEL, LO, STOP, USAGE, DONE].map(Step::text))
+}
