@@ -7,6 +7,10 @@
 pub mod base;
 pub mod observability;
 
+pub mod membership;
+pub mod replication;
+pub mod transport;
+
 pub mod dialects;
 pub mod workers;
 

@@ -20,10 +20,16 @@ pub enum InvalidId {
     /// A control character: it could forge log lines and headers.
     #[error("an id must not contain control characters")]
     ControlCharacter,
+    /// A character that has a meaning in a URI: names of nodes stand in certificates as one.
+    #[error("may have letters, digits, `-`, `_` and `.` only, this one has: {0:?}")]
+    NotPlain(char),
 }
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
+        text_id!($(#[$doc])* $name, $max, check);
+    };
+    ($(#[$doc:meta])* $name:ident, $max:expr, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(Arc<str>);
@@ -34,7 +40,7 @@ macro_rules! text_id {
 
             /// The only way in. Past it nobody checks again.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
-                check(text, Self::LEN_MAX).map(|()| Self(text.into()))
+                $check(text, Self::LEN_MAX).map(|()| Self(text.into()))
             }
 
             /// The text.
@@ -79,6 +85,40 @@ text_id!(
     RequestId,
     128
 );
+text_id!(
+    /// One node, as its certificate names it. It outlives restarts.
+    NodeId,
+    64,
+    check_plain
+);
+text_id!(
+    /// The cluster that a node belongs to, as certificates name it.
+    ClusterName,
+    64,
+    check_plain
+);
+text_id!(
+    /// Where a node stands: what fails together. Shown, and used to spread what should not.
+    Zone,
+    32,
+    check_plain
+);
+
+/// One data directory: random, made with it, never reused. Shown as `s-` and 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct StorageId(pub u128);
+
+impl fmt::Display for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s-{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// One worker of this gateway: stable for the life of its registration, never reused. Shown as `w-` and 16 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,9 +155,24 @@ fn check(text: &str, max: usize) -> Result<(), InvalidId> {
     }
 }
 
+fn check_plain(text: &str, max: usize) -> Result<(), InvalidId> {
+    check(text, max)?;
+    match text.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')) {
+        Some(odd) => Err(InvalidId::NotPlain(odd)),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_nodes_cannot_leave_their_place_in_a_uri() {
+        assert_eq!(NodeId::parse("a/b"), Err(InvalidId::NotPlain('/')));
+        assert_eq!(ClusterName::parse("prod eu"), Err(InvalidId::NotPlain(' ')));
+        assert_eq!(NodeId::parse("gw-1.rack_2").map(|it| it.to_string()), Ok("gw-1.rack_2".to_owned()));
+    }
 
     #[test]
     fn ids_refuse_what_could_forge_a_line_or_grow_without_bound() {

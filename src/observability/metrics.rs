@@ -145,6 +145,11 @@ impl Registry {
         self.each(name, help, key, Counter::default)
     }
 
+    /// A gauge for each value of the label `key`.
+    pub fn gauges<L: Label>(&mut self, name: &str, help: &str, key: &'static str) -> Each<L, Gauge> {
+        self.each(name, help, key, Gauge::default)
+    }
+
     /// A histogram for each value of the label `key`.
     pub fn histograms<L: Label>(
         &mut self,

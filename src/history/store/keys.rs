@@ -1,4 +1,4 @@
-//! The schema: every key of the database is one [`Key`], and nothing else is ever written.
+//! The schema: every key of the database is one [`Key`] or, apart from it, one of `rows.rs`, and nothing else is ever written.
 //!
 //! A key is `SCHEMA, group (2 bytes), kind (1 byte), number (8 bytes, where there is one)`, all big-endian, so that keys of one
 //! kind of one group lie together in numeric order and one scan reads them. *Invariant:* a kind's number is never

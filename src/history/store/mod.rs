@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod keys;
+pub mod rows;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,141 @@
+//! Making a connection, from either end: handshake, certificate, greeting, and what is counted when one of them fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::handle::GreetError;
+use super::lanes::Class;
+use super::link;
+use super::link::HelloError;
+use super::metrics::Metrics;
+use super::metrics::Refusal;
+use super::peer::Peer;
+use super::trust::Trust;
+use crate::base::ids::NodeId;
+
+/// Handshake and greeting of a connection that another began. Shorter loses peers behind slow links, longer keeps more half-made ones.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same of one that this node began. Shorter: a dial that began while the way was cut must not outlast the cut for long.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Names mean nothing here; TLS wants one.
+const HOST: &str = "smg.internal";
+
+/// What making connections needs; each dial and handshake has a clone.
+#[derive(Clone)]
+pub(super) struct Ends {
+    pub(super) endpoint: quinn::Endpoint,
+    pub(super) client: quinn::ClientConfig,
+    pub(super) trust: Trust,
+    pub(super) me: Arc<ArcSwap<Peer>>,
+    pub(super) metrics: Metrics,
+}
+
+pub(super) struct Made {
+    pub(super) conn: quinn::Connection,
+    pub(super) peer: Peer,
+    pub(super) class: Class,
+}
+
+impl Ends {
+    /// Dials an address; `node` is who should be there, if that is known.
+    pub(super) async fn dial(self, addr: SocketAddr, node: Option<NodeId>, class: Class) -> Result<Made, GreetError> {
+        self.metrics.dialled();
+        let dial = async {
+            let connecting = self.endpoint.connect_with(self.client.clone(), addr, HOST);
+            let conn = connecting.map_err(|_closing| GreetError::Unreachable)?.await.map_err(|e| self.lost(&e))?;
+            let certified = self.certified(&conn);
+            if node.is_some() && certified != node {
+                return Err(self.refuse(&conn, Refusal::Spoofed)); // before a word is said to it
+            }
+            let peer = link::greet(&conn, &self.me.load(), class).await.map_err(|e| self.unmade(&conn, &e))?;
+            if certified.as_ref() != Some(&peer.node) {
+                return Err(self.refuse(&conn, Refusal::Spoofed));
+            }
+            if peer.is_same_life(&self.me.load()) {
+                conn.close(0u32.into(), b"self");
+                return Err(GreetError::Itself);
+            }
+            Ok(Made { conn, peer, class })
+        };
+        timeout(DIAL_TIMEOUT, dial).await.unwrap_or_else(|_elapsed| {
+            self.metrics.refused(Refusal::Timeout);
+            Err(GreetError::Unreachable)
+        })
+    }
+
+    /// Takes a connection that another began.
+    pub(super) async fn accept(self, incoming: quinn::Incoming) -> Option<Made> {
+        let accept = async {
+            let conn = incoming.accept().map_err(|e| self.lost(&e))?.await.map_err(|e| self.lost(&e))?;
+            let certified = self.certified(&conn);
+            let is_certified = |peer: &Peer| certified.as_ref() == Some(&peer.node);
+            let greeted = link::answer(&conn, &self.me.load(), is_certified).await;
+            let (peer, class) = greeted.map_err(|e| self.unmade(&conn, &e))?;
+            if peer.is_same_life(&self.me.load()) {
+                // The dialler closes it once it has read who this is.
+                conn.closed().await;
+                return Err(GreetError::Itself);
+            }
+            Ok(Made { conn, peer, class })
+        };
+        let made = timeout(HELLO_TIMEOUT, accept).await.unwrap_or_else(|_elapsed| {
+            self.metrics.refused(Refusal::Timeout);
+            Err(GreetError::Unreachable)
+        });
+        made.ok()
+    }
+
+    fn certified(&self, conn: &quinn::Connection) -> Option<NodeId> {
+        let chain = conn.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        self.trust.name(&chain)
+    }
+
+    fn refuse(&self, conn: &quinn::Connection, why: Refusal) -> GreetError {
+        self.metrics.refused(why);
+        conn.close(1u32.into(), why.as_str().as_bytes());
+        GreetError::Refused
+    }
+
+    fn unmade(&self, conn: &quinn::Connection, error: &HelloError) -> GreetError {
+        match (error, conn.close_reason()) {
+            (HelloError::Malformed, _) => self.refuse(conn, Refusal::Malformed),
+            (HelloError::Spoofed, _) => self.refuse(conn, Refusal::Spoofed),
+            (HelloError::Broken, Some(lost)) => self.lost(&lost),
+            (HelloError::Broken, None) => GreetError::Unreachable,
+        }
+    }
+
+    /// Counts why a connection was not made. What our own verifier refused, it has counted.
+    fn lost(&self, error: &quinn::ConnectionError) -> GreetError {
+        /// TLS alerts of RFC 8446, 6.2, that follow from a verdict of ours.
+        const JUDGED: [u8; 3] = [42, 45, 48];
+        const CERTIFICATE_REQUIRED: u8 = 116;
+        let refusal = match error {
+            quinn::ConnectionError::ApplicationClosed(_) | quinn::ConnectionError::ConnectionClosed(_) => {
+                Refusal::ByPeer
+            }
+            quinn::ConnectionError::TransportError(error) => {
+                let alert = u64::from(error.code).to_le_bytes()[0];
+                if JUDGED.contains(&alert) {
+                    return GreetError::Refused;
+                }
+                if alert == CERTIFICATE_REQUIRED { Refusal::Untrusted } else { Refusal::Malformed }
+            }
+            quinn::ConnectionError::VersionMismatch => Refusal::Malformed,
+            quinn::ConnectionError::TimedOut => {
+                self.metrics.refused(Refusal::Timeout);
+                return GreetError::Unreachable;
+            }
+            quinn::ConnectionError::Reset
+            | quinn::ConnectionError::LocallyClosed
+            | quinn::ConnectionError::CidsExhausted => return GreetError::Unreachable,
+        };
+        self.metrics.refused(refusal);
+        GreetError::Refused
+    }
+}

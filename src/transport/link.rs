@@ -1,0 +1,398 @@
+//! One connection to one peer: the greeting that makes it, and the streams and datagrams on it.
+//!
+//! ```text
+//! dialler                     acceptor
+//!   │── handshake (mTLS) ────────▶│   each checks the other's certificate
+//!   │── Hello {class, peer} ─────▶│   the peer's node id must be the certificate's
+//!   │◀───────────────── peer ─────│   reading this is what makes the connection
+//! ```
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::Serialize;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::handle::RequestError;
+use super::lanes::Class;
+use super::lanes::Lane;
+use super::lanes::Pacer;
+use super::metrics::Drop as Dropped;
+use super::metrics::Metrics;
+use super::peer::Peer;
+use super::wire;
+use crate::base::clock::Clock;
+
+/// Longest greeting.
+const HELLO_BYTES_MAX: usize = 1 << 10;
+/// A message must arrive or leave within this, or its stream is reset: a peer that trickles would hold streams for ever.
+pub(super) const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that wait to be written to one peer. Beyond it sending fails; who sends deltas then leaves it to the next exchange.
+const QUEUE_LEN_MAX: usize = 256;
+/// Messages written to one peer at the same time, each on its stream, so that a large one does not hold up a small one.
+const WRITERS_MAX: usize = 16;
+/// Piece of bulk data between two looks at the pacer.
+const PIECE_BYTES: usize = 64 << 10;
+const RTT_SAMPLE_PERIOD: Duration = Duration::from_secs(10);
+/// Application code of a stream that is not answered.
+const UNANSWERED: quinn::VarInt = quinn::VarInt::from_u32(1);
+
+/// A message of a peer.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Who sent it; the node id is certified.
+    pub from: Arc<Peer>,
+    /// What it sent.
+    pub bytes: Bytes,
+}
+
+/// A question of a peer.
+#[derive(Debug)]
+pub struct Request {
+    /// Who asks; the node id is certified.
+    pub from: Arc<Peer>,
+    /// What.
+    pub bytes: Bytes,
+    /// Where the answer goes. Dropped without one, the peer hears that there is none.
+    pub answer: oneshot::Sender<Bytes>,
+}
+
+/// Bytes in both directions, on the forwarding lane.
+#[derive(Debug)]
+pub struct Stream {
+    /// Whom it leads to; the node id is certified.
+    pub peer: Arc<Peer>,
+    both: tokio::io::Join<quinn::RecvStream, quinn::SendStream>,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.both).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.both).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.both).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.both).poll_shutdown(cx)
+    }
+}
+
+/// Where what peers send is put, one queue a lane.
+#[derive(Clone, Debug)]
+pub(super) struct Outlets {
+    pub(super) swim: mpsc::Sender<Received>,
+    pub(super) deltas: mpsc::Sender<Received>,
+    pub(super) sync: mpsc::Sender<Request>,
+    pub(super) ledger: mpsc::Sender<Request>,
+    pub(super) bulk: mpsc::Sender<Request>,
+    pub(super) forward: mpsc::Sender<Stream>,
+}
+
+/// What all links of a node share.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) outlets: Outlets,
+    pub(super) metrics: Metrics,
+    pub(super) pacer: Arc<Mutex<Pacer>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    class: Class,
+    peer: Peer,
+}
+
+/// Why a greeting failed.
+#[derive(Debug)]
+pub(super) enum HelloError {
+    /// The connection broke: the peer refused us, or is gone.
+    Broken,
+    /// It could not be read.
+    Malformed,
+    /// The node it names is not the certificate's.
+    Spoofed,
+}
+
+/// Says who we are and reads who the peer is.
+pub(super) async fn greet(conn: &quinn::Connection, me: &Peer, class: Class) -> Result<Peer, HelloError> {
+    let (mut send, mut recv) = conn.open_bi().await.map_err(|_lost| HelloError::Broken)?;
+    let hello = wire::encode(&Hello { class, peer: me.clone() }).map_err(|_bug| HelloError::Malformed)?;
+    send.write_all(&hello).await.map_err(|_lost| HelloError::Broken)?;
+    let _ = send.finish(); // fails only when the peer has already reset it, which the read below tells
+    let answer = recv.read_to_end(HELLO_BYTES_MAX).await.map_err(|_lost| HelloError::Broken)?;
+    wire::decode::<Peer, HELLO_BYTES_MAX>(&answer).map_err(|_unread| HelloError::Malformed)
+}
+
+/// The other side of [`greet`]. `is_certified` says whether a node id is the certificate's: nothing is answered before.
+pub(super) async fn answer(
+    conn: &quinn::Connection,
+    me: &Peer,
+    is_certified: impl Fn(&Peer) -> bool,
+) -> Result<(Peer, Class), HelloError> {
+    let (mut send, mut recv) = conn.accept_bi().await.map_err(|_lost| HelloError::Broken)?;
+    let hello = match recv.read_to_end(HELLO_BYTES_MAX).await {
+        Ok(hello) => hello,
+        Err(quinn::ReadToEndError::TooLong) => return Err(HelloError::Malformed),
+        Err(quinn::ReadToEndError::Read(_)) => return Err(HelloError::Broken),
+    };
+    let hello = wire::decode::<Hello, HELLO_BYTES_MAX>(&hello).map_err(|_unread| HelloError::Malformed)?;
+    if !is_certified(&hello.peer) {
+        return Err(HelloError::Spoofed);
+    }
+    let own = wire::encode(me).map_err(|_bug| HelloError::Malformed)?;
+    send.write_all(&own).await.map_err(|_lost| HelloError::Broken)?;
+    let _ = send.finish(); // likewise
+    Ok((hello.peer, hello.class))
+}
+
+/// A connection that was made.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) peer: Arc<Peer>,
+    pub(super) class: Class,
+    pub(super) conn: quinn::Connection,
+    queue: mpsc::Sender<(Lane, Bytes)>,
+    shared: Shared,
+}
+
+/// What is still to be written; for [`Link::run`].
+pub(super) type Queue = mpsc::Receiver<(Lane, Bytes)>;
+
+impl Link {
+    pub(super) fn new(peer: Peer, class: Class, conn: quinn::Connection, shared: Shared) -> (Self, Queue) {
+        let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
+        (Self { peer: Arc::new(peer), class, conn, queue, shared }, rest)
+    }
+
+    /// Sends a message. False: it was dropped, and counted.
+    pub(super) fn send(&self, lane: Lane, bytes: Bytes) -> bool {
+        let len = bytes.len();
+        let fits = lane == Lane::Swim && self.conn.max_datagram_size().is_some_and(|max| len < max);
+        let is_sent = if fits {
+            self.conn.send_datagram([&[lane.byte()], &bytes[..]].concat().into()).is_ok()
+        } else {
+            self.queue.try_send((lane, bytes)).is_ok()
+        };
+        if is_sent {
+            self.shared.metrics.sent(lane, len);
+        } else {
+            self.shared.metrics.dropped(Dropped::QueueFull);
+        }
+        is_sent
+    }
+
+    /// Asks and waits for the answer.
+    pub(super) async fn request(&self, lane: Lane, bytes: &[u8]) -> Result<Bytes, RequestError> {
+        let lost = |_| RequestError::Lost;
+        let (mut send, mut recv) = self.conn.open_bi().await.map_err(lost)?;
+        self.write(lane, &mut send, bytes, true).await.map_err(|_lost| RequestError::Lost)?;
+        match recv.read_to_end(lane.bytes_max()).await {
+            Ok(answer) => {
+                self.shared.metrics.received(lane, answer.len());
+                Ok(answer.into())
+            }
+            Err(quinn::ReadToEndError::TooLong) => Err(RequestError::TooLarge),
+            Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(UNANSWERED))) => Err(RequestError::Unanswered),
+            Err(quinn::ReadToEndError::Read(_)) => Err(RequestError::Lost),
+        }
+    }
+
+    /// Opens a stream of the forwarding lane.
+    pub(super) async fn open(&self) -> Result<Stream, RequestError> {
+        let (mut send, recv) = self.conn.open_bi().await.map_err(|_lost| RequestError::Lost)?;
+        send.write_all(&[Lane::Forward.byte()]).await.map_err(|_lost| RequestError::Lost)?;
+        Ok(Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) })
+    }
+
+    /// Ends it at once; what is under way is lost.
+    pub(super) fn close(&self, reason: &'static str) {
+        self.conn.close(quinn::VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    /// Reads and writes until the connection ends.
+    pub(super) async fn run(self: Arc<Self>, queue: Queue) {
+        let mut reading = FuturesUnordered::new();
+        let mut sample = tokio::time::interval_at(Clock.now() + RTT_SAMPLE_PERIOD, RTT_SAMPLE_PERIOD);
+        let writing = self.write_queue(queue);
+        tokio::pin!(writing);
+        // BOUND: quinn lets the peer open only so many streams, see `driver::quic`; each read has a deadline.
+        loop {
+            tokio::select! {
+                () = &mut writing => return,
+                Some(()) = reading.next(), if !reading.is_empty() => {}
+                datagram = self.conn.read_datagram() => match datagram {
+                    Ok(datagram) => self.take_datagram(datagram),
+                    Err(_) => return,
+                },
+                stream = self.conn.accept_uni() => match stream {
+                    Ok(stream) => reading.push(futures_util::future::Either::Left(self.take_message(stream))),
+                    Err(_) => return,
+                },
+                stream = self.conn.accept_bi() => match stream {
+                    Ok((send, recv)) => reading.push(futures_util::future::Either::Right(self.take_request(send, recv))),
+                    Err(_) => return,
+                },
+                _ = sample.tick() => self.shared.metrics.rtt(self.conn.rtt()),
+            }
+        }
+    }
+
+    async fn write_queue(&self, mut queue: Queue) {
+        let mut writing = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = writing.next(), if !writing.is_empty() => {}
+                message = queue.recv(), if writing.len() < WRITERS_MAX => match message {
+                    Some((lane, bytes)) => writing.push(async move {
+                        let write = async {
+                            let mut stream = self.conn.open_uni().await.map_err(io::Error::from)?;
+                            self.write(lane, &mut stream, &bytes, true).await
+                        };
+                        if !matches!(timeout(STREAM_TIMEOUT, write).await, Ok(Ok(()))) {
+                            self.shared.metrics.dropped(Dropped::NoLink);
+                        }
+                    }),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Writes a whole message, with its lane in front or not, at the pace of its class.
+    async fn write(&self, lane: Lane, stream: &mut quinn::SendStream, bytes: &[u8], named: bool) -> io::Result<()> {
+        if named {
+            stream.write_all(&[lane.byte()]).await?;
+        }
+        for piece in bytes.chunks(PIECE_BYTES) {
+            if lane.class() == Class::Bulk {
+                let pause = self.shared.pacer.lock().take(Clock.now(), piece.len());
+                Clock.sleep(pause).await;
+            }
+            stream.write_all(piece).await?;
+        }
+        let _ = stream.finish(); // fails only when the peer has reset it, and then nobody is there to be told
+        Ok(())
+    }
+
+    fn take_datagram(&self, mut datagram: Bytes) {
+        let lane = datagram.first().and_then(|byte| Lane::from_byte(*byte));
+        if lane != Some(Lane::Swim) {
+            return self.shared.metrics.dropped(Dropped::NoReader);
+        }
+        let bytes = datagram.split_off(1);
+        self.put(Lane::Swim, bytes);
+    }
+
+    async fn take_message(&self, mut stream: quinn::RecvStream) {
+        let read = timeout(STREAM_TIMEOUT, read_message(&mut stream, self.class)).await;
+        match read {
+            Ok(Ok((lane, bytes))) => self.put(lane, bytes),
+            Ok(Err(why)) => self.refuse(&mut stream, why),
+            Err(_elapsed) => self.refuse(&mut stream, Dropped::NoLink),
+        }
+    }
+
+    fn refuse(&self, stream: &mut quinn::RecvStream, why: Dropped) {
+        self.shared.metrics.dropped(why);
+        let _ = stream.stop(UNANSWERED); // fails only when all of it has come
+    }
+
+    fn put(&self, lane: Lane, bytes: Bytes) {
+        self.shared.metrics.received(lane, bytes.len());
+        let outlet = match lane {
+            Lane::Swim => &self.shared.outlets.swim,
+            Lane::Deltas => &self.shared.outlets.deltas,
+            Lane::Sync | Lane::Ledger | Lane::Forward | Lane::Bulk => {
+                return self.shared.metrics.dropped(Dropped::NoReader);
+            }
+        };
+        if let Err(error) = outlet.try_send(Received { from: Arc::clone(&self.peer), bytes }) {
+            self.shared.metrics.dropped(why_full(&error));
+        }
+    }
+
+    fn put_stream(&self, send: quinn::SendStream, recv: quinn::RecvStream) {
+        let stream = Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) };
+        let Err(error) = self.shared.outlets.forward.try_send(stream) else { return };
+        self.shared.metrics.dropped(why_full(&error));
+        // Dropped, it would look like an answer of no bytes.
+        let (_, mut send) = error.into_inner().both.into_inner();
+        let _ = send.reset(UNANSWERED); // fails only when the peer has gone
+    }
+
+    async fn take_request(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+        let mut byte = [0];
+        let lane = match timeout(STREAM_TIMEOUT, recv.read_exact(&mut byte)).await {
+            Ok(Ok(())) => Lane::from_byte(byte[0]).filter(|lane| lane.class() == self.class),
+            Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
+        };
+        let (lane, outlet) = match lane {
+            Some(lane @ Lane::Sync) => (lane, &self.shared.outlets.sync),
+            Some(lane @ Lane::Ledger) => (lane, &self.shared.outlets.ledger),
+            Some(lane @ Lane::Bulk) => (lane, &self.shared.outlets.bulk),
+            Some(Lane::Forward) => return self.put_stream(send, recv),
+            Some(Lane::Swim | Lane::Deltas) | None => return self.refuse(&mut recv, Dropped::NoReader),
+        };
+        let bytes = match timeout(STREAM_TIMEOUT, recv.read_to_end(lane.bytes_max())).await {
+            Ok(Ok(bytes)) => Bytes::from(bytes),
+            Ok(Err(quinn::ReadToEndError::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
+            Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
+        };
+        self.shared.metrics.received(lane, bytes.len());
+        let (answer, answered) = oneshot::channel();
+        if let Err(error) = outlet.try_send(Request { from: Arc::clone(&self.peer), bytes, answer }) {
+            self.shared.metrics.dropped(why_full(&error));
+        }
+        let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, answered).await else {
+            let _ = send.reset(UNANSWERED); // fails only when the peer has gone
+            return;
+        };
+        self.shared.metrics.sent(lane, bytes.len());
+        // The peer has its own deadline; a link that ends drops this future.
+        if self.write(lane, &mut send, &bytes, false).await.is_err() {
+            self.shared.metrics.dropped(Dropped::NoLink);
+        }
+    }
+}
+
+async fn read_message(stream: &mut quinn::RecvStream, class: Class) -> Result<(Lane, Bytes), Dropped> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.map_err(|_lost| Dropped::NoLink)?;
+    let lane = Lane::from_byte(byte[0]).filter(|it| matches!(it, Lane::Swim | Lane::Deltas) && it.class() == class);
+    let lane = lane.ok_or(Dropped::NoReader)?;
+    match stream.read_to_end(lane.bytes_max()).await {
+        Ok(bytes) => Ok((lane, bytes.into())),
+        Err(quinn::ReadToEndError::TooLong) => Err(Dropped::TooLarge),
+        Err(quinn::ReadToEndError::Read(_)) => Err(Dropped::NoLink),
+    }
+}
+
+fn why_full<T>(error: &TrySendError<T>) -> Dropped {
+    match error {
+        TrySendError::Full(_) => Dropped::QueueFull,
+        TrySendError::Closed(_) => Dropped::NoReader,
+    }
+}
