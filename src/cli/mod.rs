@@ -10,6 +10,7 @@ mod configuration;
 mod fleet;
 mod incumbent;
 mod lab;
+mod mesh;
 #[cfg(test)]
 mod reference;
 
@@ -73,6 +74,12 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("members", matches)) => mesh::members(matches).map_err(Failure::Run),
+        Some(("status", matches)) => mesh::status(matches).map_err(Failure::Run),
+        Some(("mesh", _secret)) => {
+            mesh::secret();
+            Ok(())
+        }
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }
@@ -80,7 +87,10 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     let loaded = load(matches, &[])?;
-    crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
+    crate::node::run(loaded).map_err(|error| match error.is_usage() {
+        true => Failure::Usage(error.into()),
+        false => Failure::Run(error.into()),
+    })
 }
 
 /// The configuration of this command line, after the incumbent's flags had their word, with these workers added.

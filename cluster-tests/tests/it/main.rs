@@ -12,6 +12,7 @@ mod hostile_worker;
 mod learned;
 mod load;
 mod logs;
+mod mesh;
 mod meters;
 mod secrets;
 mod service;
