@@ -14,6 +14,7 @@ mod load;
 mod logs;
 mod mesh;
 mod meters;
+mod meters_mesh;
 mod secrets;
 mod service;
 mod slow;

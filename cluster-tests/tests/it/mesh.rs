@@ -14,14 +14,14 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// A node, and what it leaves when it ends.
-struct Member {
-    runtime: Runtime,
+pub(crate) struct Member {
+    pub(crate) runtime: Runtime,
     node: Option<Node>,
     data: TempDir,
 }
 
 impl Member {
-    async fn start(data: TempDir, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> Self {
+    pub(crate) async fn start(data: TempDir, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let node = runtime.spawn(Node::start(meshed(data.path(), port, seeds, secret)));
@@ -29,7 +29,7 @@ impl Member {
         Self { runtime, node: Some(node), data }
     }
 
-    async fn fresh(port: u16, seeds: &[SocketAddr]) -> Self {
+    pub(crate) async fn fresh(port: u16, seeds: &[SocketAddr]) -> Self {
         Self::start(tempfile::tempdir().expect("a directory"), port, seeds, &[]).await
     }
 
@@ -53,12 +53,12 @@ impl Member {
         found.and_then(|it| it["state"].as_str().map(str::to_owned))
     }
 
-    async fn sees(&self, addr: SocketAddr, state: &str) {
+    pub(crate) async fn sees(&self, addr: SocketAddr, state: &str) {
         eventually(&format!("{addr} is {state}"), async || self.state_of(addr).await.as_deref() == Some(state)).await;
     }
 
     /// Says goodbye.
-    async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         let node = self.node.take().expect("it runs");
         self.runtime.spawn(node.shutdown()).await.expect("no panic");
         self.runtime.shutdown_background();
@@ -73,7 +73,7 @@ impl Member {
     }
 }
 
-fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> smg::config::Config {
+pub(crate) fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> smg::config::Config {
     let mut config = config(&[]);
     config.node.data_dir = Some(data.display().to_string());
     config.mesh.ha_mesh = true;
