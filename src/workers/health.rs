@@ -1,8 +1,8 @@
 //! Whether a worker may be given a request: probes, own evidence, breaker and backpressure in one pure core.
 //!
-//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure,
-//! and only time ends that pause; a success since the last probe vetoes a probe that timed out; half-open lets a bounded
-//! trickle through.
+//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure;
+//! the pause ends with its time, or when a request that was sent since then (every worker was out) succeeds, not with one
+//! from before; a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -30,8 +30,8 @@ pub struct Rules {
 /// How one request to the worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A 2xx or 3xx answer.
-    Success,
+    /// A 2xx or 3xx answer to a request that was sent at this time.
+    Success(Instant),
     /// A 4xx: the client's business.
     Neutral,
     /// 5xx, lost, or no answer in time.
@@ -92,6 +92,8 @@ pub struct Health {
     probes_failed: u32,
     probes_ok: u32,
     success_since_probe: bool,
+    /// When it last asked for a pause.
+    busy_at: Option<Instant>,
     paused_until: Option<Instant>,
     window_start: Option<Instant>,
     successes: u32,
@@ -125,6 +127,7 @@ impl Health {
             probes_failed: 0,
             probes_ok: 0,
             success_since_probe: false,
+            busy_at: None,
             paused_until: None,
             window_start: None,
             successes: 0,
@@ -187,10 +190,13 @@ impl Health {
     pub fn ended(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
             Outcome::Neutral => {}
-            Outcome::Success => {
+            Outcome::Success(sent) => {
                 self.success_since_probe = true;
                 self.is_down = false;
                 self.probes_failed = 0;
+                if self.busy_at.is_some_and(|busy| sent > busy) {
+                    self.paused_until = None;
+                }
                 if self.open_until.take().is_some() {
                     self.trickle_at = None;
                     (self.successes, self.failures) = (0, 0);
@@ -204,6 +210,7 @@ impl Health {
             }
             Outcome::Busy(asked) => {
                 let pause = asked.unwrap_or(Duration::from_secs(1)).min(self.rules.pause_max);
+                self.busy_at = Some(now);
                 self.paused_until = self.paused_until.max(Some(now + pause));
             }
         }
@@ -301,15 +308,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for_whatever_else_ends_meanwhile() {
+    fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for_whatever_from_before_ends_meanwhile() {
         let (mut health, now) = ready();
         health.ended(now, Outcome::Busy(Some(Duration::from_secs(10))));
-        for outcome in [Outcome::Success, Outcome::Neutral, Outcome::Failure, Outcome::Busy(None)] {
+        let before = Outcome::Success(now - Duration::from_secs(1));
+        for outcome in [before, Outcome::Success(now), Outcome::Neutral, Outcome::Failure, Outcome::Busy(None)] {
             health.ended(now + Duration::from_secs(1), outcome);
             health.probed(Probe::Ok);
             assert_eq!(health.pause_left(now + Duration::from_secs(9)), Some(Duration::from_secs(1)), "{outcome:?}");
         }
         assert_eq!(health.state(now + Duration::from_secs(10)), State::Ready);
+        let later = now + Duration::from_secs(2);
+        health.ended(later, Outcome::Success(later));
+        assert_eq!(health.state(later), State::Ready, "it was asked since then, and it served");
     }
 
     #[test]
@@ -334,7 +345,7 @@ mod tests {
     fn field_d10_a_busy_worker_whose_probe_times_out_is_not_taken_out() {
         let (mut health, now) = ready();
         for _ in 0..10 {
-            health.ended(now, Outcome::Success);
+            health.ended(now, Outcome::Success(now));
             health.probed(Probe::TimedOut);
         }
         assert_eq!(health.state(now), State::Ready);
@@ -355,7 +366,7 @@ mod tests {
         assert_eq!(health.state(later), State::Tripped, "and no second one");
         health.ended(later, Outcome::Neutral);
         assert_eq!(health.state(later), State::Tripped);
-        health.ended(later, Outcome::Success);
+        health.ended(later, Outcome::Success(later));
         assert_eq!(health.state(later), State::Ready);
     }
 
@@ -369,7 +380,7 @@ mod tests {
         let later = now + Duration::from_secs(11);
         health.sent(later);
         assert_eq!(health.changes(later).breaker, Some((Breaker::Open, Breaker::HalfOpen)));
-        health.ended(later, Outcome::Success);
+        health.ended(later, Outcome::Success(later));
         assert_eq!(health.changes(later).breaker, Some((Breaker::HalfOpen, Breaker::Closed)));
         for expected in [true, false] {
             health.ended(later, Outcome::Unreachable);

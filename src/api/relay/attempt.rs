@@ -111,7 +111,7 @@ async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: 
     match held {
         Ok(Held::Whole(body)) => {
             span.settled();
-            placed.entry.ended(now, Outcome::Success);
+            placed.entry.ended(now, Outcome::Success(placed.sent));
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);

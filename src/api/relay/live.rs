@@ -325,7 +325,7 @@ impl Live {
         self.entry.ended(
             now,
             match ended {
-                Ended::Well => Outcome::Success,
+                Ended::Well => Outcome::Success(self.watch.sent),
                 Ended::Refused => Outcome::Neutral,
                 Ended::Failed => Outcome::Failure,
             },

@@ -214,6 +214,8 @@ impl Inner {
     fn try_replay(&self, id: WorkerId, value: &[u8]) -> Result<(), RowError> {
         let record = Record::decode(value)?;
         let mut spec = record.spec()?;
+        spec.url = Origin::parse(&spec.url).map_err(EditError::from)?.url(); // the row may be older than this spelling
+        let url = spec.url.clone();
         let named = self.known.lock().named.get(&spec.url).cloned();
         if record.kind == Kind::Added || (record.kind == Kind::Changed && named.is_some()) {
             spec.api_key = match &record.key {
@@ -223,7 +225,7 @@ impl Inner {
             };
             self.registry.put(id, spec, record.kind.source())?;
         }
-        self.known.lock().decided.insert(record.url, (id, record.kind, record.key));
+        self.known.lock().decided.insert(url, (id, record.kind, record.key));
         Ok(())
     }
 

@@ -133,6 +133,28 @@ async fn a_removed_worker_that_a_flag_names_stays_out_until_it_is_added_again() 
     assert_eq!(urls(&registry), ["http://a:1", "http://b:1"]);
 }
 
+/// Rows may be older than the one spelling of a URL; a key opens at the place it was sealed for, as it was spelled then.
+#[tokio::test]
+async fn what_was_decided_under_another_spelling_counts_for_the_same_worker() {
+    let journal = Arc::new(Memory::default());
+    let spelled = |id: u64, kind, url: &str, key| {
+        let spec = Spec { url: url.to_owned(), ..spec("http://x") };
+        (Row::Worker(WorkerId(id)), Record::new(kind, &spec, key).encode())
+    };
+    let sealed = journal.seal(&Secret::new("sk-canary"), &bound_to(WorkerId(2), "http://b:80")).await.unwrap();
+    for (row, value) in [
+        spelled(1, Kind::Suppressed, "http://A:80", Key::FromSource),
+        spelled(2, Kind::Added, "http://b:80", Key::sealed(&sealed)),
+        spelled(3, Kind::Added, "http://c:80000", Key::None),
+    ] {
+        journal.put(row, value).await.unwrap();
+    }
+    let (edits, registry) = start(&journal, &["http://a", "http://b"]);
+    assert_eq!(urls(&registry), ["http://b"]);
+    assert_eq!(key(&registry.get(WorkerId(2)).expect("under its id")), Some("sk-canary"));
+    assert_eq!(edits.suppressed().into_iter().collect::<Vec<_>>(), ["http://a"]);
+}
+
 #[tokio::test]
 async fn a_flag_s_worker_keeps_its_changes_and_its_source_s_key_and_goes_with_the_flag() {
     let journal = Arc::new(Memory::default());
