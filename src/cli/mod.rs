@@ -54,6 +54,12 @@ impl From<Errors> for Failure {
     }
 }
 
+impl From<crate::node::Error> for Failure {
+    fn from(error: crate::node::Error) -> Self {
+        if error.is_usage() { Self::Usage(error.into()) } else { Self::Run(error.into()) }
+    }
+}
+
 fn report(result: Result<(), Failure>) -> ExitCode {
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -87,10 +93,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     let loaded = load(matches, &[])?;
-    crate::node::run(loaded).map_err(|error| match error.is_usage() {
-        true => Failure::Usage(error.into()),
-        false => Failure::Run(error.into()),
-    })
+    crate::node::run(loaded).map_err(Failure::from)
 }
 
 /// The configuration of this command line, after the incumbent's flags had their word, with these workers added.

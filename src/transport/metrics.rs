@@ -78,7 +78,7 @@ impl Metrics {
             dropped: registry.counters("smg_mesh_dropped", "Frames that were not carried, by reason. What is lost is repaired by the next exchange; rising `queue_full` means more comes than is read", "reason"),
             sent: registry.counters("smg_mesh_sent_bytes", "Bytes of payload sent to other nodes, by lane", "lane"),
             received: registry.counters("smg_mesh_received_bytes", "Bytes of payload received from other nodes, by lane", "lane"),
-            rtt: registry.histogram("smg_mesh_rtt_seconds", "Round-trip time to other nodes as QUIC measures it, one sample a link every ten seconds", own_seconds),
+            rtt: registry.histogram("smg_mesh_rtt_seconds", "Seconds of a round trip to other nodes as QUIC measures it, one sample a link every ten seconds", own_seconds),
         }
     }
 

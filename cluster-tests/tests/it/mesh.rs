@@ -166,6 +166,10 @@ async fn a_data_directory_serves_one_node_and_without_the_mesh_there_are_no_memb
     let Err(error) = Node::start(meshed(one.data.path(), 0, &[], &[])).await else { panic!("it is in use") };
     assert!(error.to_string().contains("in use by another process") && !error.is_usage(), "{error}");
     one.stop().await;
+    let mut open = meshed(tempfile::tempdir().expect("a directory").path(), 0, &[], &[]);
+    "0.0.0.0".clone_into(&mut open.mesh.mesh_host);
+    let Err(error) = Node::start(open).await else { panic!("anybody could join") };
+    assert!(error.is_usage() && error.to_string().contains("smg mesh secret"), "{error}");
     let alone = Node::start(config(&[])).await.expect("the node starts");
     let answer = Client::connect(alone.address).await.get("/cluster/members").await.json();
     assert_eq!(answer, serde_json::json!({"members": [], "total": 0, "mesh": false}));
