@@ -124,7 +124,7 @@ mod tests {
         let [given, named, lying] = std::array::from_fn(|_| MeshSecret::generate());
         std::fs::write(data.path().join(SECRET_FILE), lying.expose()).expect("is written");
         let mut config = config("0.0.0.0", &[]);
-        assert_eq!(secrets(&config, data.path()), [lying.clone()]);
+        assert_eq!(secrets(&config, data.path()), std::slice::from_ref(&lying));
         let file = data.path().join("named");
         std::fs::write(&file, format!("{}\n\n{}\n", named.expose(), lying.expose())).expect("is written");
         config.mesh_secret_file = Some(file.display().to_string());
