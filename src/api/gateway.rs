@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::ids::NodeId;
 use crate::history;
+use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub policies: PolicyEdits,
     /// Whether changes survive a restart.
     pub history: history::Handle,
+    /// Who else is here; `None` without the mesh.
+    pub members: Option<Members>,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.
@@ -52,6 +56,17 @@ pub struct Gateway {
     pub entropy: Entropy,
     /// How the node is stopping.
     pub phase: Phase,
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug)]
+pub struct Members {
+    /// Who is here.
+    pub handle: membership::Handle,
+    /// This node.
+    pub me: NodeId,
+    /// How people know it.
+    pub name: String,
 }
 
 /// Set once each, on the way down.

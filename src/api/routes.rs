@@ -22,6 +22,7 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::admin::members;
 use super::admin::policies;
 use super::admin::workers;
 use super::cors;
@@ -113,6 +114,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/policies", Admin(policies::show), "", "Policies", "Which model has which routing policy"),
     route("PUT", "/policies", Admin(policies::set), "NewPolicies", "Policies", "Replace the rules, in force at once"),
     route("DELETE", "/policies", Admin(policies::reset), "", "Policies", "Take them back: the options' rules are in force again"),
+    route("GET", "/cluster/members", Admin(members::list), "", "MemberList", "The nodes of the cluster and how they are, as this one sees them"),
     route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 

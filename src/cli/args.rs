@@ -46,6 +46,7 @@ pub(super) fn command() -> Command {
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
+        .subcommands(super::mesh::commands())
 }
 
 fn configuration() -> Command {
@@ -117,7 +118,7 @@ fn required(name: &'static str, help: &'static str) -> Arg {
 }
 
 /// Arguments of every command that asks a running node.
-fn asking(command: Command) -> Command {
+pub(super) fn asking(command: Command) -> Command {
     let node = Arg::new("node").long("node").value_name("URL").default_value("http://127.0.0.1:30000");
     let key = Arg::new("key").long("key").value_name("KEY").help("Admin key; default: the first of SMG_API_KEY");
     command
@@ -220,6 +221,12 @@ pub(super) fn given(matches: &ArgMatches) -> Given {
 pub(super) fn values(matches: &ArgMatches, name: &str) -> Option<Vec<String>> {
     // An argument without a value is still an argument: `--worker-urls` alone is the empty list.
     matches.contains_id(name).then(|| matches.get_many::<String>(name).into_iter().flatten().cloned().collect())
+}
+
+/// A switch that was given no value is on.
+pub(super) fn switched(flag: &str, values: Vec<String>) -> Vec<String> {
+    let is_switch = Config::options().iter().any(|it| it.spec.flag == flag && it.spec.is_switch);
+    if is_switch && values.is_empty() { vec!["true".to_owned()] } else { values }
 }
 
 /// Adds to a list, replaces anything else.

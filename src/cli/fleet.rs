@@ -47,7 +47,7 @@ pub(super) fn workers(matches: &ArgMatches) -> anyhow::Result<()> {
         Some((_remove, matches)) => (on_worker(matches, DEADLINE, Method::DELETE, None)?, matches),
         None => (Node::of(matches)?.ask(Method::GET, "/workers", None)?, matches),
     };
-    show(matches, &answer, answer.get("workers").and_then(Value::as_array).map(|it| table(it)));
+    show(matches, &answer, answer.get("workers").and_then(Value::as_array).map(|it| table(COLUMNS, it)));
     Ok(())
 }
 
@@ -144,7 +144,7 @@ fn request(prompt: &str, model: Option<&String>) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-fn show(matches: &ArgMatches, answer: &Value, table: Option<String>) {
+pub(super) fn show(matches: &ArgMatches, answer: &Value, table: Option<String>) {
     match table {
         Some(table) if !matches.get_flag("json") => say(&table),
         _ => say(&format!("{answer:#}\n")),
@@ -152,8 +152,8 @@ fn show(matches: &ArgMatches, answer: &Value, table: Option<String>) {
 }
 
 /// Left-aligned columns, each as wide as its widest cell; fields that no row has are left out.
-fn table(rows: &[Value]) -> String {
-    let columns: Vec<_> = COLUMNS.iter().filter(|(_, field)| rows.iter().any(|it| it.get(field).is_some())).collect();
+pub(super) fn table(columns: &[(&str, &str)], rows: &[Value]) -> String {
+    let columns: Vec<_> = columns.iter().filter(|(_, field)| rows.iter().any(|it| it.get(field).is_some())).collect();
     let mut lines = vec![columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>()];
     lines.extend(rows.iter().map(|row| columns.iter().map(|(_, field)| cell(row.get(field))).collect()));
     let widths: Vec<usize> =
@@ -189,7 +189,7 @@ mod tests {
         let expected = "ID    URL               MODELS  INFLIGHT\n\
                         w-1   http://gpu1:8000  m,n     3\n\
                         w-22  http://g:1                0\n";
-        assert_eq!(table(&rows), expected);
+        assert_eq!(table(COLUMNS, &rows), expected);
     }
 
     #[test]

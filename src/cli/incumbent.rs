@@ -37,7 +37,6 @@ const PARSED: &str = "the engine parses tool calls and reasoning";
 const PD: &str = "prefill/decode disaggregation is not supported; start a gateway in front of the engines' own";
 const KUBERNETES: &str = "Kubernetes discovery is not supported; name a headless service's pods with `--worker-urls`";
 const TOKENS: &str = "JWT is not supported; give named keys with `--api-key NAME:TENANT:ROLE:KEY`";
-const MESH: &str = "this version is one node; the mesh comes later";
 const LIMITS: &str = "limits per tenant are not supported; `--max-concurrent-requests` limits all";
 
 /// All of them, in the order of the incumbent's documentation.
@@ -141,12 +140,9 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("jwt-role-claim", Refused(TOKENS)),
     flag("jwt-role-mapping", Refused(TOKENS)),
     flag("disable-audit-logging", Nothing("admin edits always leave a line in the log")),
-    flag("enable-mesh", Refused(MESH)),
-    flag("mesh-server-name", Refused(MESH)),
-    flag("mesh-host", Refused(MESH)),
-    flag("mesh-advertise-host", Refused(MESH)),
-    flag("mesh-port", Refused(MESH)),
-    flag("mesh-peer-urls", Refused(MESH)),
+    flag("enable-mesh", Renamed("ha-mesh", "")),
+    flag("mesh-server-name", Renamed("node-name", "")),
+    flag("mesh-peer-urls", Renamed("seeds", "")),
     flag("webrtc-bind-addr", Nothing("realtime audio is not supported")),
     flag("webrtc-stun-server", Nothing("realtime audio is not supported")),
 ];
@@ -175,6 +171,7 @@ pub(super) fn translate(given: Flags) -> Result<Translated, Refusal> {
             Renamed(to, unit) => {
                 translated.warnings.push(format!("`--{name}` is taken as `--{to}`"));
                 let values = values.into_iter().map(|it| with_unit(it, unit)).collect();
+                let values = args::switched(to, values);
                 args::merge(&mut translated.flags, to.to_owned(), values);
             }
             Nothing(instead) => translated.warnings.push(format!("`--{name}` has no effect: {instead}")),

@@ -10,6 +10,7 @@ mod configuration;
 mod fleet;
 mod incumbent;
 mod lab;
+mod mesh;
 #[cfg(test)]
 mod reference;
 
@@ -53,6 +54,12 @@ impl From<Errors> for Failure {
     }
 }
 
+impl From<crate::node::Error> for Failure {
+    fn from(error: crate::node::Error) -> Self {
+        if error.is_usage() { Self::Usage(error.into()) } else { Self::Run(error.into()) }
+    }
+}
+
 fn report(result: Result<(), Failure>) -> ExitCode {
     let (error, code) = match result {
         Ok(()) => return ExitCode::SUCCESS,
@@ -73,6 +80,12 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("members", matches)) => mesh::members(matches).map_err(Failure::Run),
+        Some(("status", matches)) => mesh::status(matches).map_err(Failure::Run),
+        Some(("mesh", _secret)) => {
+            mesh::secret();
+            Ok(())
+        }
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }
@@ -80,7 +93,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     let loaded = load(matches, &[])?;
-    crate::node::run(loaded).map_err(|error| Failure::Run(error.into()))
+    crate::node::run(loaded).map_err(Failure::from)
 }
 
 /// The configuration of this command line, after the incumbent's flags had their word, with these workers added.

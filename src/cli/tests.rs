@@ -56,6 +56,24 @@ fn flags_of_the_incumbent_are_renamed_ignored_or_refused() {
 }
 
 #[test]
+fn the_mesh_has_the_names_that_people_know() {
+    let translated = incumbent::translate(given("smg --enable-mesh --mesh-peer-urls a:1 b:2 --mesh-port 7").incumbent);
+    let expected = [flag("ha-mesh", &["true"]), flag("seeds", &["a:1", "b:2"])];
+    assert_eq!(translated.expect("taken").flags, expected);
+}
+
+#[test]
+fn a_mesh_without_a_secret_is_the_users_to_fix_before_anything_starts() {
+    let failure = Failure::from(crate::node::Error::from(crate::node::mesh::MeshError::NoSecret));
+    let Failure::Usage(error) = &failure else { panic!("exit code 2") };
+    let said = error.to_string();
+    assert!(
+        said.contains("\n  smg mesh secret > ") && said.contains("\n  smg --ha-mesh --mesh-secret-file "),
+        "{said}"
+    );
+}
+
+#[test]
 fn no_flag_of_the_incumbent_hides_one_of_ours() {
     let options = crate::config::Config::options();
     for flag in incumbent::FLAGS {

@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     timeouts(config, &mut rules);
     keys(config, &mut rules);
     node(config, &mut rules);
+    mesh(config, &mut rules);
     rules.0
 }
 
@@ -107,5 +108,32 @@ fn node(config: &Config, rules: &mut Rules) {
         rules.must(endpoint.starts_with("http://"), || {
             format!("`--otlp-traces-endpoint` is `{endpoint}`: expected OTLP/HTTP, such as `http://localhost:4318`")
         });
+    }
+}
+
+fn mesh(config: &Config, rules: &mut Rules) {
+    let it = &config.mesh;
+    rules.must(it.ha_mesh || it.seeds.is_empty(), || "`--seeds` needs `--ha-mesh`".to_owned());
+    let files = [&it.mesh_ca_file, &it.mesh_cert_file, &it.mesh_key_file].map(|it| it.is_some());
+    rules.must(files == [true; 3] || files == [false; 3], || {
+        "`--mesh-ca-file`, `--mesh-cert-file` and `--mesh-key-file` need each other".to_owned()
+    });
+    let has_secret = !it.mesh_secret.is_empty() || it.mesh_secret_file.is_some();
+    rules.must(files == [false; 3] || !has_secret, || {
+        "a mesh has either a secret or certificate files: `--mesh-cert-file` excludes `--mesh-secret`".to_owned()
+    });
+    let has_place = match config.node.data_dir.as_deref() {
+        Some("none") => false,
+        Some(_) => true,
+        None => config.server.port != 0,
+    };
+    rules.must(!it.ha_mesh || has_place, || {
+        "`--ha-mesh` needs a data directory, which holds who this node is: name one with `--data-dir`".to_owned()
+    });
+    for seed in &it.seeds {
+        let parts = seed.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains("://"));
+        let is_host = |host: &str| !host.contains(':') || host.starts_with('[') && host.ends_with(']');
+        let is_seed = parts.is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|it| it > 0));
+        rules.must(is_seed, || format!("`--seeds` has `{seed}`: expected HOST:PORT such as `10.0.0.2:30001`"));
     }
 }

@@ -152,3 +152,23 @@ fn the_examples_in_the_docs_load() {
         assert_eq!(load(&[], &[], file).config.server.port, 30_000);
     }
 }
+
+#[test]
+fn options_of_the_mesh_that_could_do_nothing_are_refused() {
+    let said = |flags: &[(&str, &[&str])]| {
+        let errors = sources(flags, &[]).load_text("").map(drop).expect_err("refused");
+        errors.to_string()
+    };
+    assert!(said(&[("seeds", &["a:1"])]).contains("needs `--ha-mesh`"));
+    for seed in ["a", "a:", ":1", "a:0", "a:70000", "::1", "http://a:1"] {
+        assert!(said(&[("ha-mesh", &["true"]), ("seeds", &[seed])]).contains("expected HOST:PORT"), "{seed}");
+    }
+    for flags in [("data-dir", "none"), ("port", "0")] {
+        assert!(said(&[("ha-mesh", &["true"]), (flags.0, &[flags.1])]).contains("needs a data directory"));
+    }
+    assert!(said(&[("mesh-ca-file", &["x"])]).contains("need each other"));
+    let refused = said(&[("mesh-secret", &["hunter2"])]);
+    assert!(refused.contains("`smg mesh secret`") && !refused.contains("hunter2"), "{refused}");
+    let good: [(&str, &[&str]); 2] = [("ha-mesh", &["true"]), ("seeds", &["a:1", "[::1]:2"])];
+    assert!(sources(&good, &[("SMG_MESH_SECRET", "")]).load_text("").is_ok());
+}

@@ -1,5 +1,6 @@
 //! Why a node does not start.
 
+use super::mesh::MeshError;
 use crate::observability::logs;
 use crate::observability::traces;
 use crate::workers;
@@ -40,7 +41,18 @@ pub enum Error {
     /// Traces.
     #[error(transparent)]
     Traces(#[from] traces::export::ExportError),
+    /// The mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
+}
+
+impl Error {
+    /// Whether the command line or configuration is to mend, rather than the machine.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Mesh(error) if error.is_usage())
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod config;
 mod error;
+pub mod mesh;
 pub mod metrics;
 mod wiring;
 
@@ -30,6 +31,7 @@ use crate::config::Loaded;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::panics;
+use crate::transport::identity::Identity;
 
 pub use self::error::Error;
 use self::metrics::Metrics as Counts;
@@ -46,9 +48,13 @@ pub struct Node {
     pub address: SocketAddr,
     /// Where metrics are; `None` when turned off.
     pub metrics_address: Option<SocketAddr>,
+    /// Where other nodes are listened to; `None` without the mesh.
+    pub mesh_address: Option<SocketAddr>,
     gateway: Arc<Gateway>,
     tasks: Tasks,
     counts: Counts,
+    /// Keeps other processes from being this node.
+    _identity: Option<Identity>,
 }
 
 impl Node {
@@ -56,7 +62,12 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
-        let (gateway, counts) = build(&config, &tasks, &mut registry)?;
+        let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
+        let (members, mesh_address, identity) = match mesh {
+            Some(it) => (Some(it.members), Some(it.address), Some(it.identity)),
+            None => (None, None, None),
+        };
+        let (gateway, counts) = build(&config, &tasks, &mut registry, members)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {
@@ -77,7 +88,7 @@ impl Node {
         let prober = gateway.prober.clone();
         tasks.spawn(PROBER, |stop| prober.run(stop));
         tracing::info!(%address, threads, workers = config.workers.urls.len(), "gateway is listening");
-        Ok(Self { address, metrics_address, gateway, tasks, counts })
+        Ok(Self { address, metrics_address, mesh_address, gateway, tasks, counts, _identity: identity })
     }
 
     /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.

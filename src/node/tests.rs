@@ -5,9 +5,15 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::observability::golden;
 
-fn registered() -> MetricsRegistry {
-    let mut metrics = MetricsRegistry::default();
-    build(&Config::default(), &Tasks::new(), &mut metrics).expect("the defaults are sound");
+/// Everything that a node can register: one with the mesh.
+async fn registered() -> MetricsRegistry {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut metrics, tasks, mut config) = (MetricsRegistry::default(), Tasks::new(), Config::default());
+    config.node.data_dir = Some(directory.path().display().to_string());
+    (config.mesh.ha_mesh, config.mesh.mesh_port) = (true, 0);
+    "127.0.0.1".clone_into(&mut config.mesh.mesh_host);
+    let mesh = wiring::mesh(&config, &tasks, &mut metrics).await.expect("loopback is free");
+    build(&config, &tasks, &mut metrics, mesh.map(|it| it.members)).expect("the defaults are sound");
     metrics
 }
 
@@ -20,19 +26,19 @@ fn named(text: &str) -> BTreeSet<&str> {
 
 #[tokio::test]
 async fn the_reference_page_of_metrics_is_up_to_date() {
-    golden("docs/reference/metrics.md", &registered().render_reference());
+    golden("docs/reference/metrics.md", &registered().await.render_reference());
 }
 
 #[tokio::test]
 async fn every_metric_of_the_dashboard_is_registered_and_every_one_registered_is_shown() {
-    let metrics = registered();
+    let metrics = registered().await;
     let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
     assert_eq!(named(include_str!("../../docs/dashboards/smg.json")), registered);
 }
 
 #[tokio::test]
 async fn every_metric_of_the_alerts_and_of_the_guides_is_registered() {
-    let metrics = registered();
+    let metrics = registered().await;
     let registered: BTreeSet<_> = metrics.descriptors().iter().map(|it| it.name.as_str()).collect();
     for text in [
         include_str!("../../docs/examples/alerts.yml"),
@@ -61,7 +67,7 @@ fn selected(text: &str) -> Vec<(String, String, String)> {
 
 #[tokio::test]
 async fn every_label_value_of_the_alerts_and_of_the_guides_exists_where_it_can_be_known() {
-    let shown = registered().render();
+    let shown = registered().await.render();
     let mut checked = 0;
     for text in [
         include_str!("../../docs/examples/alerts.yml"),
@@ -84,7 +90,7 @@ async fn every_label_value_of_the_alerts_and_of_the_guides_exists_where_it_can_b
 /// Help is read in the middle of the night: it is more than the name said again.
 #[tokio::test]
 async fn every_metric_of_ours_says_its_unit_or_what_it_counts() {
-    for it in registered().descriptors().iter().filter(|it| it.name.starts_with("smg_")) {
+    for it in registered().await.descriptors().iter().filter(|it| it.name.starts_with("smg_")) {
         let is_time = it.name.ends_with("_seconds");
         let is_size = it.name.contains("_bytes");
         assert!(it.help.len() > 24, "{}: {}", it.name, it.help);

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
+use super::mesh;
+use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
 use crate::api;
 use crate::api::gateway::Gateway;
+use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
@@ -48,6 +51,7 @@ pub(super) fn build(
     config: &Config,
     tasks: &Tasks,
     metrics: &mut MetricsRegistry,
+    members: Option<Members>,
 ) -> Result<(Arc<Gateway>, Counts), Error> {
     process::register(metrics);
     logs::register(metrics);
@@ -93,6 +97,7 @@ pub(super) fn build(
         router,
         policies,
         history,
+        members,
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
@@ -101,6 +106,15 @@ pub(super) fn build(
         phase: Phase::default(),
     };
     Ok((Arc::new(gateway), Counts::register(metrics)))
+}
+
+/// This node as one of several, if it is to be.
+pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Option<Mesh>, Error> {
+    let (true, history::Place::Named(data) | history::Place::Default(data)) = (config.mesh.ha_mesh, data_place(config))
+    else {
+        return Ok(None);
+    };
+    Ok(Some(mesh::start(&config.mesh, &data, node_name(config), metrics, tasks).await?))
 }
 
 fn rules(workers: &workers::config::Config) -> Rules {
@@ -141,9 +155,13 @@ fn data_place(config: &Config) -> history::Place {
 fn tracer(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry, entropy: &Entropy) -> Result<Tracer, Error> {
     let spans = traces::Metrics::register(metrics);
     let Some(endpoint) = &config.node.otlp_traces_endpoint else { return Ok(Tracer::off()) };
-    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = config.node.node_name.clone().unwrap_or_else(hostname);
     let (tracer, finished) = Tracer::new(config.node.trace_sample_ratio, entropy.clone(), Clock, spans.clone());
-    traces::export::start(endpoint, name.trim(), finished, spans, tasks)?;
+    traces::export::start(endpoint, &node_name(config), finished, spans, tasks)?;
     Ok(tracer)
+}
+
+/// How people know this node.
+fn node_name(config: &Config) -> String {
+    let hostname = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    config.node.node_name.clone().unwrap_or_else(hostname).trim().to_owned()
 }

@@ -76,9 +76,9 @@ impl Metrics {
             dials: registry.counter("smg_mesh_dials", "Connections that this node began. Rising for minutes: a node that cannot be reached; `smg_mesh_refused_total` says why if it answers"),
             refused: registry.counters("smg_mesh_refused", "Connections from or to other nodes that were not made, by reason. `untrusted`: another mesh secret, or somebody who has none; `by_peer`: it refused this node", "reason"),
             dropped: registry.counters("smg_mesh_dropped", "Frames that were not carried, by reason. What is lost is repaired by the next exchange; rising `queue_full` means more comes than is read", "reason"),
-            sent: registry.counters("smg_mesh_sent_bytes", "Payload bytes sent to other nodes, by lane", "lane"),
-            received: registry.counters("smg_mesh_received_bytes", "Payload bytes received from other nodes, by lane", "lane"),
-            rtt: registry.histogram("smg_mesh_rtt_seconds", "Round-trip time to other nodes as QUIC measures it, one sample a link every ten seconds", own_seconds),
+            sent: registry.counters("smg_mesh_sent_bytes", "Bytes of payload sent to other nodes, by lane", "lane"),
+            received: registry.counters("smg_mesh_received_bytes", "Bytes of payload received from other nodes, by lane", "lane"),
+            rtt: registry.histogram("smg_mesh_rtt_seconds", "Seconds of a round trip to other nodes as QUIC measures it, one sample a link every ten seconds", own_seconds),
         }
     }
 

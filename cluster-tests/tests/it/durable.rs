@@ -193,6 +193,7 @@ async fn answers_of_ours_are_what_the_document_says() {
         ("GET", "/workers", Value::Null, "WorkerList"),
         ("GET", path.as_str(), Value::Null, "Worker"),
         ("PATCH", path.as_str(), json!({"draining": false}), "ChangedWorker"),
+        ("GET", "/cluster/members", Value::Null, "MemberList"),
         ("GET", "/policies", Value::Null, "Policies"),
         ("PUT", "/policies", json!({"default": "random"}), "Policies"),
         ("GET", "/readiness", Value::Null, "Ready"),

@@ -114,7 +114,8 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|it| it.strip_prefix("| `")?.split('`').next());
     let registered: BTreeSet<&str> = rows.collect();
-    let moved: BTreeSet<&str> = [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS].concat().into_iter().collect();
+    let moved: BTreeSet<&str> =
+        [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS, super::meters_mesh::MESH].concat().into_iter().collect();
     let still: Vec<_> = registered.difference(&moved).collect();
     assert!(still.is_empty(), "registered, and no scenario moves them: {still:?}");
     let gone: Vec<_> = moved.difference(&registered).collect();
@@ -124,24 +125,24 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
 }
 
 /// Notes what moves at a node, scrape by scrape.
-struct Watch {
-    node: Node,
+pub(crate) struct Watch {
+    pub(crate) node: Node,
     moved: BTreeSet<String>,
 }
 
 impl Watch {
-    async fn start(config: Config) -> Self {
+    pub(crate) async fn start(config: Config) -> Self {
         Self { node: node(measured(config)).await, moved: BTreeSet::new() }
     }
 
-    async fn scrape(&mut self) -> Scrape {
+    pub(crate) async fn scrape(&mut self) -> Scrape {
         let scrape = Scrape::of(self.node.metrics_address.expect("is measured")).await;
         self.moved.extend(scrape.moved());
         scrape
     }
 
     /// Waits until one series, or all of a name, says this.
-    async fn until(&mut self, what: &str, condition: impl Fn(&Scrape) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, condition: impl Fn(&Scrape) -> bool) {
         let address = self.node.metrics_address.expect("is measured");
         eventually(what, async || {
             let scrape = Scrape::of(address).await;
@@ -158,7 +159,7 @@ impl Watch {
     }
 
     /// Ends the scenario; names every metric that stood still in it.
-    async fn end(mut self, expected: &[&str]) {
+    pub(crate) async fn end(mut self, expected: &[&str]) {
         let scrape = self.scrape().await;
         let still: Vec<_> = expected.iter().filter(|it| !self.moved.contains(**it)).collect();
         assert!(still.is_empty(), "stood still: {still:?}");

@@ -112,6 +112,7 @@ impl Edge {
             edits,
             policies,
             history,
+            members: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

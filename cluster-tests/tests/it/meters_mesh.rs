@@ -1,0 +1,101 @@
+//! The meters of the mesh, beside [`super::meters`]: nodes that meet, stall and come back, and one that speaks rubbish.
+
+use std::net::UdpSocket;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use cluster_tests::Scrape;
+use smg::base::ids::ClusterName;
+use smg::base::ids::NodeId;
+use smg::base::ids::StorageId;
+use smg::base::tasks::Tasks;
+use smg::transport;
+use smg::transport::Peer;
+use smg::transport::lanes::Lane;
+use smg::transport::trust::MeshSecret;
+use smg::transport::trust::Trust;
+
+use super::mesh::Member;
+use super::mesh::meshed;
+use super::meters::Watch;
+
+/// Registered with the mesh alone.
+pub(crate) const MESH: &[&str] = &[
+    "smg_membership_changes_total",
+    "smg_membership_ignored_total",
+    "smg_membership_members",
+    "smg_membership_refuted_total",
+    "smg_membership_renewed_total",
+    "smg_membership_slept_total",
+    "smg_mesh_dials_total",
+    "smg_mesh_dropped_total",
+    "smg_mesh_links",
+    "smg_mesh_received_bytes_total",
+    "smg_mesh_refused_total",
+    "smg_mesh_rtt_seconds",
+    "smg_mesh_sent_bytes_total",
+];
+
+fn bound() -> (UdpSocket, Peer) {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let addr = socket.local_addr().expect("is bound");
+    let node = NodeId::parse("n-rubbish").expect("a name");
+    (socket, Peer { node, storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None })
+}
+
+/// A member by its certificate, which says what no member says.
+async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+    let (socket, me) = bound();
+    let cluster = ClusterName::parse("smg").expect("a name");
+    let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
+    let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
+    let peer = handle.greet(to).await.expect("it is a member");
+    for lane in [Lane::Swim, Lane::Deltas] {
+        handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
+    }
+}
+
+#[tokio::test]
+async fn what_the_mesh_does_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
+    let address = watch.node.mesh_address.expect("the mesh is on");
+    let other = Member::fresh(0, &[address]).await;
+    let alive = |count: f64| move |it: &Scrape| it.value(r#"smg_membership_members{status="alive"}"#) == count;
+    watch.until("they see each other", alive(2.0)).await;
+    let dropped = |it: &Scrape| it.value(r#"smg_mesh_dropped_total{reason="no_reader"}"#) >= 1.0;
+    let tasks = Tasks::new();
+    speak_rubbish(address, &tasks).await;
+    watch.until("rubbish is ignored", |it| it.value("smg_membership_ignored_total") >= 1.0).await;
+    watch.until("what nobody reads is dropped", dropped).await;
+    let stranger = tempfile::tempdir().expect("a directory");
+    let stranger = Member::start(stranger, 0, &[address], &[MeshSecret::generate()]).await;
+    // By whom depends on which of the two dials, and so on who reads the other's certificate first.
+    let refused = |it: &Scrape| it.sum("smg_mesh_refused_total") >= 1.0;
+    watch.until("a stranger is refused", refused).await;
+    stranger.stop().await;
+
+    // The other stalls until it is suspected, and contradicts when it runs again.
+    let refuted = "smg_membership_refuted_total";
+    while watch.scrape().await.value(refuted) == 0.0 {
+        watch.until("the other is alive", alive(2.0)).await;
+        let (resume, stalled) = mpsc::channel::<()>();
+        other.runtime.spawn(async move { stalled.recv() });
+        let suspect = |it: &Scrape| it.value(r#"smg_membership_members{status="alive"}"#) == 1.0;
+        watch.until("it is suspected", suspect).await;
+        resume.send(()).expect("it waits for this");
+        watch.until("it is back", alive(2.0)).await;
+    }
+    // This one stalls until the other holds it for dead.
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(other.sees(address, "down"));
+        other
+    });
+    let other = other.join().expect("no panic");
+    watch.until("it slept", |it| it.value("smg_membership_slept_total") >= 1.0).await;
+    watch.until("it came back", |it| it.value("smg_membership_renewed_total") >= 1.0).await;
+    watch.until("round trips are measured", |it| it.sum("smg_mesh_rtt_seconds_count") >= 1.0).await;
+    watch.end(MESH).await;
+    other.stop().await;
+}

@@ -1,0 +1,171 @@
+//! Builds what makes a node one of several: identity, trust, transport, membership. Decides nothing but where others reach it.
+
+pub mod config;
+mod trust;
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use self::config::Config;
+use self::trust::Source;
+use crate::api::gateway::Members;
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::base::tasks::Tasks;
+use crate::membership;
+use crate::observability::metrics::Registry;
+use crate::transport;
+use crate::transport::Peer;
+use crate::transport::identity::Identity;
+use crate::transport::identity::IdentityError;
+use crate::transport::trust::TrustError;
+
+/// A name server that does not answer must not keep the node from starting.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Documentation addresses, routed like any other: no packet is sent, the system only says which address it would send from.
+const FAR_AWAY: &[&str] = &["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// Why a node does not join. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// Anybody could join.
+    #[error(
+        "the mesh needs a secret: its address or a seed can be reached from other machines. Make one, and give it to every node:\n  \
+         smg mesh secret > mesh.secret && chmod 600 mesh.secret\n  smg --ha-mesh --mesh-secret-file mesh.secret ..."
+    )]
+    NoSecret,
+    /// A file with secrets.
+    #[error("cannot use the mesh secret file `{}`: {reason}", path.display())]
+    SecretFile {
+        /// Which.
+        path: PathBuf,
+        /// Why; never what is in it.
+        reason: String,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The data directory.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The port is taken or the address is not ours.
+    #[error("cannot listen on {address}/udp for the mesh: {source}")]
+    Bind {
+        /// Where.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Others could not be told where this node is.
+    #[error("`--mesh-advertise-host` {host}: it stands for no address that this node's mesh listens on")]
+    Advertise {
+        /// As given.
+        host: String,
+    },
+    /// There is no network, or several.
+    #[error("cannot find out under which address other nodes reach this one: name it with `--mesh-advertise-host`")]
+    NoAddress,
+    /// The transport.
+    #[error(transparent)]
+    Start(#[from] transport::StartError),
+}
+
+impl MeshError {
+    /// Whether the command line or configuration is to mend, rather than the machine.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::NoSecret | Self::SecretFile { .. } | Self::Trust(_) | Self::Advertise { .. } => true,
+            Self::Identity(_) | Self::Bind { .. } | Self::NoAddress | Self::Start(_) => false,
+        }
+    }
+}
+
+/// This node as one of several.
+pub(super) struct Mesh {
+    /// For those who read.
+    pub(super) members: Members,
+    /// Where the socket is.
+    pub(super) address: SocketAddr,
+    /// Holds the data directory for as long as the node lives.
+    pub(super) identity: Identity,
+}
+
+/// Starts it. `data` is the data directory, `name` how people know this node.
+pub(super) async fn start(
+    config: &Config,
+    data: &Path,
+    name: String,
+    metrics: &mut Registry,
+    tasks: &Tasks,
+) -> Result<Mesh, MeshError> {
+    let source = Source::of(config, data)?;
+    let socket = bind(config)?;
+    let address =
+        socket.local_addr().map_err(|source| MeshError::Bind { address: config.mesh_host.clone(), source })?;
+    let advertised = advertised(config, address).await?;
+    let wall_ms = u64::try_from(Clock.wall().as_millis()).unwrap_or(u64::MAX);
+    let identity = Identity::open(data, wall_ms, &Entropy::from_os())?;
+    let trust = source.trust(config, identity.node.clone())?;
+    let me = Peer {
+        node: trust.node().clone(),
+        storage: identity.storage,
+        boot: identity.boot,
+        generation: identity.generation,
+        renewals: 0,
+        addr: advertised,
+        zone: config.zone.clone(),
+    };
+    let node = me.node.clone();
+    let carried = transport::metrics::Metrics::register(metrics);
+    // Inboxes that nobody reads yet are dropped: their lanes refuse.
+    let (handle, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
+    let seen = membership::metrics::Metrics::register(metrics);
+    let timing = membership::Config::default();
+    let handle = membership::start(config.seeds.clone(), timing, handle, inboxes.swim, seen, tasks);
+    tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
+    Ok(Mesh { members: Members { handle, me: node, name }, address, identity })
+}
+
+fn bind(config: &Config) -> Result<UdpSocket, MeshError> {
+    let host = config.mesh_host.trim_matches(['[', ']']);
+    UdpSocket::bind((host, config.mesh_port))
+        .map_err(|source| MeshError::Bind { address: format!("{}:{}", config.mesh_host, config.mesh_port), source })
+}
+
+/// Where others reach what is bound to `local`.
+async fn advertised(config: &Config, local: SocketAddr) -> Result<SocketAddr, MeshError> {
+    let fits = |it: &IpAddr| it.is_ipv4() == local.is_ipv4() && !it.is_unspecified();
+    if let Some(host) = &config.mesh_advertise_host {
+        let found = look_up(&format!("{host}:{}", local.port())).await;
+        let ip = found.into_iter().map(|it| it.ip()).find(fits);
+        return ip.map(|it| (it, local.port()).into()).ok_or_else(|| MeshError::Advertise { host: host.clone() });
+    }
+    if !local.ip().is_unspecified() {
+        return Ok(local);
+    }
+    for target in config.seeds.iter().map(String::as_str).chain(FAR_AWAY.iter().copied()) {
+        for target in look_up(target).await {
+            let asked =
+                UdpSocket::bind((local.ip(), 0)).and_then(|it| it.connect(target).and_then(|()| it.local_addr()));
+            if let Some(ip) = asked.ok().map(|it| it.ip()).filter(fits) {
+                return Ok((ip, local.port()).into());
+            }
+        }
+    }
+    Err(MeshError::NoAddress)
+}
+
+async fn look_up(target: &str) -> Vec<SocketAddr> {
+    match timeout(LOOKUP_TIMEOUT, lookup_host(target)).await {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(), // membership looks seeds up again
+    }
+}
