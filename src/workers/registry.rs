@@ -94,10 +94,10 @@ impl Entry {
         self.tell(health.changes(now));
     }
 
-    /// A request ended there.
-    pub fn ended(&self, now: Instant, outcome: Outcome) {
+    /// A request ended there that was sent then.
+    pub fn ended(&self, now: Instant, sent: Instant, outcome: Outcome) {
         let mut health = self.health.lock();
-        health.ended(now, outcome);
+        health.ended(now, sent, outcome);
         self.tell(health.changes(now));
     }
 

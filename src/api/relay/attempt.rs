@@ -19,7 +19,6 @@ use crate::routing::Route;
 use crate::workers::health::Outcome;
 use crate::workers::health::pause;
 use crate::workers::load::FirstToken;
-use crate::workers::registry::Entry;
 use crate::workers::worker::Answer;
 use crate::workers::worker::AnswerBody;
 use crate::workers::worker::Call;
@@ -52,7 +51,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     span.until_settled("abandoned");
     let streams = job.is_stream && job.wire.observe.is_some();
     let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
-    let guard = entry.load.acquire(gateway.clock.now(), route.new_tokens, first_token);
+    let guard = entry.load.acquire(sent, route.new_tokens, first_token);
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),
@@ -64,7 +63,7 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     let now = gateway.clock.now();
     let answer = answered.map_err(|error| {
         span.fail("not_answered");
-        entry.ended(now, if error.may_have_run() { Outcome::Failure } else { Outcome::Unreachable });
+        entry.ended(now, sent, if error.may_have_run() { Outcome::Failure } else { Outcome::Unreachable });
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
         Failed { cause: error.into(), retry_after: None, whole: None }
     })?;
@@ -73,7 +72,8 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     if let Some(outcome) = failure_of(&answer) {
         span.fail("status");
         gateway.router.observe(now, Feedback::NotServed { placed: &route.placed });
-        return refused(job, &entry, answer, outcome).await;
+        entry.ended(now, sent, outcome);
+        return refused(job, answer, outcome).await;
     }
     let is_events =
         answer.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
@@ -111,7 +111,7 @@ async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: 
     match held {
         Ok(Held::Whole(body)) => {
             span.settled();
-            placed.entry.ended(now, Outcome::Success(placed.sent));
+            placed.entry.ended(now, placed.sent, Outcome::Success);
             let usage = json::parse(&body).map(|it| (job.wire.usage)(&it)).unwrap_or_default();
             job.note(|it| it.usage(usage));
             spans::usage(&mut job.span, usage);
@@ -130,7 +130,7 @@ async fn collected(job: &mut Job, answer: Answer, mut placed: Placed, mut span: 
         }
         Err(cause) => {
             span.fail("incomplete");
-            placed.entry.ended(now, Outcome::Failure);
+            placed.entry.ended(now, placed.sent, Outcome::Failure);
             gateway.router.observe(now, Feedback::NotServed { placed: &placed.route.placed });
             Err(Failed { cause, retry_after: None, whole: None })
         }
@@ -159,9 +159,8 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     pause(text, date, Clock.wall())
 }
 
-async fn refused(job: &Job, entry: &Entry, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {
+async fn refused(job: &Job, answer: Answer, outcome: Outcome) -> Result<Opened, Failed> {
     let Answer { status, headers, body } = answer;
-    entry.ended(job.gateway.clock.now(), outcome);
     let whole = match hold(body, job.gateway.config.idle_timeout).await {
         Ok(Held::Whole(body)) => Some(Whole { status, headers, body }),
         Ok(Held::Part(..)) | Err(_) => None, // an error longer than we hold: our own words then

@@ -164,7 +164,7 @@ impl Live {
             self.guard.prefill_done(now);
         } else {
             self.is_over = true;
-            self.entry.ended(now, Outcome::Failure);
+            self.entry.ended(now, self.watch.sent, Outcome::Failure);
             self.gateway.router.observe(now, Feedback::NotServed { placed: &self.route.placed });
         }
         opened
@@ -324,8 +324,9 @@ impl Live {
         self.guard.learn(computed(&self.route, usage));
         self.entry.ended(
             now,
+            self.watch.sent,
             match ended {
-                Ended::Well => Outcome::Success(self.watch.sent),
+                Ended::Well => Outcome::Success,
                 Ended::Refused => Outcome::Neutral,
                 Ended::Failed => Outcome::Failure,
             },
@@ -361,7 +362,7 @@ impl Live {
         self.gateway.metrics.worker_failed(cause.fault());
         self.end_spans(usage, Some(cause.fault().as_str()));
         if cause != WorkerFailure::CutOff {
-            self.entry.ended(now, Outcome::Failure);
+            self.entry.ended(now, self.watch.sent, Outcome::Failure);
         }
         let told = ApiError::WorkerFailed { cause, attempts: 1 }.text();
         self.settle(usage, Some(told.code));

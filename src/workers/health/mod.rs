@@ -30,8 +30,8 @@ pub struct Rules {
 /// How one request to the worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A 2xx or 3xx answer to a request that was sent at this time.
-    Success(Instant),
+    /// A 2xx or 3xx answer.
+    Success,
     /// A 4xx: the client's business.
     Neutral,
     /// 5xx, lost, or no answer in time.
@@ -98,7 +98,8 @@ pub struct Health {
     window_start: Option<Instant>,
     successes: u32,
     failures: u32,
-    open_until: Option<Instant>,
+    /// When the breaker opened, and until when. A request sent before says nothing new.
+    open: Option<(Instant, Instant)>,
     trickle_at: Option<Instant>,
     /// What was last told of the breaker, and of being down.
     told: (Breaker, bool),
@@ -132,7 +133,7 @@ impl Health {
             window_start: None,
             successes: 0,
             failures: 0,
-            open_until: None,
+            open: None,
             trickle_at: None,
             told: (Breaker::Closed, false),
         }
@@ -141,9 +142,9 @@ impl Health {
     /// The breaker now.
     #[must_use]
     pub fn breaker(&self, now: Instant) -> Breaker {
-        match self.open_until {
+        match self.open {
             None => Breaker::Closed,
-            Some(until) if now < until => Breaker::Open,
+            Some((_, until)) if now < until => Breaker::Open,
             Some(_) => Breaker::HalfOpen,
         }
     }
@@ -162,7 +163,7 @@ impl Health {
     pub fn state(&self, now: Instant) -> State {
         if self.is_down {
             State::NotReady
-        } else if self.open_until.is_some_and(|until| now < until || self.trickle_at.is_some_and(|it| now < it)) {
+        } else if self.open.is_some_and(|(_, until)| now < until || self.trickle_at.is_some_and(|it| now < it)) {
             State::Tripped
         } else if self.paused_until.is_some_and(|until| now < until) {
             State::Paused
@@ -181,29 +182,34 @@ impl Health {
 
     /// A request was sent; in half-open state this uses up the trickle.
     pub fn sent(&mut self, now: Instant) {
-        if self.open_until.is_some() {
+        if self.breaker(now) == Breaker::HalfOpen {
             self.trickle_at = Some(now + TRICKLE);
         }
     }
 
-    /// A request ended.
-    pub fn ended(&mut self, now: Instant, outcome: Outcome) {
+    /// A request ended that was sent then. One sent before the breaker opened, or before a pause was asked for, may end long
+    /// after it, and changes nothing of it.
+    pub fn ended(&mut self, now: Instant, sent: Instant, outcome: Outcome) {
+        let is_news = self.open.is_none_or(|(opened, _)| sent > opened);
         match outcome {
             Outcome::Neutral => {}
-            Outcome::Success(sent) => {
+            Outcome::Success => {
                 self.success_since_probe = true;
                 self.is_down = false;
                 self.probes_failed = 0;
                 if self.busy_at.is_some_and(|busy| sent > busy) {
                     self.paused_until = None;
                 }
-                if self.open_until.take().is_some() {
-                    self.trickle_at = None;
-                    (self.successes, self.failures) = (0, 0);
+                if is_news {
+                    if self.open.take().is_some() {
+                        self.trickle_at = None;
+                        (self.successes, self.failures) = (0, 0);
+                    }
+                    self.count(now, true);
                 }
-                self.count(now, true);
             }
-            Outcome::Failure => self.count(now, false),
+            Outcome::Failure if is_news => self.count(now, false),
+            Outcome::Failure => {}
             Outcome::Unreachable => {
                 self.is_down = true;
                 self.probes_ok = 0;
@@ -226,10 +232,10 @@ impl Health {
             return;
         }
         self.failures += 1;
-        let half_open = self.open_until.is_some();
+        let was_open = self.open.is_some();
         let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
-        if half_open || over {
-            self.open_until = Some(now + self.rules.breaker_open);
+        if was_open || over {
+            self.open = Some((now, now + self.rules.breaker_open));
             self.trickle_at = None;
         }
     }
@@ -274,126 +280,4 @@ pub fn pause(retry_after: &str, date: Option<&str>, wall: Duration) -> Option<Du
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RULES: Rules = Rules {
-        failure_threshold: 3,
-        success_threshold: 2,
-        breaker_failures: 5,
-        breaker_window: Duration::from_secs(60),
-        breaker_open: Duration::from_secs(10),
-        pause_max: Duration::from_secs(30),
-    };
-
-    fn ready() -> (Health, Instant) {
-        let mut health = Health::new(RULES);
-        health.probed(Probe::Ok);
-        (health, Instant::now())
-    }
-
-    #[test]
-    fn field_d1_ten_thousand_bad_requests_open_no_breaker() {
-        let (mut health, now) = ready();
-        (0..10_000).for_each(|_| health.ended(now, Outcome::Neutral));
-        assert_eq!(health.state(now), State::Ready);
-    }
-
-    #[test]
-    fn field_d2_busy_is_a_pause_that_ends_and_is_bounded() {
-        let (mut health, now) = ready();
-        health.ended(now, Outcome::Busy(Some(Duration::from_secs(3600))));
-        assert_eq!(health.state(now), State::Paused);
-        assert_eq!(health.state(now + Duration::from_secs(31)), State::Ready);
-    }
-
-    #[test]
-    fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for_whatever_from_before_ends_meanwhile() {
-        let (mut health, now) = ready();
-        health.ended(now, Outcome::Busy(Some(Duration::from_secs(10))));
-        let before = Outcome::Success(now - Duration::from_secs(1));
-        for outcome in [before, Outcome::Success(now), Outcome::Neutral, Outcome::Failure, Outcome::Busy(None)] {
-            health.ended(now + Duration::from_secs(1), outcome);
-            health.probed(Probe::Ok);
-            assert_eq!(health.pause_left(now + Duration::from_secs(9)), Some(Duration::from_secs(1)), "{outcome:?}");
-        }
-        assert_eq!(health.state(now + Duration::from_secs(10)), State::Ready);
-        let later = now + Duration::from_secs(2);
-        health.ended(later, Outcome::Success(later));
-        assert_eq!(health.state(later), State::Ready, "it was asked since then, and it served");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_worker_s_own_clock() {
-        let wall = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
-        let date = "Sun, 06 Nov 1994 08:49:47 GMT";
-        for (text, theirs, expected) in [
-            ("7", None, Some(7)),
-            (" 0 ", None, Some(0)),
-            (date, None, Some(10)),
-            (date, Some("Sun, 06 Nov 1994 08:49:44 GMT"), Some(3)),
-            (date, Some("Sun, 06 Nov 1994 09:00:00 GMT"), Some(0)),
-            (date, Some("yesterday"), Some(10)),
-            ("soon", None, None),
-            ("-1", None, None),
-        ] {
-            assert_eq!(pause(text, theirs, wall), expected.map(Duration::from_secs), "{text} {theirs:?}");
-        }
-    }
-
-    #[test]
-    fn field_d10_a_busy_worker_whose_probe_times_out_is_not_taken_out() {
-        let (mut health, now) = ready();
-        for _ in 0..10 {
-            health.ended(now, Outcome::Success(now));
-            health.probed(Probe::TimedOut);
-        }
-        assert_eq!(health.state(now), State::Ready);
-        for _ in 0..3 {
-            health.probed(Probe::TimedOut);
-        }
-        assert_eq!(health.state(now), State::NotReady);
-    }
-
-    #[test]
-    fn the_breaker_opens_trickles_and_closes_and_a_400_does_not_close_it() {
-        let (mut health, now) = ready();
-        (0..5).for_each(|_| health.ended(now, Outcome::Failure));
-        assert_eq!(health.state(now), State::Tripped);
-        let later = now + Duration::from_secs(11);
-        assert_eq!(health.state(later), State::Ready, "half-open lets one through");
-        health.sent(later);
-        assert_eq!(health.state(later), State::Tripped, "and no second one");
-        health.ended(later, Outcome::Neutral);
-        assert_eq!(health.state(later), State::Tripped);
-        health.ended(later, Outcome::Success(later));
-        assert_eq!(health.state(later), State::Ready);
-    }
-
-    #[test]
-    fn each_change_is_told_once() {
-        let (mut health, now) = ready();
-        assert_eq!(health.changes(now), Changes::default());
-        (0..5).for_each(|_| health.ended(now, Outcome::Failure));
-        assert_eq!(health.changes(now).breaker, Some((Breaker::Closed, Breaker::Open)));
-        assert_eq!(health.changes(now), Changes::default());
-        let later = now + Duration::from_secs(11);
-        health.sent(later);
-        assert_eq!(health.changes(later).breaker, Some((Breaker::Open, Breaker::HalfOpen)));
-        health.ended(later, Outcome::Success(later));
-        assert_eq!(health.changes(later).breaker, Some((Breaker::HalfOpen, Breaker::Closed)));
-        for expected in [true, false] {
-            health.ended(later, Outcome::Unreachable);
-            assert_eq!(health.changes(later), Changes { breaker: None, went_away: expected });
-        }
-    }
-
-    #[test]
-    fn a_refused_connection_counts_at_once_and_probes_bring_it_back() {
-        let (mut health, now) = ready();
-        health.ended(now, Outcome::Unreachable);
-        assert_eq!(health.state(now), State::NotReady);
-        assert!(!health.probed(Probe::Ok) && health.probed(Probe::Ok));
-        assert_eq!(health.state(now), State::Ready);
-    }
-}
+mod tests;
