@@ -37,6 +37,31 @@ label! {
         Tls = "tls",
         Timeout = "timeout",
         Handshake = "handshake",
+        NoWay = "no_way",
+    }
+}
+
+label! {
+    /// A forwarded request as seen from this node.
+    pub enum Forwarding {
+        /// To a worker of another node.
+        Out = "out",
+        /// From another node, to a worker of this one.
+        In = "in",
+    }
+}
+
+label! {
+    /// Why a request was not forwarded.
+    pub enum Turned {
+        /// As many as there may be are on their way.
+        TooMany = "too_many",
+        /// Their bodies are as large as they may be together.
+        TooMuch = "too_much",
+        /// The node that reaches the worker is not reached, drains, or does not reach it either.
+        NoWay = "no_way",
+        /// What came could not be read.
+        Unreadable = "unreadable",
     }
 }
 
@@ -53,6 +78,9 @@ pub struct Metrics {
     came_back: Counter,
     restarted: Counter,
     breaker: Family<[(&'static str, &'static str); 2], Counter>,
+    forwarded: Each<Forwarding, Counter>,
+    forwarding: Each<Forwarding, Gauge>,
+    turned_away: Each<Turned, Counter>,
 }
 
 impl Default for Metrics {
@@ -77,6 +105,9 @@ impl Metrics {
             came_back: registry.counter("smg_worker_recoveries", "Workers that became ready by probe. Many: a worker flaps"),
             restarted: registry.counter("smg_worker_restarts", "Workers found to be another process than before; what was believed of their cache is forgotten"),
             breaker: registry.family("smg_worker_cb_transitions", "Changes of workers' circuit breakers, by state before and after. To `open`: a worker failed half of its requests"),
+            forwarded: registry.counters("smg_worker_forwards", "Requests and probes that went through another node because only that one reaches the worker, by direction. Their bytes are those of the lane `forward`", "direction"),
+            forwarding: registry.gauges("smg_worker_forwards_active", "The same, those that are under way", "direction"),
+            turned_away: registry.counters("smg_worker_forwards_refused", "Requests that were not forwarded, by reason. `too_many`, `too_much`: give the worker an address that all nodes reach; `no_way`: the node that reaches it is away", "reason"),
         }
     }
 
@@ -104,6 +135,7 @@ impl Metrics {
             CallError::Connect(ConnectFailure::NoAddress) => NotConnected::NoAddress,
             CallError::Connect(ConnectFailure::Forbidden) => NotConnected::Forbidden,
             CallError::Connect(ConnectFailure::Tls) => NotConnected::Tls,
+            CallError::Connect(ConnectFailure::NoWay) => NotConnected::NoWay,
             CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_) => NotConnected::Timeout,
             CallError::Lost | CallError::Protocol => NotConnected::Handshake,
         };
@@ -133,5 +165,17 @@ impl Metrics {
     /// A worker's breaker changed.
     pub fn breaker_changed(&self, from: Breaker, to: Breaker) {
         self.breaker.get_or_create(&[("from", from.as_str()), ("to", to.as_str())]).inc();
+    }
+
+    /// Counts a forwarded request, as under way until the guard is dropped.
+    #[must_use]
+    pub fn forwards(&self, direction: Forwarding) -> GaugeGuard {
+        self.forwarded.of(direction).inc();
+        GaugeGuard::new(self.forwarding.of(direction))
+    }
+
+    /// A request was not forwarded.
+    pub fn turned_away(&self, reason: Turned) {
+        self.turned_away.of(reason).inc();
     }
 }

@@ -13,6 +13,7 @@ pub mod detect;
 pub mod edits;
 pub mod fake;
 pub mod fleet;
+pub mod forward;
 pub mod health;
 pub mod http;
 pub mod lifetime;

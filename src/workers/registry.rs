@@ -11,6 +11,8 @@ use super::address::InvalidUrl;
 use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
+use super::forward::ForwardWorker;
+use super::forward::Forwarder;
 use super::health::Breaker;
 use super::health::Changes;
 use super::health::Health;
@@ -29,6 +31,7 @@ use super::spec::Spec;
 use super::worker::Worker;
 use crate::base::clock::Instant;
 use crate::base::ids::ModelId;
+use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::journal::NotKept;
 use crate::base::limits::WORKERS_MAX;
@@ -55,6 +58,8 @@ pub struct Entry {
     pub facts: Facts,
     /// How it is spoken to.
     pub worker: Arc<dyn Worker>,
+    /// The node that this one reaches it through; None: by itself.
+    pub through: Option<StorageId>,
     /// What it has to do.
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
@@ -147,6 +152,7 @@ impl Entry {
             source: self.source,
             facts,
             worker: Arc::clone(&self.worker),
+            through: self.through,
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
             lifetime: Arc::clone(&self.lifetime),
@@ -189,13 +195,20 @@ pub struct Registry {
     edits: Mutex<BTreeMap<WorkerId, Arc<Entry>>>,
     rules: Rules,
     dialer: Dialer,
+    forwarder: Forwarder,
 }
 
 impl Registry {
     /// No workers yet.
     #[must_use]
     pub fn new(rules: Rules, dialer: Dialer) -> Self {
-        Self { fleet: ArcSwap::default(), edits: Mutex::default(), rules, dialer }
+        Self { fleet: ArcSwap::default(), edits: Mutex::default(), rules, dialer, forwarder: Forwarder::default() }
+    }
+
+    /// The same, with ways to workers that only other nodes reach.
+    #[must_use]
+    pub fn with_forwarder(self, forwarder: Forwarder) -> Self {
+        Self { forwarder, ..self }
     }
 
     /// The view.
@@ -222,11 +235,10 @@ impl Registry {
         self.check_room(id)?;
         let mut edits = self.edits.lock();
         let known = edits.get(&id).cloned();
-        let worker: Arc<dyn Worker> = match &known {
-            Some(entry) if entry.spec.url == spec.url && same(entry.spec.api_key.as_ref(), spec.api_key.as_ref()) => {
-                Arc::clone(&entry.worker)
-            }
-            Some(_) | None => Arc::new(HttpWorker::new(origin, spec.api_key.as_ref(), self.dialer.clone())),
+        let through = spec.via.filter(|_| self.forwarder.is_elsewhere(spec.via));
+        let worker = match &known {
+            Some(entry) if is_reached_alike(&entry.spec, &spec) => Arc::clone(&entry.worker),
+            Some(_) | None => self.worker(id, origin, &spec, through),
         };
         let facts = match &known {
             Some(entry) if entry.spec.models == spec.models => entry.facts.clone(),
@@ -239,10 +251,21 @@ impl Registry {
         let lifetime = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
         let metrics = self.dialer.metrics.clone();
-        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics });
+        let entry = Arc::new(Entry { id, spec, source, facts, worker, through, load, health, lifetime, metrics });
         edits.insert(id, Arc::clone(&entry));
         self.publish(&edits);
         Ok(entry)
+    }
+
+    fn worker(&self, id: WorkerId, origin: Origin, spec: &Spec, through: Option<StorageId>) -> Arc<dyn Worker> {
+        let dialer = self.dialer.clone();
+        match through {
+            None => Arc::new(HttpWorker::new(origin, spec.api_key.as_ref(), dialer)),
+            Some(owner) => {
+                let (timeout, metrics) = (dialer.connect_timeout, dialer.metrics);
+                Arc::new(ForwardWorker::new(id, owner, self.forwarder.clone(), timeout, metrics))
+            }
+        }
     }
 
     /// Records what a worker was found to be.
@@ -311,6 +334,10 @@ impl Registry {
         let by_model = by_model.into_iter().map(|(model, entries)| (model, entries.into())).collect();
         self.fleet.store(Arc::new(Fleet { generation, all: edits.values().cloned().collect(), by_model }));
     }
+}
+
+fn is_reached_alike(a: &Spec, b: &Spec) -> bool {
+    (&a.url, a.via) == (&b.url, b.via) && same(a.api_key.as_ref(), b.api_key.as_ref())
 }
 
 /// Whether two keys are the same one.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::address::Origin;
 use crate::base::ids::ModelId;
+use crate::base::ids::StorageId;
 use crate::base::secret::Secret;
 
 /// Everything an operator can say of a worker.
@@ -23,6 +24,8 @@ pub struct Spec {
     pub labels: BTreeMap<String, String>,
     /// Whether it gets no new requests.
     pub is_draining: bool,
+    /// The one node that reaches it, where not every node does.
+    pub via: Option<StorageId>,
 }
 
 impl Spec {
@@ -37,6 +40,7 @@ impl Spec {
             cost: 1.0,
             labels: BTreeMap::new(),
             is_draining: false,
+            via: None,
         }
     }
 }

@@ -134,6 +134,7 @@ impl Record {
             cost: self.cost,
             labels: self.labels.clone(),
             is_draining: self.draining,
+            via: None, // who reaches it is found out anew at each start
         })
     }
 }
