@@ -29,9 +29,11 @@ impl Candidates for Pool<'_> {
 
     fn at(&self, index: usize) -> Candidate {
         let entry = &self.entries[index];
+        let (available, suspect) = entry.standing(self.now);
         Candidate {
             worker: entry.id,
-            available: entry.is_available(self.now),
+            available,
+            suspect,
             inflight: u32::try_from(entry.load.requests()).unwrap_or(u32::MAX),
             queued_prefill_tokens: entry.load.queued_prefill_tokens(self.now),
             // A dear worker counts as a slow one.

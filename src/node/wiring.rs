@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use super::error::Error;
 use super::mesh;
 use super::mesh::Mesh;
@@ -15,6 +17,7 @@ use crate::api::intake::Intake;
 use crate::api::intake::Patience;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::ids::StorageId;
 use crate::base::journal::Journal;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
@@ -32,14 +35,20 @@ use crate::routing::Feedback;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
+use crate::transport::Stream;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
 use crate::workers;
 use crate::workers::address::Origin;
 use crate::workers::address::without_credentials;
 use crate::workers::edits::Edits;
+use crate::workers::forward;
+use crate::workers::forward::Forwarder;
+use crate::workers::forward::Ways;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
+use crate::workers::observers;
+use crate::workers::observers::Observers;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
 
@@ -52,6 +61,7 @@ pub(super) fn build(
     tasks: &Tasks,
     metrics: &mut MetricsRegistry,
     members: Option<Members>,
+    forwarding: Option<(Ways, mpsc::Receiver<Stream>)>,
 ) -> Result<(Arc<Gateway>, Counts), Error> {
     process::register(metrics);
     logs::register(metrics);
@@ -59,7 +69,15 @@ pub(super) fn build(
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let entropy = Entropy::from_os();
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let registry = Arc::new(Registry::new(rules(&config.workers), dialer));
+    let registry = Registry::new(rules(&config.workers), dialer);
+    let registry = match forwarding {
+        None => Arc::new(registry),
+        Some((ways, inbox)) => {
+            let registry = Arc::new(registry.with_forwarder(Forwarder::new(ways)));
+            forward::owner::start(inbox, Arc::clone(&registry), worker_metrics.clone(), tasks);
+            registry
+        }
+    };
     workers::fleet::register(metrics, Arc::clone(&registry));
     let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
     let journal: Arc<dyn Journal> = Arc::new(history.clone());
@@ -75,7 +93,9 @@ pub(super) fn build(
     let router = Arc::new(router);
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
+    let observers = Observers::alone(StorageId(0), config.workers.away_max);
+    let prober =
+        Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart, observers);
     let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
@@ -125,6 +145,7 @@ fn rules(workers: &workers::config::Config) -> Rules {
         breaker_window: workers.breaker_window,
         breaker_open: workers.breaker_open,
         pause_max: PAUSE_MAX,
+        memory: observers::memory(workers.probe_interval),
     }
 }
 

@@ -35,6 +35,7 @@ impl Fleet {
         let idle = |id| Candidate {
             worker: WorkerId(id),
             available: true,
+            suspect: false,
             inflight: 0,
             queued_prefill_tokens: 0,
             relative_prefill_rate: 1.0,

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::health::Breaker;
+use super::observers::core::Counts;
 use super::worker::CallError;
 use super::worker::ConnectFailure;
 use crate::observability::labels::label;
@@ -25,6 +26,8 @@ label! {
         Failed = "failed",
         /// Did not answer.
         TimedOut = "timed_out",
+        /// This node did not run meanwhile: says nothing.
+        Slept = "slept",
     }
 }
 
@@ -38,6 +41,18 @@ label! {
         Timeout = "timeout",
         Handshake = "handshake",
         NoWay = "no_way",
+    }
+}
+
+label! {
+    /// What a node sees of a worker.
+    pub enum Sighted {
+        /// It answers.
+        Up = "up",
+        /// It does not always.
+        Failing = "failing",
+        /// It is away.
+        Down = "down",
     }
 }
 
@@ -78,6 +93,8 @@ pub struct Metrics {
     came_back: Counter,
     restarted: Counter,
     breaker: Family<[(&'static str, &'static str); 2], Counter>,
+    observations: Each<Sighted, Gauge>,
+    doubted: Gauge,
     forwarded: Each<Forwarding, Counter>,
     forwarding: Each<Forwarding, Gauge>,
     turned_away: Each<Turned, Counter>,
@@ -105,6 +122,8 @@ impl Metrics {
             came_back: registry.counter("smg_worker_recoveries", "Workers that became ready by probe. Many: a worker flaps"),
             restarted: registry.counter("smg_worker_restarts", "Workers found to be another process than before; what was believed of their cache is forgotten"),
             breaker: registry.family("smg_worker_cb_transitions", "Changes of workers' circuit breakers, by state before and after. To `open`: a worker failed half of its requests"),
+            observations: registry.gauges("smg_worker_observations", "What nodes, this one included, say of workers and counts now: three nodes watch each worker. Fewer than three times the workers: observers are away, or not heard", "sight"),
+            doubted: registry.gauge("smg_worker_doubted", "Workers that two nodes or more hold for away. They are the last choice of nodes that reached them lately, and no choice of the others"),
             forwarded: registry.counters("smg_worker_forwards", "Requests and probes that went through another node because only that one reaches the worker, by direction. Their bytes are those of the lane `forward`", "direction"),
             forwarding: registry.gauges("smg_worker_forwards_active", "The same, those that are under way", "direction"),
             turned_away: registry.counters("smg_worker_forwards_refused", "Requests that were not forwarded, by reason. `too_many`, `too_much`: give the worker an address that all nodes reach; `no_way`: the node that reaches it is away", "reason"),
@@ -150,6 +169,15 @@ impl Metrics {
     /// A probe ended.
     pub fn probed(&self, result: ProbeResult) {
         self.probes.of(result).inc();
+    }
+
+    /// So much of what nodes say of workers counts.
+    pub fn observed(&self, counts: Counts) {
+        let set = |gauge: &Gauge, count: usize| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        set(self.observations.of(Sighted::Up), counts.up);
+        set(self.observations.of(Sighted::Down), counts.down);
+        set(self.observations.of(Sighted::Failing), counts.all - counts.up - counts.down);
+        set(&self.doubted, counts.doubted);
     }
 
     /// A worker came back.

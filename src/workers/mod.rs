@@ -19,6 +19,7 @@ pub mod http;
 pub mod lifetime;
 pub mod load;
 pub mod metrics;
+pub mod observers;
 pub mod prober;
 pub mod rate;
 pub mod registry;

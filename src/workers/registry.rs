@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::address::InvalidUrl;
 use super::address::Origin;
@@ -20,6 +21,7 @@ use super::health::Outcome;
 use super::health::Probe;
 use super::health::Rules;
 use super::health::State;
+use super::health::Word;
 use super::http::Dialer;
 use super::http::HttpWorker;
 use super::lifetime::Lifetime;
@@ -38,7 +40,7 @@ use crate::base::limits::WORKERS_MAX;
 use crate::base::secret::Secret;
 
 /// What was found out about a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// What it is.
     pub engine: Engine,
@@ -89,7 +91,15 @@ impl Entry {
     /// Whether it may be given a request.
     #[must_use]
     pub fn is_available(&self, now: Instant) -> bool {
-        !self.spec.is_draining && matches!(self.state(now), State::Ready | State::Pending)
+        self.standing(now).0
+    }
+
+    /// The same, and whether it should be given one only when no other worker can be.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> (bool, bool) {
+        let health = self.health.lock();
+        let is_available = !self.spec.is_draining && matches!(health.state(now), State::Ready | State::Pending);
+        (is_available, health.is_suspect(now))
     }
 
     /// A request goes there.
@@ -109,9 +119,16 @@ impl Entry {
     /// A probe ended. Returns whether the worker came back with it.
     pub fn probed(&self, now: Instant, probe: Probe) -> bool {
         let mut health = self.health.lock();
-        let came_back = health.probed(probe);
+        let came_back = health.probed(now, probe);
         self.tell(health.changes(now));
         came_back
+    }
+
+    /// Other nodes say this of it.
+    pub fn heard(&self, now: Instant, word: Word) {
+        let mut health = self.health.lock();
+        health.heard(word);
+        self.tell(health.changes(now));
     }
 
     /// Lines for whoever is on call: a worker changes now and then, requests are many.
@@ -192,6 +209,7 @@ pub enum EditError {
 /// The registry.
 pub struct Registry {
     fleet: ArcSwap<Fleet>,
+    changes: watch::Sender<u64>,
     edits: Mutex<BTreeMap<WorkerId, Arc<Entry>>>,
     rules: Rules,
     dialer: Dialer,
@@ -202,7 +220,8 @@ impl Registry {
     /// No workers yet.
     #[must_use]
     pub fn new(rules: Rules, dialer: Dialer) -> Self {
-        Self { fleet: ArcSwap::default(), edits: Mutex::default(), rules, dialer, forwarder: Forwarder::default() }
+        let changes = watch::Sender::default();
+        Self { fleet: ArcSwap::default(), changes, edits: Mutex::default(), rules, dialer, forwarder: Forwarder::default() }
     }
 
     /// The same, with ways to workers that only other nodes reach.
@@ -215,6 +234,12 @@ impl Registry {
     #[must_use]
     pub fn fleet(&self) -> arc_swap::Guard<Arc<Fleet>> {
         self.fleet.load()
+    }
+
+    /// Wakes whenever the view is another.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The worker with this id.
@@ -284,7 +309,7 @@ impl Registry {
                 })
                 .collect();
         }
-        if entry.facts.engine == facts.engine && entry.facts.models == facts.models {
+        if entry.facts == facts {
             return;
         }
         let entry = entry.with(facts);
@@ -333,6 +358,7 @@ impl Registry {
         let generation = self.fleet.load().generation + 1;
         let by_model = by_model.into_iter().map(|(model, entries)| (model, entries.into())).collect();
         self.fleet.store(Arc::new(Fleet { generation, all: edits.values().cloned().collect(), by_model }));
+        self.changes.send_replace(generation);
     }
 }
 
@@ -355,12 +381,17 @@ impl Registry {
         let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();
         let origin = Origin::parse(url).expect("a worker's URL");
         let id = WorkerId(self.fleet().all.len() as u64 + 1);
-        let known = self.put(id, Spec { models, ..Spec::named(&origin, None) }, Source::Api).expect("there is room");
+        self.play_as(id, Spec { models, ..Spec::named(&origin, None) }, worker);
+        id
+    }
+
+    /// The same under a given id.
+    pub fn play_as(&self, id: WorkerId, spec: Spec, worker: Arc<dyn Worker>) {
+        let known = self.put(id, spec, Source::Api).expect("there is room");
         let mut edits = self.edits.lock();
         let mut entry = known.with(known.facts.clone());
         Arc::get_mut(&mut entry).expect("just made").worker = worker;
         edits.insert(id, entry);
         self.publish(&edits);
-        id
     }
 }

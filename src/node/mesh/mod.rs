@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::config::Config;
@@ -23,9 +25,12 @@ use crate::membership;
 use crate::observability::metrics::Registry;
 use crate::transport;
 use crate::transport::Peer;
+use crate::transport::Stream;
 use crate::transport::identity::Identity;
 use crate::transport::identity::IdentityError;
 use crate::transport::trust::TrustError;
+use crate::workers::forward::FindPeer;
+use crate::workers::forward::Ways;
 
 /// A name server that does not answer must not keep the node from starting.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,6 +99,8 @@ pub(super) struct Mesh {
     pub(super) members: Members,
     /// Where the socket is.
     pub(super) address: SocketAddr,
+    /// The way to workers that only other nodes reach, and what other nodes want of workers that only this one reaches.
+    pub(super) forwarding: (Ways, mpsc::Receiver<Stream>),
     /// Holds the data directory for as long as the node lives.
     pub(super) identity: Identity,
 }
@@ -129,9 +136,20 @@ pub(super) async fn start(
     let (handle, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
     let seen = membership::metrics::Metrics::register(metrics);
     let timing = membership::Config::default();
+    let (transport, storage) = (handle.clone(), identity.storage);
     let handle = membership::start(config.seeds.clone(), timing, handle, inboxes.swim, seen, tasks);
+    let ways = Ways { me: storage, transport, find: finder(handle.clone()) };
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
-    Ok(Mesh { members: Members { handle, me: node, name }, address, identity })
+    Ok(Mesh { members: Members { handle, me: node, name }, address, forwarding: (ways, inboxes.forward), identity })
+}
+
+/// Who of those that are spoken to is behind a storage id.
+fn finder(members: membership::Handle) -> FindPeer {
+    Arc::new(move |storage| {
+        let view = members.view();
+        let found = view.members.iter().find(|it| it.peer.storage == storage && it.status.is_active());
+        found.map(|it| Arc::clone(&it.peer))
+    })
 }
 
 fn bind(config: &Config) -> Result<UdpSocket, MeshError> {

@@ -64,6 +64,7 @@ fn start(journal: &Arc<Memory>, named: &[&str]) -> (Edits, Arc<Registry>) {
         breaker_window: std::time::Duration::from_secs(60),
         breaker_open: std::time::Duration::from_secs(10),
         pause_max: std::time::Duration::from_secs(60),
+        memory: std::time::Duration::from_secs(15),
     };
     let dialer = Dialer::new(&Config::default(), Tasks::new(), Metrics::default()).unwrap();
     let registry = Arc::new(Registry::new(rules, dialer));

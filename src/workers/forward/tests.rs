@@ -43,6 +43,7 @@ fn registry(metrics: &Metrics, tasks: &Tasks) -> Registry {
         breaker_window: second,
         breaker_open: second,
         pause_max: second,
+        memory: second,
     };
     Registry::new(rules, Dialer::new(&Config::default(), tasks.clone(), metrics.clone()).expect("no files"))
 }
