@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replication", &["base", "observability", "transport", "membership"]),
     ("history", &["base", "observability", "proto", "transport", "membership"]),
     ("dialects", &["base"]),
-    ("workers", &["base", "observability", "proto", "dialects", "transport", "replication"]),
+    ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
     ("routing", &["base", "observability", "dialects", "workers", "replication"]),
     ("plugins", &["base", "observability"]),

@@ -9,8 +9,10 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::health::Breaker;
 use super::observers::core::Counts;
+use super::observers::core::Sighted;
 use super::worker::CallError;
 use super::worker::ConnectFailure;
+use crate::observability::labels::Label as _;
 use crate::observability::labels::label;
 use crate::observability::metrics::Each;
 use crate::observability::metrics::GaugeGuard;
@@ -41,18 +43,6 @@ label! {
         Timeout = "timeout",
         Handshake = "handshake",
         NoWay = "no_way",
-    }
-}
-
-label! {
-    /// What a node sees of a worker.
-    pub enum Sighted {
-        /// It answers.
-        Up = "up",
-        /// It does not always.
-        Failing = "failing",
-        /// It is away.
-        Down = "down",
     }
 }
 
@@ -174,9 +164,9 @@ impl Metrics {
     /// So much of what nodes say of workers counts.
     pub fn observed(&self, counts: Counts) {
         let set = |gauge: &Gauge, count: usize| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        set(self.observations.of(Sighted::Up), counts.up);
-        set(self.observations.of(Sighted::Down), counts.down);
-        set(self.observations.of(Sighted::Failing), counts.all - counts.up - counts.down);
+        for sight in Sighted::ALL {
+            set(self.observations.of(*sight), counts.sights[sight.index()]);
+        }
         set(&self.doubted, counts.doubted);
     }
 

@@ -221,7 +221,14 @@ impl Registry {
     #[must_use]
     pub fn new(rules: Rules, dialer: Dialer) -> Self {
         let changes = watch::Sender::default();
-        Self { fleet: ArcSwap::default(), changes, edits: Mutex::default(), rules, dialer, forwarder: Forwarder::default() }
+        Self {
+            fleet: ArcSwap::default(),
+            changes,
+            edits: Mutex::default(),
+            rules,
+            dialer,
+            forwarder: Forwarder::default(),
+        }
     }
 
     /// The same, with ways to workers that only other nodes reach.

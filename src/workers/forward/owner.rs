@@ -114,9 +114,10 @@ impl Owner {
         };
         let _active = self.metrics.forwards(Forwarding::In);
         let (owner, place) = (&self, &place);
-        let service = service_fn(|request| async move {
-            Ok::<_, Infallible>(rendered(owner.answer(opening, place, request).await))
-        });
+        let service =
+            service_fn(
+                |request| async move { Ok::<_, Infallible>(rendered(owner.answer(opening, place, request).await)) },
+            );
         let mut builder = http1::Builder::new();
         builder.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.max_headers(HEADERS_MAX + OWN_HEADERS).max_buf_size(HEAD_BYTES_MAX + OWN_HEAD_BYTES);

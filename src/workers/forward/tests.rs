@@ -188,7 +188,10 @@ async fn more_than_may_be_forwarded_is_asked_to_pause_and_a_place_comes_back() {
         () = arrived(&mut seen, 1) => {}
     }
     let answer = worker.call(call()).await.expect("words");
-    assert_eq!((answer.status, &answer.headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1")));
+    assert_eq!(
+        (answer.status, &answer.headers["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1"))
+    );
     drop(last);
     cancelled(&mut seen).await;
     assert!(caller.forwarder.place(OWNER).is_some(), "its place is free again");
@@ -201,7 +204,8 @@ async fn more_than_may_be_forwarded_is_asked_to_pause_and_a_place_comes_back() {
 
 #[tokio::test]
 async fn a_caller_that_is_gone_without_a_word_aborts_the_request_too() {
-    let (caller, _owner, id, mut seen) = pair(vec![vec![Step::status(StatusCode::OK), Step::text("first"), Step::Stall]]);
+    let (caller, _owner, id, mut seen) =
+        pair(vec![vec![Step::status(StatusCode::OK), Step::text("first"), Step::Stall]]);
     let mut answer = caller.worker(id, OWNER).call(call()).await.expect("answered");
     assert!(answer.body.frame().await.is_some());
     caller.node.tasks.stop_stage(Stage::Carry, Duration::ZERO).await;

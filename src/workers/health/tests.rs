@@ -141,7 +141,11 @@ fn what_others_say_takes_a_worker_out_only_where_it_did_not_succeed_lately_and_e
     assert_eq!((health.state(later), health.is_suspect(later)), (State::NotReady, false));
     assert!(health.changes(later).went_away && !health.wants_own_look(later));
     health.ended(later, later, Outcome::Success);
-    assert_eq!((health.state(later), health.is_suspect(later)), (State::Ready, true), "tried as the last one, it served");
+    assert_eq!(
+        (health.state(later), health.is_suspect(later)),
+        (State::Ready, true),
+        "tried as the last one, it served"
+    );
     assert_eq!((health.state(until), health.is_suspect(until)), (State::Ready, false));
 }
 

@@ -19,6 +19,8 @@ use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::limits::WORKERS_MAX;
+use crate::observability::labels::Label as _;
+use crate::observability::labels::label;
 
 /// Nodes that probe one worker. Two could not outvote an odd one; more only cost probes.
 pub const OBSERVERS: usize = 3;
@@ -55,13 +57,7 @@ pub struct Sight {
 impl Sight {
     /// What this node knows, once it has probed.
     #[must_use]
-    pub fn of(
-        now: Instant,
-        own: Own,
-        restarted: Option<Instant>,
-        interval: Duration,
-        facts: Facts,
-    ) -> Option<Self> {
+    pub fn of(now: Instant, own: Own, restarted: Option<Instant>, interval: Duration, facts: Facts) -> Option<Self> {
         let ago = |at: Instant| now.saturating_duration_since(at);
         Some(Self {
             is_down: own.is_down,
@@ -74,8 +70,18 @@ impl Sight {
         })
     }
 
+    /// In a word.
+    #[must_use]
+    pub fn word(&self) -> Sighted {
+        match self.last {
+            _ if self.is_down => Sighted::Down,
+            Probe::Ok => Sighted::Up,
+            Probe::Failed | Probe::TimedOut => Sighted::Failing,
+        }
+    }
+
     fn is_up(&self) -> bool {
-        !self.is_down && self.last == Probe::Ok
+        self.word() == Sighted::Up
     }
 }
 
@@ -90,15 +96,23 @@ pub struct Seen {
     pub sight: Sight,
 }
 
+label! {
+    /// What a node sees of a worker.
+    pub enum Sighted {
+        /// It answers.
+        Up = "up",
+        /// It does not always.
+        Failing = "failing",
+        /// It is away.
+        Down = "down",
+    }
+}
+
 /// How many sights count now, and what follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All.
-    pub all: usize,
-    /// Of a worker that answers.
-    pub up: usize,
-    /// Of a worker that is away.
-    pub down: usize,
+    /// Sights, in the order of [`Sighted`].
+    pub sights: [usize; Sighted::ALL.len()],
     /// Workers in doubt.
     pub doubted: usize,
 }
@@ -230,9 +244,7 @@ impl Core {
         let mut counts = Counts::default();
         for worker in self.held.keys() {
             for it in self.fresh(now, *worker) {
-                counts.down += usize::from(it.sight.is_down);
-                counts.up += usize::from(it.sight.is_up());
-                counts.all += 1;
+                counts.sights[it.sight.word().index()] += 1;
             }
             counts.doubted += usize::from(self.word(now, *worker).doubted_until.is_some());
         }

@@ -23,9 +23,11 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+use crate::membership;
 use crate::replication;
 use crate::replication::NewRow;
 use crate::replication::tables::HEALTH;
+use crate::workers::health::Probe;
 use crate::workers::metrics::Metrics;
 use crate::workers::prober::OnRestart;
 use crate::workers::registry::Registry;
@@ -35,14 +37,8 @@ const TASK: Task = Task { name: "observers", stage: Stage::Decide, on_end: OnEnd
 const PAUSE: Duration = Duration::from_millis(50);
 /// Rows published at once: some 60 KB where each names a model or two.
 const ROWS_MAX: usize = 512;
-
-/// The other nodes.
-pub struct Members {
-    /// Who is here now.
-    pub here: Arc<dyn Fn() -> Vec<StorageId> + Send + Sync>,
-    /// Wakes when that changes.
-    pub changes: watch::Receiver<u64>,
-}
+/// Bytes of names of models in all rows of this node: half of what it may write, see `replication::tables`. Beyond it rows go without.
+const MODELS_BYTES_MAX: usize = 512 << 10;
 
 /// What it takes.
 pub struct Setup {
@@ -52,8 +48,8 @@ pub struct Setup {
     pub registry: Arc<Registry>,
     /// Where sights travel.
     pub tables: replication::Handle,
-    /// None: this node is alone.
-    pub members: Option<Members>,
+    /// Who is here; None: this node is alone.
+    pub members: Option<membership::Handle>,
     /// How often this node probes.
     pub interval: Duration,
     /// Told of workers whose process is another one than before.
@@ -64,7 +60,7 @@ pub struct Setup {
 
 /// Starts driving.
 pub fn start(setup: Setup, tasks: &Tasks) {
-    let driver = Driver { setup, read: BTreeMap::new(), published: BTreeSet::new() };
+    let driver = Driver { setup, read: BTreeMap::new(), published: BTreeMap::new() };
     tasks.spawn(TASK, |stop| driver.run(stop));
 }
 
@@ -72,7 +68,17 @@ struct Driver {
     setup: Setup,
     /// How far the table was read.
     read: BTreeMap<StorageId, (u64, u64)>,
-    published: BTreeSet<WorkerId>,
+    /// What this node's rows say.
+    published: BTreeMap<WorkerId, Told>,
+}
+
+/// What was last told of a worker, apart from times.
+#[derive(Clone, Copy, PartialEq)]
+struct Told {
+    is_down: bool,
+    last: Probe,
+    restarted: Option<Instant>,
+    models_bytes: usize,
 }
 
 /// Why a turn is due.
@@ -89,7 +95,7 @@ impl Driver {
         let tick = (self.setup.interval / 4).max(PAUSE);
         let mut rows = self.setup.tables.changes(HEALTH);
         let (_alone, none) = watch::channel(0);
-        let mut members = self.setup.members.as_ref().map_or(none, |it| it.changes.clone());
+        let mut members = self.setup.members.as_ref().map_or(none, membership::Handle::changes);
         let observers = self.setup.observers.clone();
         let mut next = Clock.now();
         loop {
@@ -107,7 +113,7 @@ impl Driver {
                 Due::Time | Due::Members => {
                     self.look_around(now);
                     self.read(now);
-                    self.publish(now);
+                    self.publish(now, true);
                     self.take_back();
                     let fleet = Arc::clone(&*self.setup.registry.fleet());
                     fleet.all.iter().for_each(|entry| self.tell(now, entry.id));
@@ -115,7 +121,7 @@ impl Driver {
                     next = now + tick;
                 }
                 Due::Rows => self.read(now).into_iter().for_each(|worker| self.tell(now, worker)),
-                Due::Saw => self.publish(now),
+                Due::Saw => self.publish(now, false),
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -130,7 +136,8 @@ impl Driver {
 
     /// Who is here, and what this node reached by itself.
     fn look_around(&self, now: Instant) {
-        let here = self.setup.members.as_ref().map(|it| (it.here)()).unwrap_or_default();
+        let view = self.setup.members.as_ref().map(membership::Handle::view).unwrap_or_default();
+        let here = view.members.iter().filter(|it| it.status.is_active()).map(|it| it.peer.storage);
         let fleet = Arc::clone(&*self.setup.registry.fleet());
         let reached = fleet.all.iter().filter_map(|it| Some((it.id, it.health().lock().own().succeeded?)));
         let reached: Vec<_> = reached.collect();
@@ -165,10 +172,12 @@ impl Driver {
         })
     }
 
-    /// Tells of what was probed since.
-    fn publish(&mut self, now: Instant) {
+    /// Tells of what was probed since: what is news at once, the rest (`all`) with the tick, so that an idle cluster is quiet.
+    fn publish(&mut self, now: Instant, all: bool) {
         let saw = std::mem::take(&mut *self.setup.observers.0.saw.lock());
-        let mut rows: Vec<(WorkerId, NewRow)> = Vec::new();
+        let mut rows: Vec<(WorkerId, Told, NewRow)> = Vec::new();
+        let mut later = BTreeSet::new();
+        let mut models_bytes: usize = self.published.values().map(|it| it.models_bytes).sum();
         for worker in saw {
             let Some(entry) = self.setup.registry.get(worker) else { continue };
             if !self.setup.observers.is_mine(&entry) {
@@ -176,17 +185,29 @@ impl Driver {
             }
             let (own, restarted) = (entry.health().lock().own(), entry.lifetime().lock().restarted());
             let sight = Sight::of(now, own, restarted, self.setup.interval, entry.facts.clone());
-            if let Some(bytes) = sight.and_then(|it| row::encode(&it)) {
-                rows.push((worker, (row::name(worker), Some(bytes))));
+            let Some(mut sight) = sight else { continue };
+            let known = self.published.get(&worker);
+            models_bytes -= known.map_or(0, |it| it.models_bytes);
+            if models_bytes + row::models_bytes(&sight) > MODELS_BYTES_MAX {
+                sight.facts.models.clear(); // whoever needs them asks the worker
+            }
+            let told =
+                Told { is_down: sight.is_down, last: sight.last, restarted, models_bytes: row::models_bytes(&sight) };
+            models_bytes += told.models_bytes;
+            if !all && known == Some(&told) {
+                later.insert(worker);
+            } else if let Some(bytes) = row::encode(&sight) {
+                rows.push((worker, told, (row::name(worker), Some(bytes))));
             }
         }
         for part in rows.chunks(ROWS_MAX) {
-            if self.setup.tables.publish(HEALTH, part.iter().map(|it| it.1.clone()).collect()) {
-                self.published.extend(part.iter().map(|it| it.0));
+            if self.setup.tables.publish(HEALTH, part.iter().map(|it| it.2.clone()).collect()) {
+                self.published.extend(part.iter().map(|it| (it.0, it.1)));
             } else {
-                self.setup.observers.0.saw.lock().extend(part.iter().map(|it| it.0)); // said again at the next turn
+                later.extend(part.iter().map(|it| it.0)); // said again at the next turn
             }
         }
+        self.setup.observers.0.saw.lock().append(&mut later);
     }
 
     /// Takes back what is no longer this node's to tell.
@@ -194,12 +215,12 @@ impl Driver {
         let is_mine = |worker: &WorkerId| {
             self.setup.registry.get(*worker).is_some_and(|entry| self.setup.observers.is_mine(&entry))
         };
-        let gone: Vec<WorkerId> = self.published.iter().filter(|it| !is_mine(it)).copied().take(ROWS_MAX).collect();
+        let gone: Vec<WorkerId> = self.published.keys().filter(|it| !is_mine(it)).copied().take(ROWS_MAX).collect();
         if gone.is_empty() {
             return;
         }
         if self.setup.tables.publish(HEALTH, gone.iter().map(|it| (row::name(*it), None)).collect()) {
-            self.published.retain(|it| !gone.contains(it));
+            self.published.retain(|it, _| !gone.contains(it));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::core::Core;
+use super::core::Counts;
 use super::core::OBSERVERS;
 use super::core::Sight;
 use super::core::memory;
@@ -152,7 +153,7 @@ fn what_a_member_took_back_or_that_is_gone_counts_no_longer() {
     core.forget(StorageId(1), WORKER);
     assert_eq!(core.word(now, WORKER), Word::default());
     assert_eq!(core.forget_all(StorageId(2)), [WORKER]);
-    assert_eq!(core.counts(now).all, 0);
+    assert_eq!(core.counts(now), Counts::default());
 }
 
 #[test]
@@ -182,7 +183,10 @@ fn a_worker_is_dead_once_nobody_has_reached_it_for_as_long_as_it_may_be_away() {
     let reached = Sight { succeeded_ago: Some(Duration::from_secs(60)), ..sight(true) };
     core.observe(later, StorageId(2), WORKER, Duration::from_secs(5), reached);
     assert!(!core.is_dead(later, WORKER));
-    assert!(!core.is_dead(later + Duration::from_secs(535), WORKER) && core.is_dead(later + Duration::from_secs(536), WORKER));
+    assert!(
+        !core.is_dead(later + Duration::from_secs(535), WORKER)
+            && core.is_dead(later + Duration::from_secs(536), WORKER)
+    );
     core.reached(WORKER, later);
     assert!(!core.is_dead(later + Duration::from_secs(600), WORKER), "this node reached it");
 }

@@ -30,7 +30,6 @@ use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 
 pub use self::core::memory;
-pub use self::driver::Members;
 pub use self::driver::Setup;
 pub use self::driver::start;
 

@@ -50,6 +50,11 @@ pub(super) fn worker(name: &[u8]) -> Option<WorkerId> {
     name.try_into().ok().map(|it| WorkerId(u64::from_be_bytes(it)))
 }
 
+/// Bytes that the models of a sight take, about.
+pub(super) fn models_bytes(sight: &Sight) -> usize {
+    sight.facts.models.iter().map(|it| it.id.as_str().len() + 12).sum()
+}
+
 /// The value; without models where they are too long together.
 pub(super) fn encode(sight: &Sight) -> Option<Vec<u8>> {
     let whole = wire::encode(&row(sight, &sight.facts.models)).ok()?;
@@ -117,7 +122,8 @@ mod tests {
     #[test]
     fn a_row_is_read_back_as_it_was_written_and_its_bytes_do_not_change() {
         let bytes = encode(&sight(1)).unwrap();
-        let expected = [1, 0, 0, 2, 2, 1, 251, 220, 5, 0, 251, 136, 19, 4, 118, 108, 108, 109, 1, 2, 109, 48, 1, 251, 0, 32];
+        let expected =
+            [1, 0, 0, 2, 2, 1, 251, 220, 5, 0, 251, 136, 19, 4, 118, 108, 108, 109, 1, 2, 109, 48, 1, 251, 0, 32];
         assert_eq!(bytes, expected);
         assert_eq!(decode(&bytes), Some(sight(1)));
         assert_eq!(worker(&name(WorkerId(7))), Some(WorkerId(7)));

@@ -82,20 +82,15 @@ struct Node {
 impl Node {
     fn new(n: u16, secret: &MeshSecret, seeds: &[String]) -> Self {
         let transport = transport::tests::Node::new(n, secret);
-        let (addr, tasks, me, inboxes) =
-            (transport.addr(), transport.tasks.clone(), transport.me(), transport.inboxes);
+        let (addr, tasks, me, inboxes) = (transport.addr(), transport.tasks.clone(), transport.me(), transport.inboxes);
         let (seen, timing) = (membership::metrics::Metrics::default(), membership::Config::default());
         let (transport, seeds) = (transport.handle, seeds.to_vec());
         let membership = membership::start(seeds, timing, transport.clone(), inboxes.swim, seen, &tasks);
-        let (view, changes) = (membership.clone(), membership.changes());
+        let members = Some(membership.clone());
         let peers = replication::Peers { membership, transport, deltas: inboxes.deltas, sync: inboxes.sync };
         let member = Member { node: me.node, actor: Actor { storage: me.storage, boot: me.boot } };
         let counts = replication::metrics::Metrics::default();
         let tables = replication::start(member, Box::new(Memory::default()), Some(peers), counts, &tasks).unwrap();
-        let here = move || {
-            let view = view.view();
-            view.members.iter().filter(|it| it.status.is_active()).map(|it| it.peer.storage).collect()
-        };
         let config =
             Config { probe_interval: INTERVAL, failure_threshold: 2, probe_timeout: INTERVAL, ..Config::default() };
         let registry = Arc::new(registry(&config, &tasks));
@@ -112,7 +107,7 @@ impl Node {
             observers: observers.clone(),
             registry: Arc::clone(&registry),
             tables,
-            members: Some(Members { here: Arc::new(here), changes }),
+            members,
             interval: INTERVAL,
             on_restart: Arc::new(|_| ()),
             metrics: Metrics::default(),
@@ -159,8 +154,7 @@ async fn three_watch_a_worker_and_the_fourth_takes_their_word_for_it() {
         nodes.iter().all(|it| sights(it).len() == 3 && it.state() == State::Ready)
     })
     .await;
-    let (watching, others): (Vec<&Node>, Vec<&Node>) =
-        nodes.iter().partition(|it| it.observers.is_mine(&it.entry()));
+    let (watching, others): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(|it| it.observers.is_mine(&it.entry()));
     let [other] = others[..] else { panic!("three of four watch") };
     assert!(nodes.iter().all(|it| it.entry().facts.models.len() == 1), "everybody knows what it serves");
 
