@@ -277,3 +277,53 @@ fn judge(result: Result<StatusCode, Missed>) -> Option<Probe> {
         Ok(_) | Err(Missed::Error(_)) => Some(Probe::Failed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::StorageId;
+    use crate::observability::metrics::Registry as MetricsRegistry;
+    use crate::workers::address::Origin;
+    use crate::workers::health::State;
+    use crate::workers::spec::Spec;
+    use crate::workers::worker::Answer;
+    use crate::workers::worker::BoxFuture;
+    use crate::workers::worker::Worker;
+
+    /// Does not answer; time passes meanwhile.
+    struct Silent(Duration);
+
+    impl Worker for Silent {
+        fn call(&self, _: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
+            Box::pin(async {
+                tokio::time::advance(self.0).await;
+                std::future::pending().await
+            })
+        }
+
+        fn close_idle(&self, _: Instant) -> usize {
+            0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_ends_much_too_late_says_that_this_node_slept_and_nothing_of_the_worker() {
+        let (tasks, mut scrape, config) = (Tasks::new(), MetricsRegistry::default(), Config::default());
+        let metrics = Metrics::register(&mut scrape);
+        let registry = Arc::new(Registry::for_tests(config.probe_interval, &metrics, &tasks));
+        let observers = Observers::alone(StorageId(1), config.away_max);
+        let on_restart: OnRestart = Arc::new(|_| ());
+        let prober = Prober::new(Arc::clone(&registry), &config, metrics, tasks, on_restart, observers);
+        for (id, passes, state) in [
+            (1, Duration::from_secs(60), State::Pending),
+            (2, config.probe_timeout, State::NotReady),
+        ] {
+            let spec = Spec::named(&Origin::parse("http://gpu1:8000").expect("a URL"), None);
+            registry.play_as(WorkerId(id), spec, Arc::new(Silent(passes)));
+            prober.probe_now(WorkerId(id)).await;
+            assert_eq!(registry.get(WorkerId(id)).expect("added").state(Clock.now()), state);
+        }
+        let text = scrape.render();
+        assert!(text.contains(r#"smg_worker_health_checks_total{result="slept"} 1"#), "{text}");
+    }
+}

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(test)]
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -38,6 +40,8 @@ use crate::base::ids::WorkerId;
 use crate::base::journal::NotKept;
 use crate::base::limits::WORKERS_MAX;
 use crate::base::secret::Secret;
+#[cfg(test)]
+use crate::base::tasks::Tasks;
 
 /// What was found out about a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -383,6 +387,21 @@ fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
 
 #[cfg(test)]
 impl Registry {
+    /// An empty one for a node that probes each `interval`, and holds a worker for away after two failures.
+    pub fn for_tests(interval: Duration, metrics: &Metrics, tasks: &Tasks) -> Self {
+        let rules = Rules {
+            failure_threshold: 2,
+            success_threshold: 1,
+            breaker_failures: 10,
+            breaker_window: interval,
+            breaker_open: interval,
+            pause_max: interval,
+            memory: super::observers::memory(interval),
+        };
+        let dialer = Dialer::new(&super::config::Config::default(), tasks.clone(), metrics.clone());
+        Self::new(rules, dialer.expect("no files"))
+    }
+
     /// Adds a worker that serves `models` and is answered for by `worker`, which nobody has to dial.
     pub fn play(&self, url: &str, models: &[&str], worker: Arc<dyn Worker>) -> WorkerId {
         let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();

@@ -81,8 +81,20 @@ struct Owner {
 
 /// Starts taking what other nodes forward.
 pub fn start(inbox: mpsc::Receiver<Stream>, registry: Arc<Registry>, metrics: Metrics, tasks: &Tasks) {
-    let streams = Arc::new(Semaphore::new(FORWARDED_FROM_NODES_MAX));
-    let pieces = Arc::new(Semaphore::new(FORWARDED_BYTES_MAX / PIECE_BYTES));
+    start_bounded(inbox, registry, metrics, tasks, FORWARDED_FROM_NODES_MAX, FORWARDED_BYTES_MAX);
+}
+
+/// The same with bounds that a test can reach.
+pub(super) fn start_bounded(
+    inbox: mpsc::Receiver<Stream>,
+    registry: Arc<Registry>,
+    metrics: Metrics,
+    tasks: &Tasks,
+    streams_max: usize,
+    bytes_max: usize,
+) {
+    let streams = Arc::new(Semaphore::new(streams_max));
+    let pieces = Arc::new(Semaphore::new(bytes_max / PIECE_BYTES));
     let owner = Owner { registry, metrics, streams, pieces };
     let spawner = tasks.clone();
     tasks.spawn(DRIVER, |stop| owner.run(inbox, stop, spawner));

@@ -7,6 +7,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::base::limits::FORWARDED_BYTES_MAX;
+use crate::base::limits::FORWARDED_FROM_NODES_MAX;
 use crate::base::secret::Secret;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Tasks;
@@ -15,7 +17,6 @@ use crate::transport::tests::Node;
 use crate::transport::tests::eventually;
 use crate::transport::trust::MeshSecret;
 use crate::workers::address::Origin;
-use crate::workers::config::Config;
 use crate::workers::conformance;
 use crate::workers::conformance::arrived;
 use crate::workers::conformance::call;
@@ -24,8 +25,6 @@ use crate::workers::conformance::good;
 use crate::workers::fake::Fake;
 use crate::workers::fake::Seen;
 use crate::workers::fake::Step;
-use crate::workers::health::Rules;
-use crate::workers::http::Dialer;
 use crate::workers::registry::Registry;
 use crate::workers::spec::Source;
 use crate::workers::spec::Spec;
@@ -35,17 +34,7 @@ const OWNER: StorageId = StorageId(2);
 const URL: &str = "http://127.0.0.1:8000";
 
 fn registry(metrics: &Metrics, tasks: &Tasks) -> Registry {
-    let second = Duration::from_secs(1);
-    let rules = Rules {
-        failure_threshold: 3,
-        success_threshold: 1,
-        breaker_failures: 10,
-        breaker_window: second,
-        breaker_open: second,
-        pause_max: second,
-        memory: second,
-    };
-    Registry::new(rules, Dialer::new(&Config::default(), tasks.clone(), metrics.clone()).expect("no files"))
+    Registry::for_tests(Duration::from_secs(1), metrics, tasks)
 }
 
 /// A node that others reach workers through.
@@ -59,12 +48,16 @@ struct Owner {
 
 impl Owner {
     fn new(secret: &MeshSecret) -> Self {
+        Self::bounded(secret, FORWARDED_FROM_NODES_MAX, FORWARDED_BYTES_MAX)
+    }
+
+    fn bounded(secret: &MeshSecret, streams_max: usize, bytes_max: usize) -> Self {
         let Node { handle, inboxes, tasks, .. } = Node::new(2, secret);
         let mut scrape = MetricsRegistry::default();
         let metrics = Metrics::register(&mut scrape);
         let ways = Ways { me: OWNER, transport: handle.clone(), find: Arc::new(|_| None) };
         let registry = Arc::new(registry(&metrics, &tasks).with_forwarder(Forwarder::new(ways)));
-        owner::start(inboxes.forward, Arc::clone(&registry), metrics.clone(), &tasks);
+        owner::start_bounded(inboxes.forward, Arc::clone(&registry), metrics.clone(), &tasks, streams_max, bytes_max);
         Self { peer: handle.me(), registry, scrape, metrics, tasks }
     }
 
@@ -230,4 +223,41 @@ async fn a_large_request_passes_and_one_that_begins_with_rubbish_does_not() {
     let counted = || owner.scrape.render().contains(r#"smg_worker_forwards_refused_total{reason="unreadable"} 1"#);
     eventually("it is counted", counted).await;
     assert!(Clock.now().elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn what_an_owner_holds_of_others_is_bounded_in_streams_and_in_bytes() {
+    let secret = MeshSecret::generate();
+    let owner = Owner::bounded(&secret, 1, 4096);
+    let caller = Caller::new(&secret, &owner);
+    let (id, mut seen) = owner.plays(vec![vec![Step::Stall], good()]);
+    let worker = caller.worker(id, OWNER);
+    let mut first = worker.call(call());
+    tokio::select! {
+        _ = &mut first => panic!("nothing answers"),
+        () = arrived(&mut seen, 1) => {}
+    }
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    assert_eq!(worker.call(call()).await.expect("words").status, busy);
+    drop(first);
+    cancelled(&mut seen).await;
+    let large = Call { body: Segments::from(Bytes::from(vec![b'x'; 3 << 20])), ..call() };
+    assert_eq!(worker.call(large).await.expect("words, although it is longer than what is under way at once").status, busy);
+    assert_eq!(worker.call(call()).await.expect("answered").status, StatusCode::OK);
+    let text = owner.scrape.render();
+    for reason in ["too_many", "too_much"] {
+        let line = format!(r#"smg_worker_forwards_refused_total{{reason="{reason}"}} 1"#);
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_flight_at_an_owner_that_drains_is_finished() {
+    let pause = Step::Wait(Duration::from_millis(300));
+    let script = vec![Step::status(StatusCode::OK), Step::text("first "), pause, Step::text("last")];
+    let (caller, owner, id, _seen) = pair(vec![script]);
+    let answer = caller.worker(id, OWNER).call(call()).await.expect("answered");
+    let (body, left) =
+        tokio::join!(answer.body.collect(), owner.tasks.stop_stage(Stage::Serve, Duration::from_secs(20)));
+    assert_eq!((body.expect("whole").to_bytes(), left), (Bytes::from_static(b"first last"), 0));
 }

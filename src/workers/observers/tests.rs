@@ -26,9 +26,7 @@ use crate::transport::tests::eventually;
 use crate::transport::trust::MeshSecret;
 use crate::workers::address::Origin;
 use crate::workers::config::Config;
-use crate::workers::health::Rules;
 use crate::workers::health::State;
-use crate::workers::http::Dialer;
 use crate::workers::metrics::Metrics;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
@@ -91,9 +89,8 @@ impl Node {
         let member = Member { node: me.node, actor: Actor { storage: me.storage, boot: me.boot } };
         let counts = replication::metrics::Metrics::default();
         let tables = replication::start(member, Box::new(Memory::default()), Some(peers), counts, &tasks).unwrap();
-        let config =
-            Config { probe_interval: INTERVAL, failure_threshold: 2, probe_timeout: INTERVAL, ..Config::default() };
-        let registry = Arc::new(registry(&config, &tasks));
+        let config = Config { probe_interval: INTERVAL, probe_timeout: INTERVAL, ..Config::default() };
+        let registry = Arc::new(Registry::for_tests(INTERVAL, &Metrics::default(), &tasks));
         let observers = Observers::alone(me.storage, config.away_max);
         let prober = Prober::new(
             Arc::clone(&registry),
@@ -127,19 +124,6 @@ impl Node {
     fn state(&self) -> State {
         self.entry().state(Clock.now())
     }
-}
-
-fn registry(config: &Config, tasks: &Tasks) -> Registry {
-    let rules = Rules {
-        failure_threshold: config.failure_threshold,
-        success_threshold: 1,
-        breaker_failures: 10,
-        breaker_window: INTERVAL,
-        breaker_open: INTERVAL,
-        pause_max: INTERVAL,
-        memory: memory(INTERVAL),
-    };
-    Registry::new(rules, Dialer::new(config, tasks.clone(), Metrics::default()).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
