@@ -88,7 +88,7 @@ impl Collector for Fleet {
         for ((name, help, kind), read) in EACH {
             let mut series = encoder.encode_descriptor(name, help, None, kind)?;
             for entry in fleet.all.iter().take(WORKER_SERIES_MAX) {
-                let place = entry.spec.place();
+                let place = entry.spec.label();
                 let labels = [("worker", &*place)];
                 ConstGauge::<i64>::new(read(entry, now)).encode(series.encode_family(&labels)?)?;
             }

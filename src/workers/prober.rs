@@ -283,7 +283,10 @@ mod tests {
     use super::*;
     use crate::base::ids::StorageId;
     use crate::observability::metrics::Registry as MetricsRegistry;
+    use crate::transport::tests::eventually;
     use crate::workers::address::Origin;
+    use crate::workers::fake::Fake;
+    use crate::workers::fake::Step;
     use crate::workers::health::State;
     use crate::workers::spec::Spec;
     use crate::workers::worker::Answer;
@@ -314,10 +317,9 @@ mod tests {
         let observers = Observers::alone(StorageId(1), config.away_max);
         let on_restart: OnRestart = Arc::new(|_| ());
         let prober = Prober::new(Arc::clone(&registry), &config, metrics, tasks, on_restart, observers);
-        for (id, passes, state) in [
-            (1, Duration::from_secs(60), State::Pending),
-            (2, config.probe_timeout, State::NotReady),
-        ] {
+        for (id, passes, state) in
+            [(1, Duration::from_secs(60), State::Pending), (2, config.probe_timeout, State::NotReady)]
+        {
             let spec = Spec::named(&Origin::parse("http://gpu1:8000").expect("a URL"), None);
             registry.play_as(WorkerId(id), spec, Arc::new(Silent(passes)));
             prober.probe_now(WorkerId(id)).await;
@@ -325,5 +327,24 @@ mod tests {
         }
         let text = scrape.render();
         assert!(text.contains(r#"smg_worker_health_checks_total{result="slept"} 1"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_comes_is_asked_at_once_what_it_serves_however_long_the_interval_is() {
+        const RUN: Task = Task { name: "prober", stage: Stage::Decide, on_end: OnEnd::Fine };
+        let (tasks, interval) = (Tasks::new(), Duration::from_secs(3600));
+        let config = Config { probe_interval: interval, ..Config::default() };
+        let registry = Arc::new(Registry::for_tests(interval, &Metrics::default(), &tasks));
+        let observers = Observers::alone(StorageId(1), config.away_max);
+        let on_restart: OnRestart = Arc::new(|_| ());
+        let (watched, owner) = (Arc::clone(&registry), tasks.clone());
+        let prober = Prober::new(watched, &config, Metrics::default(), owner, on_restart, observers);
+        tasks.spawn(RUN, |stop| prober.run(stop));
+        tokio::task::yield_now().await;
+        let models = vec![Step::status(StatusCode::OK), Step::text(r#"{"data":[{"id":"tiny"}]}"#)];
+        let spec = Spec::named(&Origin::parse("http://gpu1:8000").expect("a URL"), None);
+        registry.play_as(WorkerId(1), spec, Arc::new(Fake::new([models])));
+        let served = || registry.fleet().by_model.keys().any(|it| it.as_str() == "tiny");
+        eventually("it serves", served).await;
     }
 }

@@ -49,7 +49,7 @@ impl Spec {
 impl Spec {
     /// Where it is, in words that no other worker has: two nodes may each have a worker at the same loopback address.
     #[must_use]
-    pub fn place(&self) -> Cow<'_, str> {
+    pub fn label(&self) -> Cow<'_, str> {
         match self.via {
             None => Cow::Borrowed(&self.url),
             Some(owner) => Cow::Owned(format!("{} via {owner}", self.url)),

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_tests::Scrape;
@@ -14,10 +15,17 @@ use smg::transport::Peer;
 use smg::transport::lanes::Lane;
 use smg::transport::trust::MeshSecret;
 use smg::transport::trust::Trust;
+use smg::transport::wire;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::mesh::Member;
 use super::mesh::meshed;
 use super::meters::Watch;
+
+/// Set by requests for workers that one node reaches.
+pub(crate) const FORWARDED: &[&str] =
+    &["smg_worker_forwards_active", "smg_worker_forwards_refused_total", "smg_worker_forwards_total"];
 
 /// Registered with the mesh alone.
 pub(crate) const MESH: &[&str] = &[
@@ -43,13 +51,18 @@ fn bound() -> (UdpSocket, Peer) {
     (socket, Peer { node, storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None })
 }
 
-/// A member by its certificate, which says what no member says.
-async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handle, Peer) {
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
     let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
     let peer = handle.greet(to).await.expect("it is a member");
+    (handle, peer)
+}
+
+/// A member by its certificate, which says what no member says.
+async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+    let (handle, peer) = certified(to, tasks).await;
     for lane in [Lane::Swim, Lane::Deltas] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
@@ -98,4 +111,24 @@ async fn what_the_mesh_does_is_measured() {
     watch.until("round trips are measured", |it| it.sum("smg_mesh_rtt_seconds_count") >= 1.0).await;
     watch.end(MESH).await;
     other.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_forwarded_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
+    let tasks = Tasks::new();
+    let (handle, peer) = certified(watch.node.mesh_address.expect("the mesh is on"), &tasks).await;
+    let mut stream = handle.open(&peer, Duration::from_secs(20)).await.expect("a stream");
+    let opening = wire::encode(&(7_u64, 1000_u64)).expect("numbers");
+    let len = u8::try_from(opening.len()).expect("short");
+    stream.write_all(&[&[len], &opening[..]].concat()).await.expect("written");
+    watch.until("it is under way", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 1.0).await;
+    stream.write_all(b"GET /v1/models HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("x-smg-forwarded: no_way"), "a worker that nobody has: {answer}");
+    watch.until("it is over", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 0.0).await;
+    watch.end(FORWARDED).await;
 }

@@ -242,7 +242,10 @@ async fn what_an_owner_holds_of_others_is_bounded_in_streams_and_in_bytes() {
     drop(first);
     cancelled(&mut seen).await;
     let large = Call { body: Segments::from(Bytes::from(vec![b'x'; 3 << 20])), ..call() };
-    assert_eq!(worker.call(large).await.expect("words, although it is longer than what is under way at once").status, busy);
+    assert_eq!(
+        worker.call(large).await.expect("words, although it is longer than what is under way at once").status,
+        busy
+    );
     assert_eq!(worker.call(call()).await.expect("answered").status, StatusCode::OK);
     let text = owner.scrape.render();
     for reason in ["too_many", "too_much"] {

@@ -70,10 +70,10 @@ impl Observers {
         self.0.core.lock().seen(Clock.now(), worker)
     }
 
-    /// Whether nobody has reached the worker at this canonical URL for longer than a worker may be away. One that was never heard of counts
+    /// Whether nobody has reached the worker at this canonical URL (`via`: of that node) for longer than a worker may be away. One that was never heard of counts
     /// from the first time this is asked.
     #[must_use]
-    pub fn is_dead(&self, url: &str) -> bool {
-        self.0.core.lock().is_dead(Clock.now(), WorkerId::of(url, None))
+    pub fn is_dead(&self, url: &str, via: Option<StorageId>) -> bool {
+        self.0.core.lock().is_dead(Clock.now(), WorkerId::of(url, via))
     }
 }
