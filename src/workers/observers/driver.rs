@@ -86,6 +86,7 @@ enum Due {
     Stop,
     Time,
     Members,
+    Fleet,
     Rows,
     Saw,
 }
@@ -96,7 +97,7 @@ impl Driver {
         let mut rows = self.setup.tables.changes(HEALTH);
         let (_alone, none) = watch::channel(0);
         let mut members = self.setup.members.as_ref().map_or(none, membership::Handle::changes);
-        let observers = self.setup.observers.clone();
+        let (observers, mut fleet) = (self.setup.observers.clone(), self.setup.registry.changes());
         let mut next = Clock.now();
         loop {
             let due = tokio::select! {
@@ -104,6 +105,7 @@ impl Driver {
                 () = stop.cancelled() => Due::Stop,
                 () = tokio::time::sleep_until(next) => Due::Time,
                 () = changed(&mut members) => Due::Members,
+                () = changed(&mut fleet) => Due::Fleet,
                 () = changed(&mut rows) => Due::Rows,
                 () = observers.0.wake.notified() => Due::Saw,
             };
@@ -115,11 +117,12 @@ impl Driver {
                     self.read(now);
                     self.publish(now, true);
                     self.take_back();
-                    let fleet = Arc::clone(&*self.setup.registry.fleet());
-                    fleet.all.iter().for_each(|entry| self.tell(now, entry.id));
+                    self.tell_all(now);
                     self.count(now);
                     next = now + tick;
                 }
+                // What was heard of a worker before it was here.
+                Due::Fleet => self.tell_all(now),
                 Due::Rows => self.read(now).into_iter().for_each(|worker| self.tell(now, worker)),
                 Due::Saw => self.publish(now, false),
             }
@@ -222,6 +225,11 @@ impl Driver {
         if self.setup.tables.publish(HEALTH, gone.iter().map(|it| (row::name(*it), None)).collect()) {
             self.published.retain(|it, _| !gone.contains(it));
         }
+    }
+
+    fn tell_all(&self, now: Instant) {
+        let fleet = Arc::clone(&*self.setup.registry.fleet());
+        fleet.all.iter().for_each(|entry| self.tell(now, entry.id));
     }
 
     /// Tells the registry what is said of a worker.
