@@ -55,8 +55,10 @@ impl Signs {
 #[derive(Debug, Default)]
 pub struct Lifetime {
     last: Option<Signs>,
-    /// When the last restart was found out, here or by another node.
-    restarted: Option<Instant>,
+    /// When this node last found a restart out.
+    found: Option<Instant>,
+    /// When any node did.
+    known: Option<Instant>,
 }
 
 impl Lifetime {
@@ -66,16 +68,16 @@ impl Lifetime {
         self.last.is_none_or(|it| it.is_any())
     }
 
-    /// When a restart was last found out, by whomever.
+    /// When this node last found a restart out. What it heard of others is theirs to tell.
     #[must_use]
     pub fn restarted(&self) -> Option<Instant> {
-        self.restarted
+        self.found
     }
 
-    /// Somebody found a restart out then. Whether it is one that was not known: others find out the same one up to `slack` later.
+    /// Another node found a restart out then. Whether it is one that was not known: several find out the same one, up to `slack` apart.
     pub fn heard_of_restart(&mut self, at: Instant, slack: Duration) -> bool {
-        let is_news = self.restarted.is_none_or(|known| at > known + slack);
-        self.restarted = self.restarted.max(Some(at));
+        let is_news = self.known.is_none_or(|known| at > known + slack);
+        self.known = self.known.max(Some(at));
         is_news
     }
 
@@ -83,7 +85,7 @@ impl Lifetime {
     pub fn look(&mut self, now: Instant, signs: Signs, was_away: bool) -> bool {
         let is_another = self.compare(signs, was_away);
         if is_another {
-            self.restarted = Some(now);
+            (self.found, self.known) = (Some(now), self.known.max(Some(now)));
         }
         is_another
     }
