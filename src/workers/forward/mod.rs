@@ -215,14 +215,14 @@ fn request(call: &Call) -> Result<Request<Segments>, CallError> {
 }
 
 /// As many requests as there may be are on their way already: a pause is asked for as a worker would ask for it, so that the
-/// request goes elsewhere and this worker is left alone for a moment without being held for broken.
+/// request goes elsewhere and this worker is left alone for a moment without being held for broken, by a probe either.
 fn overloaded() -> Answer {
     // Readable in every dialect.
     const SAID: &str = r#"{"type":"error","error":{"type":"overloaded_error","message":"too many requests are being forwarded to the node that reaches this worker"}}"#;
     let mut headers = HeaderMap::new();
     headers.insert(names::RETRY_AFTER, HeaderValue::from_static("1"));
     headers.insert(names::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer { status: StatusCode::SERVICE_UNAVAILABLE, headers, body: whole(Bytes::from_static(SAID.as_bytes())) }
+    Answer { status: StatusCode::TOO_MANY_REQUESTS, headers, body: whole(Bytes::from_static(SAID.as_bytes())) }
 }
 
 fn whole(bytes: Bytes) -> AnswerBody {

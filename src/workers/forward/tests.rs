@@ -183,7 +183,7 @@ async fn more_than_may_be_forwarded_is_asked_to_pause_and_a_place_comes_back() {
     let answer = worker.call(call()).await.expect("words");
     assert_eq!(
         (answer.status, &answer.headers["retry-after"]),
-        (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1"))
+        (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from_static("1"))
     );
     drop(last);
     cancelled(&mut seen).await;
@@ -237,7 +237,7 @@ async fn what_an_owner_holds_of_others_is_bounded_in_streams_and_in_bytes() {
         _ = &mut first => panic!("nothing answers"),
         () = arrived(&mut seen, 1) => {}
     }
-    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    let busy = StatusCode::TOO_MANY_REQUESTS;
     assert_eq!(worker.call(call()).await.expect("words").status, busy);
     drop(first);
     cancelled(&mut seen).await;
