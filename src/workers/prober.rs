@@ -125,16 +125,10 @@ impl Prober {
         }
     }
 
-    /// Whether a worker is to be asked now: in its turn where this node watches it, more often while it is not well; else only
-    /// while this node knows something of it that nobody else says, or nobody knows what it serves.
+    /// Whether a worker is to be asked now: nobody knows what it serves, or how it is wants to be known.
     fn wants_look(&self, now: Instant, entry: &Entry, is_turn: bool) -> bool {
         let (is_known, is_mine) = (!entry.facts.models.is_empty(), self.observers.is_mine(entry));
-        let health = entry.health().lock();
-        if is_mine {
-            is_turn || !is_known || health.own().is_down
-        } else {
-            !is_known || health.wants_own_look(now)
-        }
+        !is_known || entry.health().lock().wants_look(now, is_mine, is_turn)
     }
 
     /// Waits for the next tick; workers that come meanwhile are asked at once what they serve.

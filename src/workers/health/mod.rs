@@ -223,11 +223,11 @@ impl Health {
         self.word = word;
     }
 
-    /// Whether this node should look for itself although others are to do it: it holds the worker for away, and nobody says the
-    /// same.
+    /// Whether this node should probe it now. One that is to watch it does in its turn, and each time while it is away; another one only while
+    /// it holds the worker for away and nobody says the same.
     #[must_use]
-    pub fn wants_own_look(&self, now: Instant) -> bool {
-        self.is_down && !is_ahead(self.word.doubted_until, now)
+    pub fn wants_look(&self, now: Instant, is_mine: bool, is_turn: bool) -> bool {
+        if is_mine { is_turn || self.is_down } else { self.is_down && !is_ahead(self.word.doubted_until, now) }
     }
 
     /// What this node knows by itself.

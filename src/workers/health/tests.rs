@@ -139,7 +139,7 @@ fn what_others_say_takes_a_worker_out_only_where_it_did_not_succeed_lately_and_e
     assert_eq!((health.state(now), health.is_suspect(now)), (State::Ready, true), "last, because it answered here");
     let later = now + RULES.memory;
     assert_eq!((health.state(later), health.is_suspect(later)), (State::NotReady, false));
-    assert!(health.changes(later).went_away && !health.wants_own_look(later));
+    assert!(health.changes(later).went_away && !health.wants_look(later, false, true));
     health.ended(later, later, Outcome::Success);
     assert_eq!(
         (health.state(later), health.is_suspect(later)),
@@ -157,7 +157,7 @@ fn a_worker_that_another_node_reaches_is_ready_unless_it_is_away_for_this_one() 
     health.probed(now, Probe::TimedOut);
     assert_eq!(health.state(now), State::Ready, "one missed probe of a worker that is known to be well");
     health.ended(now, now, Outcome::Unreachable);
-    assert_eq!((health.state(now), health.wants_own_look(now)), (State::NotReady, true));
+    assert_eq!((health.state(now), health.wants_look(now, false, false)), (State::NotReady, true));
 }
 
 #[derive(Clone, Copy, Debug)]

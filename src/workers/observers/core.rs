@@ -149,10 +149,13 @@ impl Core {
         self.members = members.into_iter().chain([self.me]).collect();
     }
 
-    /// A member saw this so long ago. It replaces what that member saw before.
+    /// A member saw this so long ago. It replaces what that member saw before then.
     pub fn observe(&mut self, now: Instant, by: StorageId, worker: WorkerId, age: Duration, sight: Sight) {
-        self.forget(by, worker);
         let Some(at) = now.checked_sub(age) else { return };
+        if self.held.get(&worker).is_some_and(|held| held.iter().any(|it| it.by == by && it.at > at)) {
+            return;
+        }
+        self.forget(by, worker);
         if let Some(reached) = sight.succeeded_ago.and_then(|ago| at.checked_sub(ago)) {
             self.reached(worker, reached);
         }

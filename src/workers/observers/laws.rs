@@ -56,7 +56,9 @@ proptest! {
             now += Duration::from_millis(wait);
             let age = Duration::from_millis(age);
             core.observe(now, StorageId(by), WORKER, age, sight(is_down));
-            last.insert(by, (now - age, is_down));
+            if last.get(&by).is_none_or(|it| it.0 <= now - age) {
+                last.insert(by, (now - age, is_down));
+            }
             let fresh = last.iter().filter(|(by, (at, _))| **by < here && now < *at + memory(INTERVAL));
             let votes: Vec<bool> = fresh.map(|(_, (_, is_down))| *is_down).collect();
             let down = votes.iter().filter(|it| **it).count();

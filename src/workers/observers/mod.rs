@@ -13,6 +13,8 @@ mod row;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
