@@ -17,6 +17,9 @@ pub(crate) const ADMIN_KEY: &str = "sk-canary-admin-5e1f";
 /// A node that answers at all does so in a few milliseconds, in some hundred on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// The connection was closed before anything of the request had been sent.
+pub(crate) const UNSENT: &str = "closed before the request was sent";
+
 /// A connection to a node, kept between requests.
 pub(crate) struct Link {
     sender: http1::SendRequest<Full<Bytes>>,
@@ -59,7 +62,7 @@ impl Link {
             Ok::<_, hyper::Error>((head.status.as_u16(), body.collect().await?.to_bytes()))
         };
         let answered = timeout(DEADLINE, answered).await.map_err(|_late| format!("no answer within {DEADLINE:?}"))?;
-        answered.map_err(|error| error.to_string())
+        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::task::LocalSet;
 
 use super::ask::Link;
+use super::ask::UNSENT;
 use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -61,12 +62,18 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
     while !stop.get() {
         number += 1;
         let outcome = async {
+            let body = chat(&format!("client {client}, question {number}"), number % 4 == 0);
             let mut open = match link.take().filter(Link::is_open) {
                 Some(link) => link,
                 None => Link::open(node).await?,
             };
-            let body = chat(&format!("client {client}, question {number}"), number % 4 == 0);
-            let (status, answer) = open.call("POST", "/v1/chat/completions", &body).await?;
+            let mut answered = open.call("POST", "/v1/chat/completions", &body).await;
+            // It was closed between two requests: nothing was sent, and every client asks again on a new one.
+            if answered.as_ref().is_err_and(|it| it == UNSENT) {
+                open = Link::open(node).await?;
+                answered = open.call("POST", "/v1/chat/completions", &body).await;
+            }
+            let (status, answer) = answered?;
             if status != 200 {
                 return Err(format!("{status}: {}", String::from_utf8_lossy(&answer)));
             }

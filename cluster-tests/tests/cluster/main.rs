@@ -4,16 +4,20 @@
 
 mod ask;
 mod case;
+mod edits;
 mod fleet;
 mod forming;
+mod forwarding;
 mod killing;
 mod load;
 mod runner;
+mod secrets;
 mod splitting;
 mod stalling;
 mod strangers;
 mod switch;
 mod wire;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -29,10 +33,20 @@ fn main() -> ExitCode {
         Scenario::new("nobody_that_runs_is_declared_down_at_5_percent_loss", 8, stalling::at_loss),
         Scenario::new("a_one_way_cut_evicts_nobody_who_can_be_reached", 3, splitting::one_way),
         Scenario::new("a_paused_observer_evicts_nobody", 5, stalling::paused),
+        Scenario::new("nodes_that_run_by_fits_and_starts_are_whole_afterwards", 5, stalling::by_fits_and_starts),
         Scenario::new("who_is_no_member_stays_out", 3, strangers::stay_out),
         Scenario::new("a_copied_data_directory_does_not_start", 3, strangers::copied_directory),
         Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
         Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
         Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
+        Scenario::new("a_worker_outlives_the_node_that_was_told_of_it", 3, workers::outlive_their_node),
+        Scenario::new("field_04_a_removed_worker_gets_no_request_from_anybody", 3, workers::field_04_removed),
+        Scenario::new("field_12_a_deleted_worker_stays_away_from_the_flag", 3, workers::field_12_flag),
+        Scenario::new("field_12_an_edit_that_races_a_delete_revives_nothing", 3, edits::field_12_races),
+        Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
+        Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
+        Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
+        Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ])
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_tests::lasting;
 use cluster_tests::net::Fault;
+use smg::base::clock::Clock;
 
 use super::case::Case;
 use super::fleet::Fleet;
@@ -30,6 +31,40 @@ pub(crate) async fn paused(case: &Case) {
         let wrong = log.lines().filter(|it| it.contains("status=\"down\"") && !it.contains("10.66.0.5:"));
         assert_eq!(wrong.count(), 0, "node {at} declared somebody down who ran");
     }
+}
+
+/// Nodes get their turn by fits and starts, as on a machine that is overloaded: for 15 s each is stopped again and again for up to half a second, which is too
+/// short to count as sleep. Who is suspected meanwhile is not the point; that they are whole as soon as it ends, and stay so, is.
+pub(crate) async fn by_fits_and_starts(case: &Case) {
+    let mut fleet = Fleet::started(case, 5, &[]).await;
+    let end = Clock.now() + Duration::from_secs(15);
+    let mut stops = 0;
+    while Clock.now() < end {
+        let at = case.entropy.below(5);
+        let other = (at + 1 + case.entropy.below(4)) % 5;
+        for at in [at, other] {
+            fleet.process(at).pause();
+        }
+        lasting(Duration::from_millis(100 + case.entropy.below(400) as u64)).await;
+        for at in [at, other] {
+            fleet.process(at).resume();
+        }
+        stops += 2;
+        lasting(Duration::from_millis(case.entropy.below(60) as u64)).await;
+    }
+    case.did(format_args!("{stops} stops of 0.1 to 0.5 s, two nodes at a time"));
+    let took = fleet.whole(Duration::from_secs(5)).await;
+    let renewed = fleet.sum("smg_membership_renewed_total").await;
+    lasting(Duration::from_secs(5)).await;
+    let later = fleet.sum("smg_membership_renewed_total").await;
+    let (downs, suspected) = (fleet.sum(DOWN).await, fleet.sum("smg_membership_refuted_total").await);
+    case.bites("somebody was suspected", suspected + downs > 0.0);
+    case.figure(format_args!(
+        "{suspected} refuted, {downs} down; whole {:.2} s after the last stop",
+        took.as_secs_f64()
+    ));
+    assert_eq!(renewed, later, "nobody is held for dead once all run");
+    fleet.whole(Duration::from_secs(1)).await;
 }
 
 /// Five packets in a hundred are lost everywhere, for 40 s.
