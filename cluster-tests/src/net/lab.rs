@@ -72,6 +72,11 @@ impl Lab {
         &self.machines[at]
     }
 
+    /// Starts a process at the observer's place. It dies with the calling thread.
+    pub fn start(&self, command: Command, log: &Path) -> io::Result<Process> {
+        Process::start(command, log)
+    }
+
     /// The observer's address, where workers can listen that every machine reaches.
     #[must_use]
     pub fn observer(&self) -> Ipv4Addr {

@@ -23,8 +23,8 @@ use super::case::Case;
 pub(crate) const STARTING: Duration = Duration::from_secs(20);
 /// How exactly it is known when a cluster was whole.
 const BETWEEN_QUESTIONS: Duration = Duration::from_millis(30);
-/// Lines of each node's log that a failed run shows.
-const TAIL: usize = 25;
+/// Lines of the nodes' logs that a failed run shows, all together.
+const TAIL: usize = 120;
 
 /// The cluster.
 pub(crate) struct Fleet<'a> {
@@ -213,10 +213,11 @@ impl Drop for Fleet<'_> {
         if !std::thread::panicking() {
             return;
         }
+        let tail = TAIL / self.nodes.len();
         for node in &self.nodes {
             let log = std::fs::read_to_string(&node.log).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
-            for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            for line in &lines[lines.len().saturating_sub(tail)..] {
                 eprintln!("{} {} | {line}", self.case.name, node.mesh.ip());
             }
         }

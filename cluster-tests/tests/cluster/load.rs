@@ -27,6 +27,8 @@ const CLIENTS: usize = 4;
 pub(crate) struct Tally {
     pub(crate) served: Cell<u64>,
     pub(crate) failed: Cell<u64>,
+    /// Of those, answers that were begun and broke off.
+    pub(crate) cut_short: Cell<u64>,
     pub(crate) first_failure: std::cell::RefCell<String>,
 }
 
@@ -86,6 +88,7 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
             }
             Err(reason) => {
                 tally.failed.set(tally.failed.get() + 1);
+                tally.cut_short.set(tally.cut_short.get() + u64::from(reason.contains("body")));
                 if tally.first_failure.borrow().is_empty() {
                     *tally.first_failure.borrow_mut() = reason;
                 }
@@ -142,7 +145,7 @@ pub(crate) async fn killed(case: &Case) {
                 if at == 2 {
                     case.bites("the killed node's own clients noticed", tally.failed.get() > 0);
                 } else {
-                    case.bites("there was load", tally.served.get() > 100);
+                    case.bites("there was load", tally.served.get() > 30);
                     failed.push((tally.failed.get(), tally.first_failure.borrow().clone()));
                 }
             }
@@ -167,18 +170,16 @@ pub(crate) async fn drained(case: &Case) {
             let status = fleet.process(2).end(Duration::from_secs(10)).await;
             fleet.nodes[2].process = None;
             assert!(status.success(), "it ended well: {status}");
-            let refused = third.end().await;
-            let reason = refused.first_failure.borrow().clone();
-            case.figure(format_args!("node 2: {} served, then {reason}", refused.served.get()));
-            // A client that keeps asking hears that nobody listens any more, or that its connection ended between two requests; never half an answer.
-            let is_polite = reason.contains("refused") || reason.contains("503") || reason.contains("closed");
-            assert!(is_polite && refused.served.get() > 0, "{reason}");
+            let tally = third.end().await;
+            case.figure(format_args!("node 2: {} served, {} cut short", tally.served.get(), tally.cut_short.get()));
+            assert!(tally.served.get() > 0, "node 2 served nobody");
+            assert_eq!(tally.cut_short.get(), 0, "an answer was begun and not ended: {}", tally.first_failure.borrow());
             let seen = async || fleet.members(0).await.get(&2).is_some_and(|it| it == "left");
             within("the others saw it leave", Duration::from_secs(3), seen).await;
             lasting(Duration::from_secs(1)).await;
             for clients in [first, second].into_iter().flatten() {
                 let tally = clients.end().await;
-                case.bites("there was load", tally.served.get() > 100);
+                case.bites("there was load", tally.served.get() > 30);
                 case.figure(format_args!("another: {} served, {} failed", tally.served.get(), tally.failed.get()));
                 assert_eq!(tally.failed.get(), 0, "{}", tally.first_failure.borrow());
             }

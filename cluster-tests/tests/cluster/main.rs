@@ -10,12 +10,14 @@ mod forming;
 mod forwarding;
 mod killing;
 mod load;
+mod report;
 mod runner;
 mod secrets;
 mod splitting;
 mod stalling;
 mod strangers;
 mod switch;
+mod trail;
 mod wire;
 mod workers;
 
@@ -24,7 +26,12 @@ use std::process::ExitCode;
 use runner::Scenario;
 
 fn main() -> ExitCode {
-    runner::run(&[
+    let is_report = std::env::args().any(|it| it == "--report");
+    runner::run(&if is_report { report::all() } else { scenarios() })
+}
+
+fn scenarios() -> Vec<Scenario> {
+    vec![
         Scenario::new("the_switch_does_what_it_says", 2, switch::does_what_it_says),
         Scenario::new("nodes_split_for_a_minute_are_whole_again", 8, splitting::for_a_minute),
         Scenario::new("nodes_form_a_cluster_in_any_order", 8, forming::in_any_order),
@@ -48,5 +55,5 @@ fn main() -> ExitCode {
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
-    ])
+    ]
 }

@@ -20,6 +20,8 @@ use super::case::Outcome;
 const NODES_MAX: usize = 16;
 /// No scenario takes half of this. One that hangs is named, and the others go on.
 const DEADLINE: Duration = Duration::from_secs(240);
+/// Figures take as long as they were asked for.
+const FIGURE_DEADLINE: Duration = Duration::from_secs(4 * 3600);
 
 /// One claim about a cluster.
 pub(crate) struct Scenario {
@@ -34,8 +36,8 @@ impl Scenario {
         let run = Arc::new(move |case: &Case| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let ended = tokio::time::timeout(DEADLINE, claim(case)).await;
-                assert!(ended.is_ok(), "it did not end within {DEADLINE:?}");
+                let ended = tokio::time::timeout(deadline, claim(case)).await;
+                assert!(ended.is_ok(), "it did not end within {deadline:?}");
             });
         });
         Self { name, nodes, run }
