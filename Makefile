@@ -32,10 +32,10 @@ test: setup ## all tests, those with real processes included
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
 
 test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
-	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo test --locked --workspace --test cluster -- $(ONLY)
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
-	@$(ENV) SMG_BIN="$(RELEASE_BIN)" cargo test --locked --workspace --test cluster -- --report $(ONLY)
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

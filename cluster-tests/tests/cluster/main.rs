@@ -1,6 +1,8 @@
 //! Whole clusters: real processes in network namespaces behind the switch of `cluster_tests::net`.
 //!
-//! `make test-cluster` runs the scenarios, one line each; words after `--` choose by name. `make report-cluster` runs what takes figures instead.
+//! `make test-cluster` runs the scenarios, one line each; arguments are words that choose by name. `make report-cluster` runs what takes figures instead.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
 
 mod ask;
 mod case;

@@ -33,6 +33,20 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// `nodes`: how many it runs at one time.
     pub(crate) fn new(name: &'static str, nodes: usize, claim: impl AsyncFn(&Case) + Send + Sync + 'static) -> Self {
+        Self::within(name, nodes, DEADLINE, claim)
+    }
+
+    /// One that takes figures, alone.
+    pub(crate) fn figure(name: &'static str, claim: impl AsyncFn(&Case) + Send + Sync + 'static) -> Self {
+        Self::within(name, NODES_MAX, FIGURE_DEADLINE, claim)
+    }
+
+    fn within(
+        name: &'static str,
+        nodes: usize,
+        deadline: Duration,
+        claim: impl AsyncFn(&Case) + Send + Sync + 'static,
+    ) -> Self {
         let run = Arc::new(move |case: &Case| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {

@@ -16,6 +16,8 @@ use crate::ask::ask;
 use crate::case::Case;
 use crate::case::spread;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Peers {
     lab: Lab,
     processes: Vec<Option<Process>>,
@@ -46,10 +48,10 @@ impl Peers {
         answer.is_ok_and(|it| it.1.to_string().contains(url))
     }
 
-    /// How long until it is so, up to 30 s.
+    /// How long until it is so; `None`: not within a minute.
     async fn until(&self, mut is_so: impl AsyncFnMut(&Self) -> bool) -> Option<Duration> {
         let begun = Clock.now();
-        while Clock.now() - begun < Duration::from_secs(30) {
+        while Clock.now() - begun < PATIENCE {
             if is_so(self).await {
                 return Some(Clock.now() - begun);
             }
@@ -111,7 +113,11 @@ pub(super) async fn same_questions(case: &Case) {
     peers.until(async |it| it.knows(1, &again.url()).await).await;
     let (_, listed) = ask(peers.address(1), "GET", "/workers", &Value::Null).await.unwrap_or_default();
     let workers = listed["workers"].as_array().cloned().unwrap_or_default();
-    let id = workers.iter().find(|it| it["url"] == again.url()).and_then(|it| it["id"].as_str().map(str::to_owned));
+    let id = workers
+        .iter()
+        .find(|it| it["url"] == again.url())
+        .and_then(|it| it["id"].as_str().or(it["worker_id"].as_str()).map(str::to_owned));
+    println!("<!-- listed at node 1: {listed} -->");
     let deleted = ask(peers.address(1), "DELETE", &format!("/workers/{}", id.unwrap_or_default()), &Value::Null).await;
     lasting(Duration::from_secs(10)).await;
     let known =

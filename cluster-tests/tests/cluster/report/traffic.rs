@@ -36,7 +36,7 @@ pub(super) async fn idle(case: &Case) {
         let used: Vec<String> = cpu(&fleet)
             .iter()
             .zip(&before)
-            .map(|(now, before)| format!("{:.2} %", (now - before).as_secs_f64() * 100.0 / lasts.as_secs_f64()))
+            .map(|(now, before)| format!("{:.2} %", (*now - *before).as_secs_f64() * 100.0 / lasts.as_secs_f64()))
             .collect();
         let bytes = (fleet.lab.switch.total().bytes - wire_before.bytes) as f64 / 3.0 / lasts.as_secs_f64();
         let memory: Vec<String> = (0..3).map(|at| format!("{} MB", fleet.process(at).memory() >> 20)).collect();
@@ -119,7 +119,7 @@ pub(super) async fn under_load(case: &Case) {
     let used: Vec<String> = cpu(&fleet)
         .iter()
         .zip(&before)
-        .map(|(now, before)| format!("{:.0} %", (now - before).as_secs_f64() * 100.0 / seconds))
+        .map(|(now, before)| format!("{:.0} %", (*now - *before).as_secs_f64() * 100.0 / seconds))
         .collect();
     println!(
         "| {RATE} req/s, 3 nodes, {WORKERS} workers | {seconds:.0} s | {bytes:.1} KB/s on the wire a node; payload KB/s by lane:{by_lane}; of a core: {} |",
