@@ -52,6 +52,12 @@ impl Link {
     }
 
     pub(crate) async fn call(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Bytes), String> {
+        let answer = self.send(method, path, body).await?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+
+    /// The same, for those who read the head.
+    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
         let request = http::Request::builder().method(method).uri(path).header("host", "smg");
         let request = request.header("authorization", format!("Bearer {ADMIN_KEY}"));
         let request = request.header("content-type", "application/json");
@@ -59,7 +65,7 @@ impl Link {
         let answered = async {
             self.sender.ready().await?;
             let (head, body) = self.sender.send_request(request).await?.into_parts();
-            Ok::<_, hyper::Error>((head.status.as_u16(), body.collect().await?.to_bytes()))
+            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
         };
         let answered = timeout(DEADLINE, answered).await.map_err(|_late| format!("no answer within {DEADLINE:?}"))?;
         answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })

@@ -29,6 +29,8 @@ pub(crate) struct Tally {
     pub(crate) failed: Cell<u64>,
     /// Of those, answers that were begun and broke off.
     pub(crate) cut_short: Cell<u64>,
+    /// Of those, requests that were sent and got no answer: the connection was closed at the same moment.
+    pub(crate) unanswered: Cell<u64>,
     pub(crate) first_failure: std::cell::RefCell<String>,
 }
 
@@ -88,6 +90,8 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
             }
             Err(reason) => {
                 tally.failed.set(tally.failed.get() + 1);
+                let is_unanswered = reason.contains("before message completed");
+                tally.unanswered.set(tally.unanswered.get() + u64::from(is_unanswered));
                 tally.cut_short.set(tally.cut_short.get() + u64::from(reason.contains("body")));
                 if tally.first_failure.borrow().is_empty() {
                     *tally.first_failure.borrow_mut() = reason;
@@ -171,7 +175,8 @@ pub(crate) async fn drained(case: &Case) {
             fleet.nodes[2].process = None;
             assert!(status.success(), "it ended well: {status}");
             let tally = third.end().await;
-            case.figure(format_args!("node 2: {} served, {} cut short", tally.served.get(), tally.cut_short.get()));
+            let (served, cut_short, unanswered) = (tally.served.get(), tally.cut_short.get(), tally.unanswered.get());
+            case.figure(format_args!("node 2: {served} served, {cut_short} cut short, {unanswered} unanswered"));
             assert!(tally.served.get() > 0, "node 2 served nobody");
             assert_eq!(tally.cut_short.get(), 0, "an answer was begun and not ended: {}", tally.first_failure.borrow());
             let seen = async || fleet.members(0).await.get(&2).is_some_and(|it| it == "left");
@@ -186,4 +191,66 @@ pub(crate) async fn drained(case: &Case) {
         })
         .await;
     fleet.check_alive();
+}
+
+/// FIELD.md bug 2: requests that end with their client, their worker or another node give their slot back. Afterwards every slot of every node can be taken, and no
+/// worker has load.
+pub(crate) async fn field_02_slots(case: &Case) {
+    const SLOTS: usize = 4;
+    let mut fleet = Fleet::new(case, 3);
+    let worker = fleet.worker("m").await;
+    let slots = SLOTS.to_string();
+    for at in 0..3 {
+        let flags = ["--worker-urls", &worker.url(), "--max-concurrent-requests", &slots, "--queue-size", "0"];
+        fleet.start(at, &Start::flags(&flags));
+    }
+    fleet.whole(STARTING).await;
+    fleet.all_serve("m", STARTING).await;
+    for round in 0..3 {
+        // All slots of all nodes are taken; then half of the clients leave, and a node dies.
+        worker.always(vec![cluster_tests::Step::WaitForClose]);
+        let mut clients = JoinSet::new();
+        for at in fleet.running() {
+            for _ in 0..SLOTS {
+                let node = fleet.nodes[at].http;
+                clients.spawn(async move {
+                    let mut link = Link::open(node).await.expect("it listens");
+                    link.call("POST", "/v1/chat/completions", &chat("slow", true)).await
+                });
+            }
+        }
+        let expected = SLOTS * fleet.running().len();
+        let before = worker.aborts();
+        within("every slot is taken", STARTING, async || taken(&fleet).await == expected).await;
+        case.did(format_args!(
+            "round {round}: {expected} requests under way, all dropped; node 2 {}",
+            if round == 1 { "killed" } else { "alive" }
+        ));
+        if round == 1 {
+            fleet.kill(2);
+        }
+        clients.shutdown().await;
+        within("every abort reached the worker", STARTING, async || worker.aborts() >= before + expected).await;
+        within("no worker has load", STARTING, async || taken(&fleet).await == 0).await;
+        worker.always(cluster_tests::Step::completion("m"));
+        if round == 1 {
+            let flags = ["--worker-urls", &worker.url(), "--max-concurrent-requests", &slots, "--queue-size", "0"];
+            fleet.start(2, &Start::flags(&flags));
+            fleet.whole(STARTING).await;
+        }
+        fleet.all_serve("m", STARTING).await;
+    }
+    case.figure(format_args!("{} aborted, every slot came back each time", worker.aborts()));
+}
+
+/// Requests in flight as the nodes that run count them.
+async fn taken(fleet: &Fleet<'_>) -> usize {
+    let mut taken = 0;
+    for at in fleet.running() {
+        let listed =
+            fleet.ask(at, "GET", "/workers", &serde_json::Value::Null).await.map(|it| it.1).unwrap_or_default();
+        let workers = listed["workers"].as_array().cloned().unwrap_or_default();
+        taken += workers.iter().filter_map(|it| it["load"].as_u64()).sum::<u64>() as usize;
+    }
+    taken
 }

@@ -12,6 +12,7 @@ mod forming;
 mod forwarding;
 mod killing;
 mod load;
+mod prefixes;
 mod report;
 mod runner;
 mod secrets;
@@ -48,6 +49,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
         Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
         Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
+        Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),
         Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
         Scenario::new("a_worker_outlives_the_node_that_was_told_of_it", 3, workers::outlive_their_node),
         Scenario::new("field_04_a_removed_worker_gets_no_request_from_anybody", 3, workers::field_04_removed),
