@@ -2,7 +2,8 @@
 //!
 //! Two kinds (`tables.rs` lists all). An *admin* table holds what people set: instances that merge field by field and whose
 //! DELETE is final (`admin.rs`). An *owned* table holds what each node says of itself or saw: one writer a row (`owned.rs`). The
-//! core tells nobody when to come or go: it is given the members, the time and what arrived, and says what to send and write.
+//! core tells nobody when to come or go: it is given the members, the time and what arrived, and says what to send and write. [`Handle`] is
+//! what other areas hold.
 //!
 //! ```text
 //! edit ──▶ local table ──push──▶ every member not down ──ack──▶ answered (own disk and one other)
@@ -20,17 +21,36 @@ use std::time::Duration;
 pub mod admin;
 pub mod core;
 pub mod dots;
+mod driver;
 mod entry;
 mod faults;
+mod handle;
 pub mod hlc;
 pub mod messages;
+pub mod metrics;
 pub mod owned;
 pub mod sources;
 pub mod store;
 pub mod tables;
+mod writer;
+
+pub use driver::Peers;
+pub use driver::start;
+pub use handle::Handle;
+pub use handle::NewRow;
 
 #[cfg(test)]
 mod sim;
+
+/// The tables of a node that is alone, for tests of other areas.
+#[cfg(test)]
+pub(crate) fn alone(disk: &store::memory::Disk, tasks: &crate::base::tasks::Tasks) -> Handle {
+    use crate::base::ids::NodeId;
+    use crate::base::ids::StorageId;
+    let boot = crate::base::entropy::Entropy::from_os().next_u64() >> 1;
+    let me = core::Member { node: NodeId::parse("n-1").unwrap(), actor: dots::Actor { storage: StorageId(1), boot } };
+    start(me, Box::new(disk.clone()), None, metrics::Metrics::default(), tasks).unwrap()
+}
 
 /// The time as a core is told it.
 #[derive(Clone, Copy, Debug, Default)]
