@@ -28,9 +28,12 @@ use crate::routing::models::Models;
 use crate::routing::policies::Ask;
 use crate::routing::policies::Choice;
 use crate::routing::policies::Holding;
+use crate::routing::prefix_log::Outbox;
+use crate::routing::prefix_log::core::Said;
 use crate::routing::prefix_map;
 use crate::routing::prefix_map::Holders;
 use crate::routing::prefix_map::chain::BLOCK_BYTES;
+use crate::routing::prefix_map::chain::Boundary;
 use crate::routing::prefix_map::chain::Key;
 use crate::routing::prefix_map::slots::Slots;
 use crate::routing::prefix_map::slots::TTL_TICKS;
@@ -58,17 +61,19 @@ const LAST_RESORT_MAX: usize = 64;
 /// See the file's header.
 #[derive(Debug)]
 pub struct Router {
-    config: Config,
+    pub(super) config: Config,
     entropy: Entropy,
-    key: Key,
-    table: Table,
-    slots: RwLock<Slots>,
+    pub(super) key: Key,
+    pub(super) table: Table,
+    pub(super) slots: RwLock<Slots>,
     models: Models,
     budget: Mutex<Budget>,
     /// What ticks are counted from: the first time we were told.
-    epoch: OnceLock<Instant>,
-    tick: Duration,
-    metrics: Metrics,
+    pub(super) epoch: OnceLock<Instant>,
+    pub(super) tick: Duration,
+    pub(super) metrics: Metrics,
+    /// What other nodes should know is left here, where there are any.
+    pub(super) outbox: Option<Arc<Outbox>>,
 }
 
 /// What is known before a policy is asked.
@@ -95,8 +100,10 @@ impl Router {
             models: Models::new(&config),
             budget: Mutex::new(Budget::new(config.retry_budget_percent)),
             epoch: OnceLock::new(),
-            tick: (config.cache_ttl / u32::from(TTL_TICKS)).max(Duration::from_millis(1)),
+            // Whole milliseconds, because ages come in those.
+            tick: Duration::from_millis((config.cache_ttl.as_millis() as u64 / u64::from(TTL_TICKS)).max(1)),
             metrics: Metrics::default(),
+            outbox: None,
             entropy,
             config,
         }
@@ -205,14 +212,19 @@ impl Router {
                     |tokens| placed.size as f64 / tokens as f64,
                 );
                 let held = (cached as f64 * ratio) as u64;
-                self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                let lesson = self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                self.say(lesson.map(|it| Said::Taught(hints.worker, it, self.tick * u32::from(hints.age))));
             }
             Feedback::NotServed { placed } => {
                 let Some(hints) = &placed.hints else { return };
                 hints.announced.iter().for_each(|hash| self.table.remove(*hash, hints.slot));
                 self.metrics.map_written(&self.table, 0);
+                self.say(hints.announced.iter().map(|it| Said::Withdrawn(hints.worker, Boundary::of(*it))));
             }
-            Feedback::Forgotten(worker) => self.slots.write().forget(worker, self.tick_at(now)),
+            Feedback::Forgotten(worker) => {
+                self.slots.write().forget(worker, self.tick_at(now));
+                self.say([Said::NewLife(worker)]);
+            }
         }
     }
 
@@ -323,10 +335,12 @@ impl Router {
             }
         }
         self.metrics.map_written(&self.table, evicted);
-        Some(Box::new(Hints { slot, held_bytes, age, announced }))
+        let told = prefix_map::told(hashes.len(), reading.marked);
+        self.say(told.map(|blocks| Said::Placed(worker, Boundary::of(hashes[blocks - 1]))));
+        Some(Box::new(Hints { worker, slot, held_bytes, age, announced }))
     }
 
-    fn tick_at(&self, now: Instant) -> u16 {
+    pub(super) fn tick_at(&self, now: Instant) -> u16 {
         let since = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
         // Wraps after a thousand times to live; ages are differences.
         (since.as_nanos() / self.tick.as_nanos()) as u16
