@@ -135,7 +135,8 @@ impl Reader {
             // What it got since then went with the rest, and is in rows.
             effects.extend([Effect::Forget(worker), Effect::ReadAgain]);
         }
-        if self.lives.get(&worker).is_some_and(|it| at < it.0) {
+        let born = self.lives.get(&worker).map_or(AtMs::MIN, |it| it.0);
+        if at < born {
             return;
         }
         for boundary in &section.withdrawn {
@@ -145,7 +146,8 @@ impl Reader {
         }
         for boundary in &section.placed {
             let name = (worker, *boundary);
-            let withdrawn = self.withdrawn.iter().filter_map(|it| it.get(&name)).max();
+            // What was withdrawn in an earlier life says nothing of this one.
+            let withdrawn = self.withdrawn.iter().filter_map(|it| it.get(&name)).filter(|it| **it >= born).max();
             if withdrawn.is_none_or(|it| self.tick(*it) < self.tick(at)) {
                 effects.push(Effect::Put(worker, *boundary, at));
             }
