@@ -1,23 +1,30 @@
-//! The router's side of the prefix log: how it says what it did, and how it takes what others did. Apart from `router.rs` because no
+//! The router's side of what nodes share: how it says what it did, and how it takes what others did. Apart from `router.rs` because no
 //! decision comes through here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Instant;
+use crate::base::ids::WorkerId;
+use crate::routing::Reason;
 use crate::routing::Router;
+use crate::routing::affinity::Bindings;
+use crate::routing::models::Model;
 use crate::routing::prefix_log::Outbox;
 use crate::routing::prefix_log::core::AtMs;
 use crate::routing::prefix_log::core::Effect;
 use crate::routing::prefix_log::core::Said;
 use crate::routing::prefix_map::chain::Key;
+use crate::routing::request::RouteRequest;
+use crate::routing::router::Known;
 
 impl Router {
-    /// As one node of several: hashes under the key that all share, and what is placed left in `outbox`.
+    /// As one node of several: hashes under the key that all share, what is placed left in `outbox`, routing keys looked up in `bindings`.
     #[must_use]
-    pub fn with_peers(mut self, key: Key, outbox: Arc<Outbox>) -> Self {
+    pub fn with_peers(mut self, key: Key, outbox: Arc<Outbox>, bindings: Arc<Bindings>) -> Self {
         self.key = key;
         self.outbox = Some(outbox);
+        self.bindings = Some(bindings);
         self
     }
 
@@ -62,6 +69,22 @@ impl Router {
             }
         }
         self.metrics.map_written(&self.table, evicted);
+    }
+
+    /// The request's routing key as other nodes know it, and to whom any of them bound it; nothing where the policy binds no keys.
+    pub(super) fn bound(&self, model: &Model, request: &RouteRequest<'_, '_>) -> (Option<u64>, Option<WorkerId>) {
+        let bindings = self.bindings.as_ref().filter(|_| model.policy.entry().binds_keys);
+        let Some((bindings, key)) = bindings.zip(request.routing_key) else { return (None, None) };
+        let key = self.key.routing_key(request.tenant, request.model, key);
+        (Some(key), bindings.get(key))
+    }
+
+    /// Tells other nodes whom the policy gave the key to. A target that the caller named, or a last resort, binds nothing.
+    pub(super) fn binds(&self, known: &Known, worker: WorkerId, reason: Reason) {
+        let is_binding = matches!(reason, Reason::Bound | Reason::Assigned);
+        if let (Some(bindings), Some(key), true) = (&self.bindings, known.key, is_binding) {
+            bindings.used(key, worker);
+        }
     }
 
     /// Leaves something for other nodes.

@@ -74,6 +74,8 @@ struct Shared {
     retractions_received: Counter,
     batch_bytes: Counter,
     lost: Each<Lost, Counter>,
+    bindings: Gauge,
+    bindings_lost: Counter,
 }
 
 impl Shared {
@@ -86,6 +88,8 @@ impl Shared {
             retractions_received: registry.counter("smg_routing_prefix_retractions_received", "The same, as told by other nodes"),
             batch_bytes: registry.counter("smg_routing_prefix_batch_bytes", "Bytes of this node's rows about placements; each goes to every other node"),
             lost: registry.counters("smg_routing_prefix_lost", "What was not told or not taken, by reason: cache misses at most. `outbox`, `batch`, `share`: more placements than are shared; `foreign_key`: nodes have different mesh secrets first, normal while one is replaced; `garbage`: another release", "reason"),
+            bindings: registry.gauge("smg_manual_policy_shared_bindings", "Routing keys that are bound at every node"),
+            bindings_lost: registry.counter("smg_manual_policy_bindings_lost", "Bindings of routing keys that other nodes were not told, because too many waited or the table refused them. Such a key may be with two workers until its next turn"),
         }
     }
 }
@@ -181,6 +185,22 @@ impl Metrics {
         self.shared.lost.of(Lost::Share).inc_by(after.over_share - before.over_share);
         self.shared.lost.of(Lost::Garbage).inc_by(after.garbage - before.garbage);
         self.shared.lost.of(Lost::ForeignKey).inc_by(after.foreign_keys - before.foreign_keys);
+    }
+
+    /// So many keys are bound at every node.
+    pub fn bindings_shared(&self, count: usize) {
+        self.shared.bindings.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many were not told.
+    pub fn bindings_lost(&self, count: usize) {
+        self.shared.bindings_lost.inc_by(count as u64);
+    }
+
+    /// Where a full queue of bindings counts.
+    #[must_use]
+    pub fn bindings_full(&self) -> Counter {
+        self.shared.bindings_lost.clone()
     }
 
     /// Where a full outbox counts.

@@ -7,6 +7,7 @@
 //! *Invariants:* a worker already tried is never chosen again; the same input and entropy give the same choice; routing
 //! never does IO and never keeps a byte of a prompt.
 
+pub mod affinity;
 pub mod candidate;
 pub mod config;
 pub mod draw;

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::WorkerId;
+use crate::routing::affinity::Bindings;
 use crate::routing::candidate::Candidates;
 use crate::routing::config::Config;
 use crate::routing::draw::Draw;
@@ -74,10 +75,12 @@ pub struct Router {
     pub(super) metrics: Metrics,
     /// What other nodes should know is left here, where there are any.
     pub(super) outbox: Option<Arc<Outbox>>,
+    /// What routing keys are bound to at all nodes, where there are several.
+    pub(super) bindings: Option<Arc<Bindings>>,
 }
 
 /// What is known before a policy is asked.
-struct Known {
+pub(super) struct Known {
     model: Arc<Model>,
     reading: Option<Reading>,
     holders: Holders,
@@ -86,6 +89,9 @@ struct Known {
     size: u64,
     prompt_tokens: u64,
     digest: u64,
+    /// The routing key as other nodes know it, where the policy binds keys, and to whom it is bound there.
+    pub(super) key: Option<u64>,
+    bound: Option<WorkerId>,
 }
 
 impl Router {
@@ -104,6 +110,7 @@ impl Router {
             tick: Duration::from_millis((config.cache_ttl.as_millis() as u64 / u64::from(TTL_TICKS)).max(1)),
             metrics: Metrics::default(),
             outbox: None,
+            bindings: None,
             entropy,
             config,
         }
@@ -160,6 +167,7 @@ impl Router {
                 }
                 choice
             })?;
+            self.binds(&known, ask.candidates.id(choice.index), choice.reason);
             Ok((self.route(now, &ask, choice, &known, scratch), tell(&ask)))
         });
         match &result {
@@ -289,7 +297,8 @@ impl Router {
         let holdings =
             holders.iter().map(|it| Holding { worker: it.worker, tokens: tokens(u64::from(it.bytes)) }).collect();
         let digest = reading.as_ref().map_or_else(|| draw.next_u64(), |it| it.digest);
-        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest })
+        let (key, bound) = self.bound(&model, request);
+        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest, key, bound })
     }
 
     /// The decision as it is handed out, noted in the prefix map.
@@ -361,6 +370,7 @@ impl Known {
             holdings: &self.holdings,
             prompt_tokens: self.prompt_tokens,
             digest: self.digest,
+            bound: self.bound,
         }
     }
 }

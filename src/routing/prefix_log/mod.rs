@@ -17,3 +17,6 @@ mod outbox;
 pub use self::driver::Sharing;
 pub use self::driver::start;
 pub use self::outbox::Outbox;
+
+#[cfg(test)]
+mod tests;
