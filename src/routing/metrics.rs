@@ -62,6 +62,8 @@ label! {
         Garbage = "garbage",
         /// A row hashed under another key.
         ForeignKey = "foreign_key",
+        /// A binding of a routing key: too many waited, or the table refused it.
+        Binding = "binding",
     }
 }
 
@@ -75,7 +77,6 @@ struct Shared {
     batch_bytes: Counter,
     lost: Each<Lost, Counter>,
     bindings: Gauge,
-    bindings_lost: Counter,
 }
 
 impl Shared {
@@ -83,13 +84,12 @@ impl Shared {
     fn register(registry: &mut Registry) -> Self {
         Self {
             sent: registry.counter("smg_routing_prefix_hints_sent", "Prefixes that this node told other nodes a worker got"),
-            received: registry.counter("smg_routing_prefix_hints_received", "Prefixes that other nodes told, for workers that are known here. 0 while others send: look at `..._lost_total` and at the `prefixes` table"),
+            received: registry.counter("smg_routing_prefix_hints_received", "Prefixes that other nodes told, for workers that are known here. 0 while others send: look at `smg_routing_sharing_lost_total` and at the `prefixes` table"),
             retractions_sent: registry.counter("smg_routing_prefix_retractions_sent", "What this node told other nodes to believe no longer: attempts that failed, caches that turned out to remember less or more, workers that began anew"),
             retractions_received: registry.counter("smg_routing_prefix_retractions_received", "The same, as told by other nodes"),
             batch_bytes: registry.counter("smg_routing_prefix_batch_bytes", "Bytes of this node's rows about placements; each goes to every other node"),
-            lost: registry.counters("smg_routing_prefix_lost", "What was not told or not taken, by reason: cache misses at most. `outbox`, `batch`, `share`: more placements than are shared; `foreign_key`: nodes have different mesh secrets first, normal while one is replaced; `garbage`: another release", "reason"),
+            lost: registry.counters("smg_routing_sharing_lost", "What was not told to or not taken from other nodes, by reason: cache misses at most. `outbox`, `batch`, `share`: more placements than are shared; `foreign_key`: nodes have different mesh secrets first, normal while one is replaced; `garbage`: another release; `binding`: a routing key may be with two workers until its next turn", "reason"),
             bindings: registry.gauge("smg_manual_policy_shared_bindings", "Routing keys that are bound at every node"),
-            bindings_lost: registry.counter("smg_manual_policy_bindings_lost", "Bindings of routing keys that other nodes were not told, because too many waited or the table refused them. Such a key may be with two workers until its next turn"),
         }
     }
 }
@@ -194,13 +194,13 @@ impl Metrics {
 
     /// So many were not told.
     pub fn bindings_lost(&self, count: usize) {
-        self.shared.bindings_lost.inc_by(count as u64);
+        self.shared.lost.of(Lost::Binding).inc_by(count as u64);
     }
 
     /// Where a full queue of bindings counts.
     #[must_use]
     pub fn bindings_full(&self) -> Counter {
-        self.shared.bindings_lost.clone()
+        self.shared.lost.of(Lost::Binding).clone()
     }
 
     /// Where a full outbox counts.
