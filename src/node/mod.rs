@@ -4,6 +4,8 @@ pub mod config;
 mod error;
 pub mod mesh;
 pub mod metrics;
+mod sharing;
+mod tables;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use crate::transport::identity::Identity;
 pub use self::error::Error;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
+use self::wiring::Built;
 use self::wiring::build;
 use self::wiring::named_workers;
 
@@ -63,11 +66,7 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
-        let (members, forwarding, mesh_address, identity) = match mesh {
-            Some(it) => (Some(it.members), Some(it.forwarding), Some(it.address), Some(it.identity)),
-            None => (None, None, None, None),
-        };
-        let (gateway, counts) = build(&config, &tasks, &mut registry, members, forwarding)?;
+        let Built { gateway, counts, mesh_address, identity } = build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {

@@ -7,12 +7,15 @@ use super::address::Origin;
 use crate::base::ids::ModelId;
 use crate::base::ids::StorageId;
 use crate::base::secret::Secret;
+use crate::replication::sources::Place;
 
 /// Everything an operator can say of a worker.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Its URL in canonical form.
     pub url: String,
+    /// The data directory of the only node that reaches it, where it is a local one.
+    pub via: Option<StorageId>,
     /// Its key.
     pub api_key: Option<Secret>,
     /// The models it serves; empty: ask it.
@@ -25,8 +28,6 @@ pub struct Spec {
     pub labels: BTreeMap<String, String>,
     /// Whether it gets no new requests.
     pub is_draining: bool,
-    /// The one node that reaches it, where not every node does.
-    pub via: Option<StorageId>,
 }
 
 impl Spec {
@@ -35,13 +36,13 @@ impl Spec {
     pub fn named(origin: &Origin, api_key: Option<Secret>) -> Self {
         Self {
             url: origin.url(),
+            via: None,
             api_key,
             models: Vec::new(),
             priority: PRIORITY,
             cost: 1.0,
             labels: BTreeMap::new(),
             is_draining: false,
-            via: None,
         }
     }
 }
@@ -54,6 +55,12 @@ impl Spec {
             None => Cow::Borrowed(&self.url),
             Some(owner) => Cow::Owned(format!("{} via {owner}", self.url)),
         }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { url: self.url.clone(), via: self.via }
     }
 }
 

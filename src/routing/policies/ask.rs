@@ -46,6 +46,8 @@ pub struct Ask<'a, 'p> {
     pub digest: u64,
     /// Whether workers that other nodes hold for away may be chosen: nobody else can be.
     pub takes_suspects: bool,
+    /// To whom the routing key is bound at all nodes, if it is.
+    pub bound: Option<WorkerId>,
 }
 
 impl Ask<'_, '_> {

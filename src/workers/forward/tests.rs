@@ -25,13 +25,21 @@ use crate::workers::conformance::good;
 use crate::workers::fake::Fake;
 use crate::workers::fake::Seen;
 use crate::workers::fake::Step;
+use crate::workers::registry::Entry;
 use crate::workers::registry::Registry;
+use crate::workers::registry::Wanted;
 use crate::workers::spec::Source;
 use crate::workers::spec::Spec;
 
 const CALLER: StorageId = StorageId(1);
 const OWNER: StorageId = StorageId(2);
 const URL: &str = "http://127.0.0.1:8000";
+
+/// Puts a worker in force, and says how it is reached then.
+fn put(registry: &Registry, id: WorkerId, spec: Spec) -> Arc<Entry> {
+    registry.reconcile(vec![Wanted { id, spec, source: Source::Config }]);
+    registry.get(id).expect("in force")
+}
 
 fn registry(metrics: &Metrics, tasks: &Tasks) -> Registry {
     Registry::for_tests(Duration::from_secs(1), metrics, tasks)
@@ -64,7 +72,8 @@ impl Owner {
     fn plays(&self, scripts: Vec<Vec<Step>>) -> (WorkerId, watch::Receiver<Seen>) {
         let fake = Fake::new(scripts);
         let seen = fake.seen();
-        (self.registry.play(URL, &["m"], Arc::new(fake)), seen)
+        let name = self.registry.fleet().all.len().to_string();
+        (self.registry.play(&name, &["m"], Arc::new(fake)), seen)
     }
 }
 
@@ -132,9 +141,9 @@ async fn the_owner_adds_its_workers_key_and_takes_no_load_guard() {
     let origin = Origin::parse(&listener.local_addr().expect("bound").to_string()).expect("a URL");
     let spec = Spec { via: Some(OWNER), ..Spec::named(&origin, None) };
     let with_key = Spec { api_key: Some(Secret::new("sk-worker")), ..spec.clone() };
-    let at_owner = owner.registry.put(WorkerId(9), with_key, Source::Config).expect("there is room");
+    let at_owner = put(&owner.registry, WorkerId(9), with_key);
     let at_caller = registry(&owner.metrics, &owner.tasks).with_forwarder(caller.forwarder.clone());
-    let at_caller = at_caller.put(WorkerId(9), spec, Source::Config).expect("there is room");
+    let at_caller = put(&at_caller, WorkerId(9), spec);
     assert_eq!((at_owner.through, at_caller.through), (None, Some(OWNER)));
 
     let serve = async {
@@ -161,7 +170,7 @@ async fn nobody_is_reached_through_an_owner_that_is_away_or_does_not_reach_it_it
     }
     // Its own registry says that it is somebody else's: what was forwarded is not forwarded again.
     let spec = Spec { via: Some(StorageId(7)), ..Spec::named(&Origin::parse(URL).expect("a URL"), None) };
-    owner.registry.put(WorkerId(8), spec, Source::Config).expect("there is room");
+    put(&owner.registry, WorkerId(8), spec);
     assert_eq!(caller.worker(WorkerId(8), OWNER).call(call()).await.err(), Some(NO_WAY));
     // It drains: told at once to go elsewhere.
     owner.tasks.stop_stage(Stage::Serve, Duration::from_secs(1)).await;
