@@ -8,6 +8,7 @@ use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::history;
+use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::routing::Router;
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub history: history::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
+    /// What others have in flight; `None` without the mesh.
+    pub ledger: Option<ledger::Handle>,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
@@ -68,6 +69,7 @@ pub fn start(
         numbers: AtomicU64::new(0),
         gate: RwLock::new(()),
         limit: config.timeout,
+        gossip: ArcSwap::default(),
         metrics,
     });
     let changes = members.changes();

@@ -3,12 +3,14 @@
 //! Reading the own ledgers takes a lock for less than a microsecond and no hop. Counting is exact because a request is counted and numbered in one step, and reports
 //! are numbered and counted in another that excludes it (`gate`): a report has a request whose number is smaller, and none whose number is larger.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
@@ -89,6 +91,8 @@ pub(super) struct Shared {
     pub(super) numbers: AtomicU64,
     pub(super) gate: RwLock<()>,
     pub(super) limit: Duration,
+    /// What others told now and then, and when the oldest part of it was so. BOUND: the table's.
+    pub(super) gossip: ArcSwap<HashMap<WorkerId, (InFlight, Instant)>>,
     pub(super) metrics: Metrics,
 }
 
@@ -140,6 +144,12 @@ impl Handle {
         }
         readings.iter().for_each(|it| self.0.metrics.probed(it.source));
         readings
+    }
+
+    /// What other nodes told of a worker now and then, and how old that is at most.
+    #[must_use]
+    pub fn gossiped(&self, worker: WorkerId) -> (InFlight, Duration) {
+        self.0.gossip.load().get(&worker).map_or_else(Default::default, |it| (it.0, Clock.now().saturating_duration_since(it.1)))
     }
 
     /// Reads what is here, and groups the rest by owner.

@@ -63,11 +63,11 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
-        let (members, mesh_address, identity) = match mesh {
-            Some(it) => (Some(it.members), Some(it.address), Some(it.identity)),
+        let (joined, mesh_address, identity) = match mesh {
+            Some(it) => (Some(it.joined), Some(it.address), Some(it.identity)),
             None => (None, None, None),
         };
-        let (gateway, counts) = build(&config, &tasks, &mut registry, members)?;
+        let (gateway, counts) = build(&config, &tasks, &mut registry, joined)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::mesh;
+use super::mesh::Joined;
 use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
 use crate::api;
 use crate::api::gateway::Gateway;
-use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
@@ -20,6 +20,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
+use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -51,7 +52,7 @@ pub(super) fn build(
     config: &Config,
     tasks: &Tasks,
     metrics: &mut MetricsRegistry,
-    members: Option<Members>,
+    joined: Option<Joined>,
 ) -> Result<(Arc<Gateway>, Counts), Error> {
     process::register(metrics);
     logs::register(metrics);
@@ -61,6 +62,15 @@ pub(super) fn build(
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
     let registry = Arc::new(Registry::new(rules(&config.workers), dialer));
     workers::fleet::register(metrics, Arc::clone(&registry));
+    let (members, ledger) = match joined {
+        Some(it) => {
+            let told = ledger::metrics::Metrics::register(metrics);
+            let members = it.members.handle.clone();
+            let registry = Arc::clone(&registry);
+            (Some(it.members), Some(ledger::start(&config.ledger, members, it.transport, it.ledger, registry, told, tasks)))
+        }
+        None => (None, None),
+    };
     let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
     let journal: Arc<dyn Journal> = Arc::new(history.clone());
     let edits = Edits::restore(
@@ -97,6 +107,7 @@ pub(super) fn build(
         router,
         policies,
         history,
+        ledger,
         members,
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,

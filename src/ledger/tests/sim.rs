@@ -35,8 +35,11 @@ const NODES: u16 = 5;
 const WORKERS: u64 = 6;
 const TICK: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_millis(1_300);
+const TELL_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_LIMIT: Duration = Duration::from_millis(5);
-const LASTS: Duration = Duration::from_secs(15);
+/// How long a run is, and when all that goes wrong in it has long been mended.
+const LASTS: Duration = Duration::from_secs(13);
+const MENDED: Duration = Duration::from_secs(11);
 
 /// What members 1, 2, … have in common as members.
 pub(super) fn view_hash(members: &[u16]) -> u64 {
@@ -46,8 +49,8 @@ pub(super) fn view_hash(members: &[u16]) -> u64 {
 
 #[derive(Clone, Debug)]
 enum Packet {
-    Tell(Life, Message),
-    Told,
+    Tell { id: u64, from: Life, message: Message },
+    Told { id: u64 },
     Ask { id: u64, worker: u64 },
     Answer { id: u64 },
 }
@@ -71,7 +74,9 @@ struct Node {
     is_dead: bool,
     /// Who it sees, and since when it has heard of them.
     sees: BTreeMap<u16, (Arc<Peer>, bool)>,
+    /// Questions and messages that are not answered yet.
     waits: BTreeMap<u64, (StorageId, Instant)>,
+    tells: BTreeMap<u64, (StorageId, Instant)>,
 }
 
 /// What was seen of ledgers.
@@ -115,15 +120,16 @@ impl Node {
             is_dead: false,
             sees: BTreeMap::new(),
             waits: BTreeMap::new(),
+            tells: BTreeMap::new(),
         }
     }
 
-    fn load(&self, now: Instant, worker: u64) -> InFlight {
-        let mut sum = InFlight::default();
-        for it in self.requests.iter().filter(|it| it.worker == worker) {
-            sum.add(InFlight::one(if it.read_at > now { it.tokens } else { 0 }));
+    fn loads(&self, now: Instant) -> [InFlight; WORKERS as usize] {
+        let mut sums = [InFlight::default(); WORKERS as usize];
+        for it in &self.requests {
+            sums[it.worker as usize].add(InFlight::one(if it.read_at > now { it.tokens } else { 0 }));
         }
-        sum
+        sums
     }
 
     fn runs(&self) -> bool {
@@ -203,7 +209,10 @@ impl World {
         for effect in effects {
             let Effect::Send(to, message) = effect else { continue };
             self.tally.messages += 1;
-            self.twin.send(now, addr(n), to.addr, Carrier::Stream, Packet::Tell(life, message));
+            self.ids += 1;
+            let id = self.ids;
+            self.node(n).tells.insert(id, (to.storage, now));
+            self.twin.send(now, addr(n), to.addr, Carrier::Stream, Packet::Tell { id, from: life, message });
         }
     }
 
@@ -220,7 +229,7 @@ impl World {
                 continue;
             }
             match it.message {
-                Packet::Tell(life, message) => {
+                Packet::Tell { id, from: life, message } => {
                     if let Some(seen) = self.node(n).sees.get_mut(&from).filter(|it| it.0.boot == life.1) {
                         seen.1 = true;
                     }
@@ -229,9 +238,13 @@ impl World {
                         Message::Commits(commits) => self.step(n, Event::Committed(life, commits)),
                         Message::Probe(_) => {}
                     }
-                    self.twin.send(self.now, it.to, it.from, Carrier::Stream, Packet::Told);
+                    self.twin.send(self.now, it.to, it.from, Carrier::Stream, Packet::Told { id });
                 }
-                Packet::Told => self.step(n, Event::Delivered(StorageId(u128::from(from)))),
+                Packet::Told { id } => {
+                    if let Some((to, _)) = self.node(n).tells.remove(&id) {
+                        self.step(n, Event::Delivered(to));
+                    }
+                }
                 Packet::Ask { id, worker } => {
                     let (now, node) = (self.now, &self.nodes[usize::from(n) - 1]);
                     let said = node.core.said(now, StorageId(u128::from(from)), WorkerId(worker));
@@ -265,8 +278,8 @@ impl World {
             self.step(n, Event::Started(commit));
         }
         let node = self.node(n);
-        let sums = std::array::from_fn(|it| (node.load(now, it as u64), std::mem::take(&mut node.begun[it])));
-        node.past.push_back(sums);
+        let loads = node.loads(now);
+        node.past.push_back(std::array::from_fn(|it| (loads[it], std::mem::take(&mut node.begun[it]))));
         if node.past.len() > WINDOW.as_millis() as usize {
             node.past.pop_front();
         }
@@ -280,14 +293,22 @@ impl World {
         if !self.node(n).runs() || self.node(n).core.next_wake().is_none_or(|it| it > now) {
             return;
         }
+        self.give_up(n);
         self.step(n, Event::Wake);
         if self.node(n).core.wants_look(now) {
             let node = self.node(n);
             node.numbers += 1;
-            let (number, workers) = (node.numbers, 0..WORKERS);
-            let loads = workers.map(|it| (WorkerId(it), node.load(now, it))).collect();
+            let number = node.numbers;
+            let loads = (0..).map(WorkerId).zip(node.loads(now)).collect();
             self.step(n, Event::Looked { number, loads });
         }
+    }
+
+    /// What did not arrive within a second is not waited for.
+    fn give_up(&mut self, n: u16) {
+        let now = self.now;
+        let late = self.node(n).tells.extract_if(.., |_, it| now > it.1 + TELL_LIMIT).collect::<Vec<_>>();
+        late.into_iter().for_each(|it| self.step(n, Event::Delivered(it.1.0)));
     }
 
     /// A decision at this node wants to know about one worker.
@@ -320,7 +341,7 @@ impl World {
         for other in (1..=NODES).filter(|it| *it != asker) {
             let (least, most) = self.node(other).bounds(worker);
             high.add(most);
-            truth.add(self.node(other).load(now, worker));
+            truth.add(self.node(other).loads(now)[worker as usize]);
             // Somebody who has not spoken since it came may be one that cannot, and is waited for only so long.
             if other == owner || sees.contains(&(other, true)) {
                 low.add(least);
@@ -388,7 +409,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     let begun = world.now;
     let entropy = Entropy::seeded(seed);
     let at = |second: u64| Duration::from_millis(second * 1000 + entropy.next_u64() % 800);
-    let (stops, kills, starts, cuts, heals) = (at(2), at(5), at(6), at(9), at(11));
+    let (stops, kills, starts, cuts, heals) = (at(1), at(3), at(4), at(6), at(8));
     let [sleeper, victim, mute] = [0, 1, 2].map(|it| 1 + ((seed + it) % u64::from(NODES)) as u16);
     let sleeps = Duration::from_millis(800 + entropy.next_u64() % 700);
     world.run(LASTS, move |world| {
@@ -397,16 +418,19 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             world.stop(sleeper, sleeps);
         } else if since(kills) {
             world.kill(victim);
-        } else if since(starts) {
+        } else if since(starts) && seed % 2 == 0 {
             world.restart(victim);
         } else if since(cuts) {
             let others = (1..=NODES).filter(|it| *it != mute).take(2);
             others.for_each(|it| world.twin.cut(addr(mute), addr(it)));
         } else if since(heals) {
             world.twin.heal();
+        } else if since(MENDED) {
+            (world.tally.unknown, world.tally.missed) = (0, 0);
         }
     })?;
-    Ok(world.tally)
+    // Nothing stays unknown for ever: who is down is not waited for, and whoever came back was heard.
+    if world.tally.unknown == 0 { Ok(world.tally) } else { Err(format!("still unknown: {:?}", world.tally)) }
 }
 
 /// Seeds of the long run.
@@ -416,7 +440,7 @@ fn seeds(default: u64) -> u64 {
 
 #[test]
 fn what_a_ledger_says_is_true_of_the_last_second_whatever_happens() {
-    for seed in 0..seeds(20) {
+    for seed in 0..seeds(12) {
         let told = run(seed);
         assert!(told.is_ok(), "seed {seed}: {}", told.unwrap_err());
     }
@@ -425,7 +449,7 @@ fn what_a_ledger_says_is_true_of_the_last_second_whatever_happens() {
 #[test]
 fn in_calm_weather_nearly_everything_is_known_and_errors_are_small() {
     let mut all = Tally::default();
-    for seed in 0..seeds(5) {
+    for seed in 0..seeds(3) {
         let mut world = World::new(seed, Weather::default());
         world.run(Duration::from_secs(2), |_| {}).unwrap();
         world.tally = Tally::default();

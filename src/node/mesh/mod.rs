@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::config::Config;
@@ -90,12 +91,22 @@ impl MeshError {
 
 /// This node as one of several.
 pub(super) struct Mesh {
-    /// For those who read.
-    pub(super) members: Members,
+    /// For the areas that work with others.
+    pub(super) joined: Joined,
     /// Where the socket is.
     pub(super) address: SocketAddr,
     /// Holds the data directory for as long as the node lives.
     pub(super) identity: Identity,
+}
+
+/// What areas are given that work with other nodes.
+pub(super) struct Joined {
+    /// Who is here.
+    pub(super) members: Members,
+    /// Speaks to them.
+    pub(super) transport: transport::Handle,
+    /// What they ask of loads.
+    pub(super) ledger: mpsc::Receiver<transport::Request>,
 }
 
 /// Starts it. `data` is the data directory, `name` how people know this node.
@@ -126,12 +137,13 @@ pub(super) async fn start(
     let node = me.node.clone();
     let carried = transport::metrics::Metrics::register(metrics);
     // Inboxes that nobody reads yet are dropped: their lanes refuse.
-    let (handle, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
+    let (transport, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
     let seen = membership::metrics::Metrics::register(metrics);
     let timing = membership::Config::default();
-    let handle = membership::start(config.seeds.clone(), timing, handle, inboxes.swim, seen, tasks);
+    let handle = membership::start(config.seeds.clone(), timing, transport.clone(), inboxes.swim, seen, tasks);
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
-    Ok(Mesh { members: Members { handle, me: node, name }, address, identity })
+    let members = Members { handle, me: node, name };
+    Ok(Mesh { joined: Joined { members, transport, ledger: inboxes.ledger }, address, identity })
 }
 
 fn bind(config: &Config) -> Result<UdpSocket, MeshError> {
