@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("history", &["base", "observability", "proto", "transport", "membership"]),
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "replication"]),
-    ("ledger", &["base", "observability", "transport", "membership", "workers"]),
+    ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
     ("routing", &["base", "observability", "dialects", "workers", "replication"]),
     ("plugins", &["base", "observability"]),

@@ -19,6 +19,7 @@ use super::core::Core;
 use super::core::Effect;
 use super::core::Event;
 use super::core::Ignored;
+use super::core::Life;
 use super::handle::Handle;
 use super::handle::Shared;
 use super::messages::Answer;
@@ -27,7 +28,6 @@ use super::messages::Message;
 use super::metrics::Metrics;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
-use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
@@ -86,7 +86,7 @@ struct Driver {
     questions: mpsc::Receiver<Request>,
     begun: mpsc::Receiver<Commit>,
     /// BOUND: four for each member, see `teller`.
-    telling: JoinSet<StorageId>,
+    telling: JoinSet<Life>,
 }
 
 enum Branch {
@@ -184,7 +184,7 @@ impl Driver {
                         if let Ok(bytes) = message.encode() {
                             let _ = transport.request(&to, Lane::Ledger, &bytes, TELL_TIMEOUT).await; // the next report says it again
                         }
-                        to.storage
+                        (to.storage, to.boot)
                     });
                 }
             }

@@ -66,7 +66,8 @@ pub struct Reading {
 /// One for each worker asked for.
 pub type Readings = SmallVec<[Reading; 8]>;
 
-const MISSED: Reading = Reading { source: Source::Missed, others: InFlight { requests: 0, queued_tokens: 0 }, age: Duration::ZERO };
+const MISSED: Reading =
+    Reading { source: Source::Missed, others: InFlight { requests: 0, queued_tokens: 0 }, age: Duration::ZERO };
 
 impl Reading {
     fn of(said: Said, source: Source) -> Self {
@@ -134,7 +135,8 @@ impl Handle {
         let groups = self.plan(&workers[..workers.len().min(PROBE_LEN_MAX)], &mut readings);
         if !groups.is_empty() {
             let since = Clock.now();
-            let asked = groups.iter().map(|(owner, places)| self.ask(since, owner, places.iter().map(|it| workers[*it])));
+            let asked =
+                groups.iter().map(|(owner, places)| self.ask(since, owner, places.iter().map(|it| workers[*it])));
             for (said, (_, places)) in join_all(asked).await.into_iter().zip(&groups) {
                 for (said, place) in said.into_iter().flatten().zip(places) {
                     readings[*place] = Reading::of(said, Source::Remote);
@@ -149,7 +151,11 @@ impl Handle {
     /// What other nodes told of a worker now and then, and how old that is at most.
     #[must_use]
     pub fn gossiped(&self, worker: WorkerId) -> (InFlight, Duration) {
-        self.0.gossip.load().get(&worker).map_or_else(Default::default, |it| (it.0, Clock.now().saturating_duration_since(it.1)))
+        self.0
+            .gossip
+            .load()
+            .get(&worker)
+            .map_or_else(Default::default, |it| (it.0, Clock.now().saturating_duration_since(it.1)))
     }
 
     /// Reads what is here, and groups the rest by owner.

@@ -138,7 +138,11 @@ mod tests {
         let commit = Commit { number: u64::MAX, worker: u64::MAX, tokens: 1 << 30 };
         let commits = |len| Message::Commits(vec![commit; len]);
         let probe = |len| Message::Probe(vec![u64::MAX; len]);
-        let most = [(report(REPORT_LEN_MAX), report(REPORT_LEN_MAX + 1)), (commits(1024), commits(1025)), (probe(64), probe(65))];
+        let most = [
+            (report(REPORT_LEN_MAX), report(REPORT_LEN_MAX + 1)),
+            (commits(1024), commits(1025)),
+            (probe(64), probe(65)),
+        ];
         for (largest, larger) in most {
             let bytes = largest.encode().unwrap();
             assert!(bytes.len() < FRAME_BYTES_MAX, "{}", bytes.len());

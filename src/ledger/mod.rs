@@ -17,6 +17,7 @@ pub mod config;
 pub mod core;
 mod driver;
 mod faults;
+pub mod gossip;
 mod handle;
 pub mod messages;
 pub mod metrics;
@@ -62,10 +63,7 @@ impl InFlight {
     /// The larger of both, number by number.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        Self {
-            requests: self.requests.max(other.requests),
-            queued_tokens: self.queued_tokens.max(other.queued_tokens),
-        }
+        Self { requests: self.requests.max(other.requests), queued_tokens: self.queued_tokens.max(other.queued_tokens) }
     }
 }
 

@@ -67,7 +67,10 @@ pub(super) fn build(
             let told = ledger::metrics::Metrics::register(metrics);
             let members = it.members.handle.clone();
             let registry = Arc::clone(&registry);
-            (Some(it.members), Some(ledger::start(&config.ledger, members, it.transport, it.ledger, registry, told, tasks)))
+            (
+                Some(it.members),
+                Some(ledger::start(&config.ledger, members, it.transport, it.ledger, registry, told, tasks)),
+            )
         }
         None => (None, None),
     };

@@ -357,12 +357,7 @@ impl Known {
         }
     }
 
-    pub(super) fn explanation(
-        &self,
-        ask: &Ask<'_, '_>,
-        choice: Choice,
-        considered: Vec<Considered>,
-    ) -> Explanation {
+    pub(super) fn explanation(&self, ask: &Ask<'_, '_>, choice: Choice, considered: Vec<Considered>) -> Explanation {
         Explanation {
             worker: ask.candidates.id(choice.index).to_string(),
             policy: self.model.policy.as_str(),

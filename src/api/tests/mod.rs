@@ -113,6 +113,7 @@ impl Edge {
             policies,
             history,
             members: None,
+            ledger: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

@@ -83,7 +83,8 @@ impl Account {
     ) -> (InFlight, Option<Duration>) {
         let mut load = self.begun.get(&worker).copied().unwrap_or_default();
         let Some(heard) = &self.heard else {
-            let is_waited_for = now.saturating_duration_since(self.since) < GRACE;
+            // Who tells of requests will tell of all of them.
+            let is_waited_for = now.saturating_duration_since(self.since) < GRACE || !self.commits.is_empty();
             return (load, if is_waited_for { None } else { Some(Duration::ZERO) });
         };
         let age = now.saturating_duration_since(heard.at);

@@ -4,11 +4,11 @@
 //! *Ground state:* accounts of members, what was told to whom. *Derived:* owners. All of it may be lost: the next reports bring it back.
 
 mod books;
+pub mod gossip;
 mod order;
 mod patience;
 mod teller;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub enum Event {
     /// A member has begun requests.
     Committed(Life, Vec<Commit>),
     /// What was sent to a member has arrived, or will not.
-    Delivered(StorageId),
+    Delivered(Life),
 }
 
 /// What to do.
@@ -162,9 +162,8 @@ impl Core {
             return;
         }
         self.books.members(now, view.members.iter().map(|it| (it.storage, it.boot)));
-        let here: BTreeSet<StorageId> = view.members.iter().map(|it| it.storage).collect();
-        self.patience.keep(|it| here.contains(&it));
-        self.teller.members(now, &here, self.me.0);
+        self.patience.keep(|it| view.get(it).is_some());
+        self.teller.members(now, &view, self.me.0);
         self.views.set(view);
     }
 

@@ -34,7 +34,8 @@ impl Patience {
 
     /// Whom to ask; none: neither answers, and waiting for it would only cost time.
     pub(super) fn whom(&self, now: Instant, owners: Owners) -> Option<StorageId> {
-        let is_skipped = |it: &StorageId| self.records.get(it).is_some_and(|it| it.skip_until.is_some_and(|at| now < at));
+        let is_skipped =
+            |it: &StorageId| self.records.get(it).is_some_and(|it| it.skip_until.is_some_and(|at| now < at));
         owners.each().find(|it| !is_skipped(it))
     }
 

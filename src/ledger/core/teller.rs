@@ -5,13 +5,13 @@
 //! sends an owner some hundred messages a second and not one for each request.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Effect;
 use super::Ignored;
+use super::Life;
 use super::order::Owners;
 use super::order::View;
 use crate::base::clock::Instant;
@@ -40,9 +40,10 @@ const LARGE_REQUESTS: u32 = 4;
 /// Messages under way to one member. Beyond it beginnings wait and reports are left out: a member that does not answer must not take up the streams that questions need.
 const UNDER_WAY_MAX: u8 = 4;
 
-/// What goes to one owner.
+/// What goes to one life of an owner.
 #[derive(Debug, Default)]
 struct Line {
+    boot: u64,
     begun: Vec<Commit>,
     under_way: u8,
 }
@@ -75,10 +76,11 @@ impl Teller {
     }
 
     /// These are here now. All are told at once: some are owners that they were not before.
-    pub(super) fn members(&mut self, now: Instant, here: &BTreeSet<StorageId>, me: StorageId) {
-        self.lines.retain(|member, _| here.contains(member));
-        for member in here.iter().filter(|it| **it != me) {
-            self.lines.entry(*member).or_default();
+    pub(super) fn members(&mut self, now: Instant, view: &View, me: StorageId) {
+        let mut before = std::mem::take(&mut self.lines);
+        for Peer { storage, boot, .. } in view.members.iter().map(|it| &**it).filter(|it| it.storage != me) {
+            let kept = before.remove(storage).filter(|it| it.boot == *boot);
+            self.lines.insert(*storage, kept.unwrap_or_else(|| Line { boot: *boot, ..Line::default() }));
         }
         self.owners.clear();
         (self.report_at, self.look_at) = (now, now);
@@ -116,11 +118,11 @@ impl Teller {
     }
 
     /// A message is under way no more.
-    pub(super) fn delivered(&mut self, to: StorageId, view: &View, effects: &mut Vec<Effect>) {
-        let Some(line) = self.lines.get_mut(&to) else { return };
+    pub(super) fn delivered(&mut self, to: Life, view: &View, effects: &mut Vec<Effect>) {
+        let Some(line) = self.lines.get_mut(&to.0).filter(|it| it.boot == to.1) else { return };
         line.under_way = line.under_way.saturating_sub(1);
         if self.flush_at.is_none() {
-            line.flush(view.get(to), effects);
+            line.flush(view.get(to.0), effects);
         }
     }
 

@@ -43,7 +43,9 @@ fn speak(view: u64, acts: &[Act]) -> (Vec<Said>, BTreeMap<u64, InFlight>) {
     let (mut said, mut number) = (Vec::new(), 0);
     let mut now: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     let sum = |queue: &Vec<u64>| InFlight { requests: queue.len() as u32, queued_tokens: queue.iter().sum() };
-    let sums = |now: &BTreeMap<u64, Vec<u64>>| -> BTreeMap<u64, InFlight> { now.iter().map(|it| (*it.0, sum(it.1))).filter(|it| !it.1.is_none()).collect() };
+    let sums = |now: &BTreeMap<u64, Vec<u64>>| -> BTreeMap<u64, InFlight> {
+        now.iter().map(|it| (*it.0, sum(it.1))).filter(|it| !it.1.is_none()).collect()
+    };
     for act in acts {
         number += 1;
         match *act {
@@ -52,7 +54,12 @@ fn speak(view: u64, acts: &[Act]) -> (Vec<Said>, BTreeMap<u64, InFlight>) {
                 said.push(Said::Commit(Commit { number, worker, tokens }));
             }
             Act::End { worker } => drop(now.entry(worker).or_default().pop()),
-            Act::Report => said.push(Said::Report(Report { number, view, is_complete: true, loads: sums(&now).into_iter().collect() })),
+            Act::Report => said.push(Said::Report(Report {
+                number,
+                view,
+                is_complete: true,
+                loads: sums(&now).into_iter().collect(),
+            })),
         }
     }
     (said, sums(&now))
@@ -66,7 +73,8 @@ fn believed(came: &[Said], worker: u64) -> InFlight {
     let mut load = listed.unwrap_or_default();
     let after = last.map_or(0, |it| it.number);
     let commits = came.iter().filter_map(|it| if let Said::Commit(commit) = it { Some(*commit) } else { None });
-    let each: BTreeMap<u64, Commit> = commits.filter(|it| it.number > after && it.worker == worker).map(|it| (it.number, it)).collect();
+    let each: BTreeMap<u64, Commit> =
+        commits.filter(|it| it.number > after && it.worker == worker).map(|it| (it.number, it)).collect();
     each.values().for_each(|it| load.add(InFlight::one(it.tokens)));
     load
 }
@@ -74,6 +82,7 @@ fn believed(came: &[Said], worker: u64) -> InFlight {
 struct Owner {
     core: Core,
     now: Instant,
+    looks: u64,
 }
 
 impl Owner {
@@ -82,7 +91,7 @@ impl Owner {
         let mut core = Core::new(now, (OWNER, 1));
         core.step(now, Event::Members(vec![Arc::new(peer(1)), Arc::new(peer(2))]), &mut Vec::new());
         core.step(now, Event::Looked { number: 1, loads: Vec::new() }, &mut Vec::new());
-        Self { core, now }
+        Self { core, now, looks: 1 }
     }
 
     /// The hash of the two members, as the owner's own report has it.
@@ -96,6 +105,13 @@ impl Owner {
             Said::Commit(commit) => Event::Committed(REPORTER, vec![*commit]),
         };
         self.core.step(self.now, event, &mut Vec::new());
+    }
+
+    /// Time passes, then it looks at itself.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.looks += 1;
+        self.core.step(self.now, Event::Looked { number: self.looks, loads: Vec::new() }, &mut Vec::new());
     }
 
     fn says(&self, worker: u64) -> crate::ledger::messages::Said {
@@ -137,7 +153,30 @@ fn check(acts: &[Act], order: &[usize]) -> Result<(), String> {
     Ok(())
 }
 
-/// The same, drawn from a seed.
+/// An owner that did not run for three seconds, and what waited in its socket meanwhile.
+pub(super) fn stopped_observer() -> Result<(), String> {
+    let report = |number, loads| Said::Report(Report { number, view: Owner::view(), is_complete: true, loads });
+    let mut owner = Owner::new();
+    owner.hear(&report(1, Vec::new()));
+    owner.pass(Duration::from_secs(3));
+    let before = owner.says(0);
+    owner.hear(&report(2, Vec::new()));
+    let drowsy = owner.says(0);
+    owner.pass(Duration::from_millis(250));
+    owner.hear(&report(3, vec![(0, InFlight::one(9))]));
+    let awake = owner.says(0);
+    if before.is_known || drowsy.is_known || !awake.is_known || awake.others != InFlight::one(9) {
+        return Err(format!("{before:?} after the stop, {drowsy:?} by what had waited, {awake:?} by news"));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_observer_that_was_stopped_takes_nothing_for_idle_that_it_heard_before_or_meanwhile() {
+    assert_eq!(stopped_observer(), Ok(()));
+}
+
+/// [`check`], drawn from a seed.
 pub(super) fn drawn(seed: u64) -> Result<(), String> {
     let entropy = Entropy::seeded(seed);
     let act = |_| match entropy.below(5) {
