@@ -161,7 +161,7 @@ impl Handle {
     /// Reads what is here, and groups the rest by owner.
     fn plan(&self, workers: &[WorkerId], readings: &mut Readings) -> SmallVec<[Group; 4]> {
         let mut groups: SmallVec<[Group; 4]> = SmallVec::new();
-        let (core, now) = (self.0.core.lock(), Clock.now());
+        let (mut core, now) = (self.0.core.lock(), Clock.now());
         for (place, worker) in workers.iter().enumerate() {
             match core.plan(now, *worker) {
                 Plan::Here(said) => readings[place] = Reading::of(said, Source::Local),

@@ -169,8 +169,13 @@ impl Books {
     /// What all but the asker have in flight at a worker, as `me` was told.
     pub(super) fn said(&self, now: Instant, me: StorageId, views: &Views, asker: StorageId, worker: WorkerId) -> Said {
         let (mut others, mut is_known, mut oldest) = (InFlight::default(), true, Duration::ZERO);
+        // Nearly all members see the same: it is found out once, and not again for each of a hundred.
+        let mut told: Option<(u64, bool)> = None;
         for account in self.accounts.iter().filter(|it| *it.0 != asker).map(|it| it.1) {
-            let (load, age) = account.at(now, self.awake_since, worker, |view| views.is_owner(view, me, worker));
+            let (load, age) = account.at(now, self.awake_since, worker, |view| match told {
+                Some((known, is_owner)) if known == view => is_owner,
+                Some(_) | None => told.insert((view, views.is_owner(view, me, worker))).1,
+            });
             others.add(load);
             is_known &= age.is_some() || planted(Fault::UnknownIsKnown);
             oldest = oldest.max(age.unwrap_or_default());

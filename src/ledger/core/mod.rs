@@ -182,9 +182,9 @@ impl Core {
 
     /// Where this node reads a worker's ledger.
     #[must_use]
-    pub fn plan(&self, now: Instant, worker: WorkerId) -> Plan {
+    pub fn plan(&mut self, now: Instant, worker: WorkerId) -> Plan {
         let view = self.views.now();
-        match self.patience.whom(now, view.owners(worker)) {
+        match self.patience.whom(now, self.teller.owners_of(view, worker)) {
             Some(owner) if owner == self.me.0 => Plan::Here(self.said(now, self.me.0, worker)),
             Some(owner) => view.get(owner).map_or(Plan::Nobody, |it| Plan::Ask(Arc::clone(it))),
             None => Plan::Nobody,

@@ -193,7 +193,8 @@ impl Teller {
         effects.push(Effect::Send(Arc::clone(to), Message::Report(report)));
     }
 
-    fn owners_of(&mut self, view: &View, worker: WorkerId) -> Owners {
+    /// Who keeps a worker's ledger, remembered: a large cluster takes some microseconds to find out.
+    pub(super) fn owners_of(&mut self, view: &View, worker: WorkerId) -> Owners {
         *self.owners.entry(worker).or_insert_with(|| view.owners(worker))
     }
 }

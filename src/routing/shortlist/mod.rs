@@ -155,3 +155,6 @@ impl Router {
         Ok(known.explanation(&ask, choice, considered))
     }
 }
+
+#[cfg(test)]
+mod tests;
