@@ -1,7 +1,5 @@
 //! What a policy may know of the workers it chooses from.
 
-use std::time::Duration;
-
 use crate::base::ids::WorkerId;
 use crate::observability::labels::label;
 
@@ -26,13 +24,13 @@ label! {
 pub struct Told {
     /// Who.
     pub by: LoadSource,
-    /// How old it is. This node's own part of it is of the moment.
-    pub age: Duration,
+    /// How old it is in milliseconds. This node's own part of it is of the moment.
+    pub age_ms: u32,
 }
 
 impl Told {
     /// Of the moment.
-    pub const OWN: Self = Self { by: LoadSource::Own, age: Duration::ZERO };
+    pub const OWN: Self = Self { by: LoadSource::Own, age_ms: 0 };
 }
 
 /// One worker at the moment of choice.

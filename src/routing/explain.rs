@@ -46,7 +46,7 @@ pub struct Considered {
     /// Whose requests and tokens these are: `own`, `local`, `probed`, `gossiped` or `fallback`.
     pub load_source: &'static str,
     /// How old the oldest part of them is.
-    pub load_age_ms: u64,
+    pub load_age_ms: u32,
     /// Its prefill rate relative to the mean.
     pub relative_prefill_rate: f32,
     /// What `cache_aware` would say it costs, in tokens.
@@ -63,7 +63,7 @@ impl Considered {
             queued_prefill_tokens: candidate.queued_prefill_tokens,
             inflight: candidate.inflight,
             load_source: candidate.told.by.as_str(),
-            load_age_ms: u64::try_from(candidate.told.age.as_millis()).unwrap_or(u64::MAX),
+            load_age_ms: candidate.told.age_ms,
             relative_prefill_rate: candidate.relative_prefill_rate,
             cost: ask.cost(candidate),
         }

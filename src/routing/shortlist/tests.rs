@@ -1,7 +1,6 @@
 //! Claims about the choice in two steps: what is asked for, and that the answers decide.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use super::Shortlist;
 use crate::base::ids::WorkerId;
@@ -124,7 +123,7 @@ fn only_policies_that_go_by_the_clusters_load_ask_for_it() {
 fn explaining_in_two_steps_says_whose_load_was_used_and_changes_nothing() {
     let (bench, mut fleet) = (Bench::new("cache_aware"), Fleet::new(9));
     fleet.worker(3).inflight = 0;
-    let told = Told { by: LoadSource::Probed, age: Duration::from_millis(120) };
+    let told = Told { by: LoadSource::Probed, age_ms: 120 };
     let story = bench.with_request(&Want::text("hello"), |request| {
         let list = bench.router.rehearse_shortlist(bench.now, request, &fleet).expect("a choice");
         let asked = list.workers.clone();
