@@ -48,16 +48,19 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node that is alone looks this often whether it still is; membership wakes it anyway.
 const ALONE: Duration = Duration::from_secs(60);
 
-/// Starts it. `questions` is the lane's inbox.
-pub fn start(
-    config: &Config,
-    members: membership::Handle,
-    transport: transport::Handle,
-    questions: mpsc::Receiver<Request>,
-    registry: Arc<Registry>,
-    metrics: Metrics,
-    tasks: &Tasks,
-) -> Handle {
+/// The cluster that this node shares ledgers with.
+pub struct Peers {
+    /// Who is here.
+    pub membership: membership::Handle,
+    /// How to reach them.
+    pub transport: transport::Handle,
+    /// What they ask and tell.
+    pub questions: mpsc::Receiver<Request>,
+}
+
+/// Starts it.
+pub fn start(config: &Config, peers: Peers, registry: Arc<Registry>, metrics: Metrics, tasks: &Tasks) -> Handle {
+    let Peers { membership: members, transport, questions } = peers;
     let (me, (begun, from_edge)) = (transport.me(), mpsc::channel(BEGUN_MAX));
     let shared = Arc::new(Shared {
         core: Mutex::new(Core::new(Clock.now(), (me.storage, me.boot))),

@@ -23,6 +23,7 @@ pub mod messages;
 pub mod metrics;
 
 pub use config::Config;
+pub use driver::Peers;
 pub use driver::start;
 pub use handle::Handle;
 pub use handle::Reading;

@@ -4,6 +4,7 @@ pub mod config;
 mod error;
 pub mod mesh;
 pub mod metrics;
+mod tables;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::transport::identity::Identity;
 pub use self::error::Error;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
+use self::wiring::Built;
 use self::wiring::build;
 use self::wiring::named_workers;
 
@@ -63,11 +65,7 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
-        let (joined, mesh_address, identity) = match mesh {
-            Some(it) => (Some(it.joined), Some(it.address), Some(it.identity)),
-            None => (None, None, None),
-        };
-        let (gateway, counts) = build(&config, &tasks, &mut registry, joined)?;
+        let Built { gateway, counts, mesh_address, identity } = build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         let edge = api::serve::Edge {

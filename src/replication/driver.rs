@@ -89,7 +89,7 @@ pub fn start(
     let changes: BTreeMap<TableId, watch::Sender<u64>> =
         TABLES.iter().map(|spec| (spec.id, watch::channel(0).0)).collect();
     let started = Clock.now();
-    let shared = Arc::new(Shared::new(core, changes, started, peers.is_some()));
+    let shared = Arc::new(Shared::new(core, changes, started, peers.is_some(), metrics.clone()));
     let (batches, written) = writer::start(store, tasks);
     let driver = Driver {
         shared: Arc::clone(&shared),
@@ -189,9 +189,6 @@ impl Driver {
             actor: super::dots::Actor { storage: peer.storage, boot: peer.boot },
         };
         let members: Vec<Member> = self.addresses.values().map(member).collect();
-        if !members.is_empty() {
-            self.shared.has_met();
-        }
         // Members that were forgotten anywhere are forgotten by membership here too, once they are gone.
         let gone = view.members.iter().filter(|it| !it.status.is_active());
         let forgotten: Vec<NodeId> = self.shared.read(|core, _| {
@@ -200,7 +197,9 @@ impl Driver {
         for node in forgotten {
             let _ = membership.forget(node); // too much is being asked: the next change asks again
         }
+        let are_any = !members.is_empty();
         self.step(Event::Members(members), None, Some(transport)).await;
+        self.shared.members_are(are_any);
     }
 
     async fn command(&mut self, command: Command, transport: Option<&transport::Handle>) {

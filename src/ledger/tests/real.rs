@@ -11,6 +11,7 @@ use crate::ledger;
 use crate::ledger::Config;
 use crate::ledger::Handle;
 use crate::ledger::InFlight;
+use crate::ledger::Peers;
 use crate::ledger::Readings;
 use crate::ledger::Source;
 use crate::ledger::metrics::Metrics;
@@ -65,7 +66,8 @@ fn node(n: u16, secret: &MeshSecret, seeds: &[String]) -> Node {
     let registry = registry(&tasks);
     let config = Config { timeout: TIMEOUT };
     let own = Arc::clone(&registry);
-    let ledger = ledger::start(&config, members.clone(), handle, inboxes.ledger, own, told, &tasks);
+    let peers = Peers { membership: members.clone(), transport: handle, questions: inboxes.ledger };
+    let ledger = ledger::start(&config, peers, own, told, &tasks);
     Node { ledger, members, registry, addr, tasks }
 }
 
