@@ -14,6 +14,7 @@ use super::sharing;
 use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
+use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
@@ -25,6 +26,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
+use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -32,8 +34,10 @@ use crate::observability::panics;
 use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
+use crate::replication;
 use crate::replication::Peers;
 use crate::routing::Feedback;
+use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -93,13 +97,17 @@ pub(super) fn build(
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let (members, address, identity, peers) = match mesh {
-        None => (None, None, None, None),
+    let (members, address, identity, peers, ledger) = match mesh {
+        None => (None, None, None, None, None),
         Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync, forward } = inboxes;
+            let Inboxes { deltas, sync, ledger, forward } = inboxes;
             forward::owner::start(forward, Arc::clone(&registry), worker_metrics.clone(), tasks);
+            let peers =
+                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+            let told = ledger::metrics::Metrics::register(metrics);
+            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
             let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers))
+            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
@@ -107,22 +115,11 @@ pub(super) fn build(
     if let Some(sharing) = sharing {
         sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
     }
-    let forgetting = Arc::clone(&router);
-    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
-    let observers = Observers::alone(tables.handle.storage(), config.workers.away_max);
-    let setup = observers::Setup {
-        observers: observers.clone(),
-        registry: Arc::clone(&registry),
-        tables: tables.handle.clone(),
-        members: members.as_ref().map(|it| it.handle.clone()),
-        interval: config.workers.probe_interval,
-        on_restart: Arc::clone(&on_restart),
-        metrics: worker_metrics.clone(),
-    };
-    observers::start(setup, tasks);
-    let standing = observers.clone();
-    let prober =
-        Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart, observers);
+    if let Some(ledger) = &ledger {
+        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
+    }
+    let prober = prober(config, &registry, &tables.handle, members.as_ref(), &router, worker_metrics, tasks);
+    let standing = prober.observers.clone();
     let forgetting = Arc::clone(&router);
     let grounds = Grounds {
         registry: Arc::clone(&registry),
@@ -159,6 +156,7 @@ pub(super) fn build(
         policies,
         history,
         tables: tables.handle,
+        ledger,
         members,
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
@@ -169,6 +167,32 @@ pub(super) fn build(
     };
     let counts = Counts::register(metrics);
     Ok(Built { gateway: Arc::new(gateway), counts, mesh_address: address, identity: identity.or(tables.identity) })
+}
+
+/// Who probes this node's share of the workers, and hears of the others'.
+fn prober(
+    config: &Config,
+    registry: &Arc<Registry>,
+    tables: &replication::Handle,
+    members: Option<&Members>,
+    router: &Arc<Router>,
+    metrics: workers::metrics::Metrics,
+    tasks: &Tasks,
+) -> Prober {
+    let forgetting = Arc::clone(router);
+    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let observers = Observers::alone(tables.storage(), config.workers.away_max);
+    let setup = observers::Setup {
+        observers: observers.clone(),
+        registry: Arc::clone(registry),
+        tables: tables.clone(),
+        members: members.map(|it| it.handle.clone()),
+        interval: config.workers.probe_interval,
+        on_restart: Arc::clone(&on_restart),
+        metrics: metrics.clone(),
+    };
+    observers::start(setup, tasks);
+    Prober::new(Arc::clone(registry), &config.workers, metrics, tasks.clone(), on_restart, observers)
 }
 
 /// This node as one of several, if it is to be.

@@ -127,6 +127,7 @@ impl Edge {
             history,
             tables,
             members: None,
+            ledger: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),
