@@ -100,12 +100,12 @@ pub(super) fn build(
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
-    if let Some(ledger) = &ledger {
-        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
-    }
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
         sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
+    }
+    if let Some(ledger) = &ledger {
+        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
     }
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
