@@ -209,6 +209,7 @@ pub(crate) async fn field_02_slots(case: &Case) {
     for round in 0..3 {
         // All slots of all nodes are taken; then half of the clients leave, and a node dies.
         worker.always(vec![cluster_tests::Step::WaitForClose]);
+        let (before, seen) = (worker.aborts(), worker.requests().len());
         let mut clients = JoinSet::new();
         for at in fleet.running() {
             for _ in 0..SLOTS {
@@ -220,8 +221,8 @@ pub(crate) async fn field_02_slots(case: &Case) {
             }
         }
         let expected = SLOTS * fleet.running().len();
-        let before = worker.aborts();
         within("every slot is taken", STARTING, async || taken(&fleet).await == expected).await;
+        within("the worker has them", STARTING, async || worker.requests().len() >= seen + expected).await;
         case.did(format_args!(
             "round {round}: {expected} requests under way, all dropped; node 2 {}",
             if round == 1 { "killed" } else { "alive" }

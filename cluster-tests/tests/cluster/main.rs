@@ -58,6 +58,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("field_12_an_edit_that_races_a_delete_revives_nothing", 3, edits::field_12_races),
         Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
+        Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]
