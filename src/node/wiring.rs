@@ -10,6 +10,7 @@ use super::mesh::ClusterSeals;
 use super::mesh::Inboxes;
 use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
+use super::sharing;
 use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
@@ -32,9 +33,7 @@ use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::replication::Peers;
-use crate::routing;
 use crate::routing::Feedback;
-use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -86,6 +85,7 @@ pub(super) fn build(
     };
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
+    let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
     let (members, address, identity, peers) = match mesh {
         None => (None, None, None, None),
         Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
@@ -95,8 +95,10 @@ pub(super) fn build(
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
-    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
-    let router = Arc::new(router);
+    let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
+    if let Some(sharing) = sharing {
+        sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
+    }
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);

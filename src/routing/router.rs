@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::WorkerId;
+use crate::routing::affinity::Bindings;
 use crate::routing::candidate::Candidates;
 use crate::routing::config::Config;
 use crate::routing::draw::Draw;
@@ -28,9 +29,12 @@ use crate::routing::models::Models;
 use crate::routing::policies::Ask;
 use crate::routing::policies::Choice;
 use crate::routing::policies::Holding;
+use crate::routing::prefix_log::Outbox;
+use crate::routing::prefix_log::core::Said;
 use crate::routing::prefix_map;
 use crate::routing::prefix_map::Holders;
 use crate::routing::prefix_map::chain::BLOCK_BYTES;
+use crate::routing::prefix_map::chain::Boundary;
 use crate::routing::prefix_map::chain::Key;
 use crate::routing::prefix_map::slots::Slots;
 use crate::routing::prefix_map::slots::TTL_TICKS;
@@ -58,21 +62,25 @@ const LAST_RESORT_MAX: usize = 64;
 /// See the file's header.
 #[derive(Debug)]
 pub struct Router {
-    config: Config,
+    pub(super) config: Config,
     entropy: Entropy,
-    key: Key,
-    table: Table,
-    slots: RwLock<Slots>,
+    pub(super) key: Key,
+    pub(super) table: Table,
+    pub(super) slots: RwLock<Slots>,
     models: Models,
     budget: Mutex<Budget>,
     /// What ticks are counted from: the first time we were told.
-    epoch: OnceLock<Instant>,
-    tick: Duration,
-    metrics: Metrics,
+    pub(super) epoch: OnceLock<Instant>,
+    pub(super) tick: Duration,
+    pub(super) metrics: Metrics,
+    /// What other nodes should know is left here, where there are any.
+    pub(super) outbox: Option<Arc<Outbox>>,
+    /// What routing keys are bound to at all nodes, where there are several.
+    pub(super) bindings: Option<Arc<Bindings>>,
 }
 
 /// What is known before a policy is asked.
-struct Known {
+pub(super) struct Known {
     model: Arc<Model>,
     reading: Option<Reading>,
     holders: Holders,
@@ -81,6 +89,9 @@ struct Known {
     size: u64,
     prompt_tokens: u64,
     digest: u64,
+    /// The routing key as other nodes know it, where the policy binds keys, and to whom it is bound there.
+    pub(super) key: Option<u64>,
+    bound: Option<WorkerId>,
 }
 
 impl Router {
@@ -95,8 +106,11 @@ impl Router {
             models: Models::new(&config),
             budget: Mutex::new(Budget::new(config.retry_budget_percent)),
             epoch: OnceLock::new(),
-            tick: (config.cache_ttl / u32::from(TTL_TICKS)).max(Duration::from_millis(1)),
+            // Whole milliseconds, because ages come in those.
+            tick: Duration::from_millis((config.cache_ttl.as_millis() as u64 / u64::from(TTL_TICKS)).max(1)),
             metrics: Metrics::default(),
+            outbox: None,
+            bindings: None,
             entropy,
             config,
         }
@@ -153,6 +167,7 @@ impl Router {
                 }
                 choice
             })?;
+            self.binds(&known, ask.candidates.id(choice.index), choice.reason);
             Ok((self.route(now, &ask, choice, &known, scratch), tell(&ask)))
         });
         match &result {
@@ -205,14 +220,19 @@ impl Router {
                     |tokens| placed.size as f64 / tokens as f64,
                 );
                 let held = (cached as f64 * ratio) as u64;
-                self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                let lesson = self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                self.say(lesson.map(|it| Said::Taught(hints.worker, it, self.tick * u32::from(hints.age))));
             }
             Feedback::NotServed { placed } => {
                 let Some(hints) = &placed.hints else { return };
                 hints.announced.iter().for_each(|hash| self.table.remove(*hash, hints.slot));
                 self.metrics.map_written(&self.table, 0);
+                self.say(hints.announced.iter().map(|it| Said::Withdrawn(hints.worker, Boundary::of(*it))));
             }
-            Feedback::Forgotten(worker) => self.slots.write().forget(worker, self.tick_at(now)),
+            Feedback::Forgotten(worker) => {
+                self.slots.write().forget(worker, self.tick_at(now));
+                self.say([Said::NewLife(worker)]);
+            }
         }
     }
 
@@ -277,7 +297,8 @@ impl Router {
         let holdings =
             holders.iter().map(|it| Holding { worker: it.worker, tokens: tokens(u64::from(it.bytes)) }).collect();
         let digest = reading.as_ref().map_or_else(|| draw.next_u64(), |it| it.digest);
-        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest })
+        let (key, bound) = self.bound(&model, request);
+        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest, key, bound })
     }
 
     /// The decision as it is handed out, noted in the prefix map.
@@ -323,10 +344,12 @@ impl Router {
             }
         }
         self.metrics.map_written(&self.table, evicted);
-        Some(Box::new(Hints { slot, held_bytes, age, announced }))
+        let told = prefix_map::told(hashes.len(), reading.marked);
+        self.say(told.map(|blocks| Said::Placed(worker, Boundary::of(hashes[blocks - 1]))));
+        Some(Box::new(Hints { worker, slot, held_bytes, age, announced }))
     }
 
-    fn tick_at(&self, now: Instant) -> u16 {
+    pub(super) fn tick_at(&self, now: Instant) -> u16 {
         let since = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
         // Wraps after a thousand times to live; ages are differences.
         (since.as_nanos() / self.tick.as_nanos()) as u16
@@ -347,6 +370,7 @@ impl Known {
             holdings: &self.holdings,
             prompt_tokens: self.prompt_tokens,
             digest: self.digest,
+            bound: self.bound,
         }
     }
 }

@@ -132,6 +132,8 @@ pub(super) struct Mesh {
     pub(super) inboxes: Inboxes,
     /// Keys that seal what travels.
     pub(super) seal_keys: Vec<[u8; 32]>,
+    /// What all nodes key their hashes of prompts with.
+    pub(super) prefix_key: [u8; 32],
 }
 
 /// What other nodes send, besides membership's packets.
@@ -157,6 +159,7 @@ pub(super) async fn start(
     let identity = Identity::open(data, wall_ms, &Entropy::from_os())?;
     let seal_keys = source.seal_keys(config)?;
     let trust = source.trust(config, identity.node.clone())?;
+    let prefix_key = trust.prefix_key();
     let me = Peer {
         node: trust.node().clone(),
         storage: identity.storage,
@@ -178,7 +181,7 @@ pub(super) async fn start(
     let members = Members { handle, me: node, name, join_timeout };
     let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync };
     let is_remote = !advertised.ip().is_loopback();
-    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys })
+    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key })
 }
 
 /// Seals for every node; opens also what this node sealed for itself before it had a mesh.

@@ -70,19 +70,21 @@ pub struct Entry {
     pub make: fn(&Config) -> Instance,
     /// Whether it wants to know who holds the prompt's prefixes.
     pub reads_prefixes: bool,
+    /// Whether it binds routing keys to workers, which all nodes should know.
+    pub binds_keys: bool,
 }
 
 /// Every policy there is.
 #[rustfmt::skip]
 pub static POLICIES: &[Entry] = &[
-    Entry { name: "cache_aware", doc: "the cheapest of a few: tokens queued, tokens not in its cache, requests in flight", make: |_| plain(cache_aware::CacheAware), reads_prefixes: true },
-    Entry { name: "round_robin", doc: "each worker in turn", make: |_| remembering(round_robin::RoundRobin::default()), reads_prefixes: false },
-    Entry { name: "random", doc: "any worker, evenly", make: |_| plain(random::Random), reads_prefixes: false },
-    Entry { name: "power_of_two", doc: "the less loaded of two drawn at random", make: |_| plain(power_of_two::PowerOfTwo), reads_prefixes: false },
-    Entry { name: "consistent_hashing", doc: "by routing key, else by tenant and beginning of the prompt; bounded load", make: |config| remembering(consistent_hashing::ConsistentHashing::new(config)), reads_prefixes: false },
-    Entry { name: "prefix_hash", doc: "by the beginning of the prompt; bounded load", make: |config| remembering(prefix_hash::PrefixHash::new(config)), reads_prefixes: false },
-    Entry { name: "manual", doc: "a routing key stays with its worker", make: |config| remembering(manual::Manual::new(config)), reads_prefixes: false },
-    Entry { name: "bucket", doc: "short prompts to some workers, long ones to others", make: |_| remembering(bucket::Bucket::default()), reads_prefixes: false },
+    Entry { name: "cache_aware", doc: "the cheapest of a few: tokens queued, tokens not in its cache, requests in flight", make: |_| plain(cache_aware::CacheAware), reads_prefixes: true, binds_keys: false },
+    Entry { name: "round_robin", doc: "each worker in turn", make: |_| remembering(round_robin::RoundRobin::default()), reads_prefixes: false, binds_keys: false },
+    Entry { name: "random", doc: "any worker, evenly", make: |_| plain(random::Random), reads_prefixes: false, binds_keys: false },
+    Entry { name: "power_of_two", doc: "the less loaded of two drawn at random", make: |_| plain(power_of_two::PowerOfTwo), reads_prefixes: false, binds_keys: false },
+    Entry { name: "consistent_hashing", doc: "by routing key, else by tenant and beginning of the prompt; bounded load", make: |config| remembering(consistent_hashing::ConsistentHashing::new(config)), reads_prefixes: false, binds_keys: false },
+    Entry { name: "prefix_hash", doc: "by the beginning of the prompt; bounded load", make: |config| remembering(prefix_hash::PrefixHash::new(config)), reads_prefixes: false, binds_keys: false },
+    Entry { name: "manual", doc: "a routing key stays with its worker", make: |config| remembering(manual::Manual::new(config)), reads_prefixes: false, binds_keys: true },
+    Entry { name: "bucket", doc: "short prompts to some workers, long ones to others", make: |_| remembering(bucket::Bucket::default()), reads_prefixes: false, binds_keys: false },
 ];
 
 fn plain(policy: impl Policy + 'static) -> Instance {
