@@ -134,7 +134,7 @@ pub(crate) async fn durable(case: &Case) {
 pub(crate) async fn disk_full(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let (first, second) = (fleet.worker("first").await, fleet.worker("second").await);
-    let small = Start { disk_bytes: Some(24 << 20), ..Start::default() };
+    let small = Start { disk_bytes: Some(16 << 20), ..Start::default() };
     fleet.start(0, &Start::default());
     fleet.start(1, &Start::default());
     fleet.start(2, &small);
@@ -156,7 +156,7 @@ pub(crate) async fn disk_full(case: &Case) {
         let id = fleet.ask(2, "GET", "/workers", &Value::Null).await.expect("it answers").1["workers"][0]["id"].clone();
         let path = format!("/workers/{}", id.as_str().expect("an id"));
         let answer =
-            fleet.ask(2, "PATCH", &path, &json!({"priority": priority, "labels": {"a": "b".repeat(16_000)}})).await;
+            fleet.ask(2, "PATCH", &path, &json!({"priority": priority, "labels": {"a": "b".repeat(30_000)}})).await;
         let (status, body) = answer.expect("it answers");
         if status != 200 || body["durable"] == false {
             refused = Some((status, body));
