@@ -49,6 +49,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
         Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
         Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("p1_a_split_and_a_slow_mesh_fail_and_slow_nothing", 3, load::split),
         Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
         Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),
         Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
