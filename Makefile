@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test verify fix bless bench test-sdk test-engines measure
+.PHONY: help setup release lab test test-cluster report-cluster verify fix bless bench test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,12 @@ lab: release ## a gateway on :30000 and four simulated workers; ENGINE=llama.cpp
 
 test: setup ## all tests, those with real processes included
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
+
+test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)
+
+report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

@@ -9,6 +9,7 @@ use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::history;
+use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::replication;
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub tables: replication::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
+    /// What others have in flight; `None` without the mesh.
+    pub ledger: Option<ledger::Handle>,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.

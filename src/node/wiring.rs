@@ -25,6 +25,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
+use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -86,18 +87,25 @@ pub(super) fn build(
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let (members, address, identity, peers) = match mesh {
-        None => (None, None, None, None),
+    let (members, address, identity, peers, ledger) = match mesh {
+        None => (None, None, None, None, None),
         Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync } = inboxes;
+            let Inboxes { deltas, sync, ledger } = inboxes;
+            let peers =
+                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+            let told = ledger::metrics::Metrics::register(metrics);
+            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
             let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers))
+            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
         sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
+    }
+    if let Some(ledger) = &ledger {
+        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
     }
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
@@ -137,6 +145,7 @@ pub(super) fn build(
         policies,
         history,
         tables: tables.handle,
+        ledger,
         members,
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,

@@ -69,6 +69,10 @@ async fn an_edit_and_rows_of_one_node_are_at_all_others_and_a_late_one_catches_u
     let gone = c.tables.edit(vec![Edit::Delete(WORKERS, InstanceId(7))]).await.unwrap();
     assert!(gone.is_safe, "{gone:?}");
     eventually("it is gone everywhere", || ![&a, &b, &c].into_iter().any(|it| has(it, 7))).await;
+    // What one node forgets, all forget: its rows are gone everywhere.
+    let storage = b.tables.storage();
+    assert!(a.tables.forget(storage).await.unwrap().is_safe && a.tables.forget(storage).await.unwrap().is_safe);
+    eventually("it is forgotten", || c.tables.is_forgotten(storage) && !named(&a) && !named(&c)).await;
     b.tasks.stop_stage(Stage::Share, Duration::from_secs(2)).await;
     assert_eq!(b.tables.edit(added(8)).await, Err(EditError::Closing));
 }

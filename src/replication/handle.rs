@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Now;
 use super::admin::Admin;
+use super::admin::InstanceId;
 use super::core::Colour;
 use super::core::Core;
 use super::core::Counts;
@@ -24,6 +25,8 @@ use super::core::Event;
 use super::core::Settled;
 use super::metrics::Metrics;
 use super::owned::Owned;
+use super::tables::FORGOTTEN;
+use super::tables::FORGOTTEN_STORAGE;
 use super::tables::TableId;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
@@ -119,6 +122,15 @@ impl Handle {
         };
         self.shared.metrics.edited(&answer);
         answer
+    }
+
+    /// Forgets a data directory for good, at every node: its rows go and are not taken again, and membership drops its node once that is gone.
+    pub async fn forget(&self, storage: StorageId) -> Answer {
+        let bytes = storage.0.to_be_bytes().to_vec();
+        // Named by the directory, so that forgetting it at two nodes is one entry each, and twice at one node is refused by nobody.
+        let is_known = self.admin(FORGOTTEN, |table| table.find(InstanceId(storage.0)).is_some());
+        let add = Edit::Add(FORGOTTEN, InstanceId(storage.0), 1, vec![(FORGOTTEN_STORAGE, 1, bytes)]);
+        self.edit(if is_known { Vec::new() } else { vec![add] }).await
     }
 
     /// Writes rows of this node. False: too much waits, say it again later.

@@ -11,7 +11,7 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 
-const TASK: Task = Task { name: "replication-writer", stage: Stage::Carry, on_end: OnEnd::Log };
+const TASK: Task = Task { name: "replication-writer", stage: Stage::Carry, on_end: OnEnd::Fine };
 /// Batches that wait for the disk. Beyond it replication waits too.
 const BATCHES_MAX: usize = 1024;
 /// Batches of one fsync. More makes the first of them wait longer for its answer.

@@ -122,6 +122,7 @@ impl Edge {
             history,
             tables,
             members: None,
+            ledger: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

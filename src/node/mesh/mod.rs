@@ -140,6 +140,7 @@ pub(super) struct Mesh {
 pub(super) struct Inboxes {
     pub(super) deltas: mpsc::Receiver<Received>,
     pub(super) sync: mpsc::Receiver<Request>,
+    pub(super) ledger: mpsc::Receiver<Request>,
 }
 
 /// Starts it. `data` is the data directory, `name` how people know this node.
@@ -179,7 +180,7 @@ pub(super) async fn start(
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
     let members = Members { handle, me: node, name, join_timeout };
-    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync };
+    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync, ledger: inboxes.ledger };
     let is_remote = !advertised.ip().is_loopback();
     Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key })
 }
