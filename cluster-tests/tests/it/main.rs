@@ -18,6 +18,7 @@ mod meters;
 mod meters_mesh;
 mod secrets;
 mod service;
+mod sharing;
 mod slow;
 mod smuggling;
 mod timeouts;
