@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
+use crate::base::tasks::Stop;
 use crate::history;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
@@ -74,9 +75,20 @@ pub struct Members {
 pub struct Phase {
     draining: AtomicBool,
     cut_off: AtomicBool,
+    asked: Stop,
 }
 
 impl Phase {
+    /// An admin wants this node to stop, as SIGTERM would.
+    pub fn ask(&self) {
+        self.asked.cancel();
+    }
+
+    /// Waits for that.
+    pub async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
     /// No new connections; readiness is false.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);

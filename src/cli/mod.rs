@@ -15,6 +15,7 @@ mod mesh;
 mod reference;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -92,25 +93,34 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
-    let loaded = load(matches, &[])?;
-    crate::node::run(loaded).map_err(Failure::from)
+    let loaded = load(matches)?;
+    crate::node::run(loaded, &lab::stop(matches)).map_err(Failure::from)
 }
 
-/// The configuration of this command line, after the incumbent's flags had their word, with these workers added.
-fn load(matches: &ArgMatches, workers: &[String]) -> Result<Loaded, Failure> {
-    let given = args::given(matches);
-    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(it.into()))?;
-    for warning in &translated.warnings {
+/// The configuration of this command line.
+fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
+    let given = flags(matches)?;
+    for warning in &given.warnings {
         eprintln!("smg: warning: {warning}");
     }
+    Ok(crate::config::Sources::of_process(given.flags, given.config).load()?)
+}
+
+/// What a command line says, after the incumbent's flags had their word.
+struct Said {
+    flags: args::Flags,
+    config: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+fn flags(matches: &ArgMatches) -> Result<Said, Failure> {
+    let given = args::given(matches);
+    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(it.into()))?;
     let mut flags = translated.flags;
     for (flag, values) in given.flags {
         args::merge(&mut flags, flag, values);
     }
-    if !workers.is_empty() {
-        args::merge(&mut flags, "worker-urls".to_owned(), workers.to_vec());
-    }
-    Ok(crate::config::Sources::of_process(flags, given.config).load()?)
+    Ok(Said { flags, config: given.config, warnings: translated.warnings })
 }
 
 /// Prints what the command was asked for.
