@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 /// Why a name was refused. The caller's fault; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
@@ -120,11 +123,18 @@ impl fmt::Debug for StorageId {
     }
 }
 
-/// One worker of this gateway: stable for the life of its registration, never reused. Shown as `w-` and 16 hex digits.
+/// One worker: the same number on every node and after every restart, made of its place. Shown as `w-` and 16 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub u64);
 
 impl WorkerId {
+    /// The worker at this canonical URL; `via`: the data directory of the only node that reaches it, where it is a local one.
+    #[must_use]
+    pub fn of(url: &str, via: Option<StorageId>) -> Self {
+        let seed = via.map_or(0, |it| xxh3_64(&it.0.to_be_bytes()).max(1));
+        Self(xxh3_64_with_seed(url.as_bytes(), seed))
+    }
+
     /// Reads `w-0123456789abcdef`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -180,6 +190,14 @@ mod tests {
         assert_eq!(TenantId::parse("a\nb"), Err(InvalidId::ControlCharacter));
         assert!(matches!(TenantId::parse(&"x".repeat(65)), Err(InvalidId::TooLong { len: 65, max: 64 })));
         assert_eq!(TenantId::parse("team-a").map(|it| it.to_string()), Ok("team-a".to_owned()));
+    }
+
+    #[test]
+    fn a_worker_has_the_same_id_everywhere_and_a_local_one_is_its_owner_s() {
+        let url = "http://127.0.0.1:8000";
+        assert_eq!(WorkerId::of(url, None), WorkerId(0x459c_5878_f4e7_453e));
+        assert_ne!(WorkerId::of(url, None), WorkerId::of(url, Some(StorageId(0))));
+        assert_ne!(WorkerId::of(url, Some(StorageId(1))), WorkerId::of(url, Some(StorageId(2))));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Two kinds (`tables.rs` lists all). An *admin* table holds what people set: instances that merge field by field and whose
 //! DELETE is final (`admin.rs`). An *owned* table holds what each node says of itself or saw: one writer a row (`owned.rs`). The
-//! core tells nobody when to come or go: it is given the members, the time and what arrived, and says what to send and write.
+//! core tells nobody when to come or go: it is given the members, the time and what arrived, and says what to send and write. [`Handle`] is
+//! what other areas hold.
 //!
 //! ```text
 //! edit ──▶ local table ──push──▶ every member not down ──ack──▶ answered (own disk and one other)
@@ -20,14 +21,23 @@ use std::time::Duration;
 pub mod admin;
 pub mod core;
 pub mod dots;
+mod driver;
 mod entry;
 mod faults;
+mod handle;
 pub mod hlc;
 pub mod messages;
+pub mod metrics;
 pub mod owned;
 pub mod sources;
 pub mod store;
 pub mod tables;
+mod writer;
+
+pub use driver::Peers;
+pub use driver::start;
+pub use handle::Handle;
+pub use handle::NewRow;
 
 #[cfg(test)]
 mod sim;

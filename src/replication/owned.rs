@@ -117,6 +117,23 @@ pub struct PartDelta {
     pub rows: Vec<RowDelta>,
 }
 
+/// One row that a reader has not seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News<'a> {
+    /// Who wrote it.
+    pub owner: StorageId,
+    /// In which life.
+    pub boot: u64,
+    /// Whether all of the owner's rows are told anew, in this life or because too many were removed.
+    pub is_new: bool,
+    /// Its name.
+    pub name: &'a [u8],
+    /// The value; None: removed.
+    pub bytes: Option<&'a [u8]>,
+    /// How long ago it was written.
+    pub age: Duration,
+}
+
 /// How far someone is with an owner: life and version.
 pub type Head = (StorageId, u64, u64);
 
@@ -171,6 +188,40 @@ impl Owned {
             let fresh = part.rows.iter().filter(move |(_, row)| row.written_ms > since);
             fresh.filter_map(|(name, row)| row.bytes.as_deref().map(|bytes| (*owner, name.as_slice(), bytes)))
         })
+    }
+
+    /// What was written since `seen`, which is brought up to date: for readers that follow. Rows of owners that went are not told;
+    /// `is_new` says that what was read of that owner before counts no longer.
+    pub fn news<'a>(&'a self, now: Duration, seen: &mut BTreeMap<StorageId, (u64, u64)>) -> Vec<News<'a>> {
+        seen.retain(|owner, _| self.parts.contains_key(owner));
+        let mut news = Vec::new();
+        for (owner, part) in &self.parts {
+            let before = seen.insert(*owner, part.order());
+            let from = before.filter(|it| it.0 == part.boot && it.1 >= part.floor).map_or(0, |it| it.1);
+            let mut rows: Vec<_> = part.rows.iter().filter(|(_, row)| row.version > from).collect();
+            rows.sort_unstable_by_key(|(_, row)| row.version);
+            news.extend(rows.into_iter().map(|(name, row)| News {
+                owner: *owner,
+                boot: part.boot,
+                is_new: from == 0,
+                name,
+                bytes: row.bytes.as_deref(),
+                age: Duration::from_millis(millis(now).saturating_sub(row.written_ms).max(0).unsigned_abs()),
+            }));
+        }
+        news
+    }
+
+    /// Rows of all owners, removed ones not counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts.values().map(|part| part.rows.values().filter(|row| row.bytes.is_some()).count()).sum()
+    }
+
+    /// Whether nobody has a row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How far each owner's rows are here.

@@ -25,7 +25,7 @@ pub type Batch = Vec<Row>;
 pub struct StoreError(pub String);
 
 /// See the file's header.
-pub trait Store {
+pub trait Store: Send {
     /// All rows, in any order.
     fn load(&self) -> Result<Batch, StoreError>;
     /// Writes a batch. When this returns it is durable.

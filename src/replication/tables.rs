@@ -58,6 +58,8 @@ pub const TENANTS: TableId = TableId(4);
 pub const POLICIES: TableId = TableId(5);
 /// Bindings of the `manual` policy.
 pub const AFFINITY: TableId = TableId(6);
+/// Data directories that an operator forgot for good.
+pub const FORGOTTEN: TableId = TableId(7);
 /// What flags, files and discovery of each node assert.
 pub const SOURCES: TableId = TableId(32);
 /// What each node's probes saw.
@@ -69,6 +71,9 @@ pub const PREFIXES: TableId = TableId(35);
 /// Release, zone, start, what a node can do.
 pub const NODES: TableId = TableId(36);
 
+/// The field of [`FORGOTTEN`] that names the data directory: 16 bytes, big-endian.
+pub const FORGOTTEN_STORAGE: u16 = 1;
+
 /// All of them.
 pub const TABLES: &[Spec] = &[
     admin(WORKERS.0, "workers", 16_384, 32 << 20),
@@ -77,6 +82,7 @@ pub const TABLES: &[Spec] = &[
     admin(TENANTS.0, "tenants", 16_384, 16 << 20),
     admin(POLICIES.0, "policies", 4096, 4 << 20),
     admin(AFFINITY.0, "affinity", 65_536, 32 << 20),
+    admin(FORGOTTEN.0, "forgotten", 4096, 1 << 20),
     owned(SOURCES.0, "sources", Rule::Keep, 16_384, 4 << 20, 256 << 10),
     owned(HEALTH.0, "health", Rule::Expire(Duration::from_secs(30)), 16_384, 1 << 20, 64 << 10),
     owned(LOADS.0, "loads", Rule::Expire(Duration::from_secs(5)), 16_384, 1 << 20, 64 << 10),

@@ -25,6 +25,7 @@ use crate::replication::owned::Refusal;
 use crate::replication::owned::Rule;
 use crate::replication::store::Batch;
 use crate::replication::store::Row;
+use crate::replication::store::StoreError;
 use crate::replication::tables::Kind;
 use crate::replication::tables::Spec;
 use crate::replication::tables::TableId;
@@ -53,6 +54,9 @@ pub enum LoadError {
         /// Why.
         source: Refusal,
     },
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A row that no release of ours writes there.
     #[error("a row of table {0} has no meaning")]
     Meaningless(u16),

@@ -65,6 +65,7 @@ pub(super) struct Pushing {
     is_stored: bool,
     is_answered: bool,
     tries: u32,
+    made_at: Duration,
     again_at: Duration,
     answer_at: Duration,
 }
@@ -87,7 +88,7 @@ impl Core {
         let batch = self.batch(&changes, effects);
         let message = Message::Push { push, changes };
         let lacking: BTreeSet<NodeId> = self.members.keys().cloned().collect();
-        lacking.iter().for_each(|node| self.send(node, Lane::Deltas, &message, effects));
+        lacking.iter().for_each(|node| self.send_push(node, &message, effects));
         let pushing = Pushing {
             request,
             message,
@@ -96,6 +97,7 @@ impl Core {
             is_stored: false,
             is_answered: false,
             tries: 1,
+            made_at: now.mono,
             again_at: now.mono + AGAIN_AFTER,
             answer_at: now.mono + ANSWER_WITHIN,
         };
@@ -183,9 +185,13 @@ impl Core {
         self.store(batch, owed, effects);
     }
 
-    pub(super) fn acked(&mut self, from: &NodeId, push: u64, effects: &mut Vec<Effect>) {
+    pub(super) fn acked(&mut self, now: Now, from: &NodeId, push: u64, effects: &mut Vec<Effect>) {
         if let Some(it) = self.pushing.get_mut(&push) {
-            it.has_ack |= it.lacking.remove(from);
+            let was_lacking = it.lacking.remove(from);
+            it.has_ack |= was_lacking;
+            if was_lacking && it.lacking.is_empty() {
+                effects.push(Effect::Everywhere(now.mono.saturating_sub(it.made_at)));
+            }
             self.answer(push, effects);
         }
     }
@@ -238,7 +244,7 @@ impl Core {
                 self.pushing.remove(&push);
                 continue;
             }
-            lacking.iter().for_each(|node| self.send(node, Lane::Deltas, &message, effects));
+            lacking.iter().for_each(|node| self.send_push(node, &message, effects));
         }
     }
 
@@ -260,8 +266,17 @@ impl Core {
         let message = Message::Push { push: 0, changes };
         for _ in 0..PASSED_ON_MAX.min(others.len()) {
             let to = others.swap_remove(self.entropy.below(others.len()));
-            self.send(&to, Lane::Deltas, &message, effects);
+            self.send_push(&to, &message, effects);
         }
+    }
+
+    /// Counted for the table of its first change: an edit has few, nearly always of one table.
+    fn send_push(&mut self, to: &NodeId, message: &Message, effects: &mut Vec<Effect>) {
+        let (Message::Push { changes, .. }, Ok(frame)) = (message, message.encode()) else { return };
+        if let Some(table) = changes.first().and_then(|(id, _)| self.tables.get_mut(id)) {
+            table.bytes_sent += frame.len() as u64;
+        }
+        effects.push(Effect::Send(to.clone(), Lane::Deltas, frame));
     }
 
     /// The rows of what changed, with the contexts they belong to; tells the views.

@@ -1,5 +1,7 @@
 //! What goes into the core and what comes out.
 
+use std::time::Duration;
+
 use crate::base::ids::NodeId;
 use crate::base::ids::StorageId;
 use crate::replication::admin::Change;
@@ -64,8 +66,11 @@ pub enum EditError {
     #[error("too many edits at a time")]
     Busy,
     /// The disk failed: restart the node once it is well.
-    #[error("the disk failed")]
+    #[error("the data directory could not be written: mend the disk and restart this node, its log says why")]
     DiskFailed,
+    /// The node is stopping: ask again after the restart.
+    #[error("this node is stopping")]
+    Closing,
 }
 
 /// How far an edit is when it is answered. It is durable here in any case.
@@ -90,6 +95,8 @@ pub enum Effect {
     Changed(TableId, Change),
     /// Owners' rows changed: views read them anew.
     RowsChanged(TableId),
+    /// An edit made here is on the disk of every member, this long after it was made.
+    Everywhere(Duration),
 }
 
 /// What was refused or given up, since the start.
@@ -126,6 +133,10 @@ pub struct Colour {
     pub name: &'static str,
     /// Whether it was never exchanged in the last [`RED_AFTER`](super::RED_AFTER) rounds although there are members.
     pub is_red: bool,
-    /// Whether it was compared with any member since the start.
+    /// Whether it was compared with any member since there are members; true where there are none.
     pub is_in_force: bool,
+    /// Instances, or rows of all owners.
+    pub entries: usize,
+    /// Bytes of frames sent for it since the start. Digests, which are of all tables, are not counted here.
+    pub bytes_sent: u64,
 }

@@ -66,6 +66,7 @@ struct Table {
     pull: Option<Pull>,
     rounds_silent: u32,
     is_in_force: bool,
+    bytes_sent: u64,
 }
 
 /// See the file's header.
@@ -97,7 +98,9 @@ impl Core {
                 Kind::Owned(rule, share) => Content::Owned(Owned::new(rule, share)),
             };
             let budget = Budget::new(spec.bytes_per_s);
-            (spec.id, Table { spec: *spec, content, budget, pull: None, rounds_silent: 0, is_in_force: false })
+            let table =
+                Table { spec: *spec, content, budget, pull: None, rounds_silent: 0, is_in_force: false, bytes_sent: 0 };
+            (spec.id, table)
         };
         let mut core = Self {
             me,
@@ -160,8 +163,37 @@ impl Core {
             name: it.spec.name,
             is_red: has_peers && it.rounds_silent >= RED_AFTER,
             is_in_force: it.is_in_force,
+            entries: match &it.content {
+                Content::Admin(admin) => admin.entries().count(),
+                Content::Owned(owned) => owned.len(),
+            },
+            bytes_sent: it.bytes_sent,
         };
         self.tables.values().map(colour).collect()
+    }
+
+    /// Whether all admin tables were compared with a member since there are any; true while there are none.
+    #[must_use]
+    pub fn is_in_force(&self) -> bool {
+        let is_in_force = |it: &Table| it.is_in_force || matches!(it.content, Content::Owned(_));
+        self.members.is_empty() || self.tables.values().all(is_in_force)
+    }
+
+    /// Whether that data directory was forgotten for good.
+    #[must_use]
+    pub fn is_forgotten(&self, storage: StorageId) -> bool {
+        self.forgotten.contains(&storage)
+    }
+
+    /// Who writes here.
+    #[must_use]
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// The members that are not down, without this node.
+    pub fn members(&self) -> impl Iterator<Item = (&NodeId, Actor)> {
+        self.members.iter().map(|(node, actor)| (node, *actor))
     }
 
     /// What was refused or given up.
@@ -201,6 +233,7 @@ impl Core {
         self.members_changed(effects);
         if had_none && !self.members.is_empty() {
             // Whoever joins is in force as soon as a peer has answered.
+            self.tables.values_mut().for_each(|table| table.is_in_force = false);
             self.round(now, effects);
         }
     }
@@ -252,7 +285,7 @@ impl Core {
                 self.compared(now, from, is_answer, &tables, effects);
             }
             Message::Push { push, changes } => self.pushed(now, from, push, changes, effects),
-            Message::Ack { push } => self.acked(from, push, effects),
+            Message::Ack { push } => self.acked(now, from, push, effects),
             Message::Pull { table, nonce, known, after } => {
                 self.pulled(now, from, table, (nonce, known, after), effects)
             }
@@ -285,6 +318,7 @@ impl Core {
             return;
         }
         table.budget.spend(frame.len());
+        table.bytes_sent += frame.len() as u64;
         effects.push(Effect::Send(to.clone(), lane, frame));
     }
 

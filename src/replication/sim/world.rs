@@ -220,6 +220,7 @@ impl World {
                     let core = self.nodes[node].core.as_ref().expect("it just acted");
                     self.model.rows_changed(table, now.mono, core);
                 }
+                Effect::Everywhere(_) => {} // for people
             }
         }
     }
