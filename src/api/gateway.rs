@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::base::tasks::Stop;
+use crate::base::tasks::Tasks;
 use crate::history;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
@@ -45,6 +47,8 @@ pub struct Gateway {
     pub history: history::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
+    /// What people are shown of this node.
+    pub node: ThisNode,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.
@@ -66,8 +70,16 @@ pub struct Members {
     pub handle: membership::Handle,
     /// This node.
     pub me: NodeId,
+}
+
+/// This process.
+pub struct ThisNode {
     /// How people know it.
     pub name: String,
+    /// When it began.
+    pub started: Instant,
+    /// What runs in it.
+    pub tasks: Tasks,
 }
 
 /// Set once each, on the way down.

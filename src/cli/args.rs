@@ -49,7 +49,9 @@ pub(super) fn command() -> Command {
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
-        .subcommands(super::mesh::commands())
+        .subcommands(super::cluster::commands())
+        .subcommand(super::top::command())
+        .subcommand(super::mesh::command())
 }
 
 fn configuration() -> Command {
@@ -116,7 +118,7 @@ fn route() -> Command {
         .subcommand(explain)
 }
 
-fn required(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn required(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(name.to_ascii_uppercase()).help(help)
 }
 

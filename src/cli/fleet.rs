@@ -18,11 +18,12 @@ use crate::base::ids::WorkerId;
 use crate::workers::address::Origin;
 
 /// Columns of the table, with the fields of the admin API they show.
-const COLUMNS: &[(&str, &str)] = &[
+pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
     ("STATE", "state"),
     ("SOURCE", "source"),
+    ("VIA", "via"),
     ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
     ("INFLIGHT", "load"),

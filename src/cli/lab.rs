@@ -36,17 +36,28 @@ Clients go to --port of the first node, 10 more of the next, and so on; the mesh
 pub(super) fn sim_worker_command() -> Command {
     Command::new("sim-worker")
         .about("Serve as one or more simulated workers: OpenAI-compatible, batching, prefix cache, faults on command")
-        .arg(number("workers", "1", 1024, "How many; each has its own port, the next after --port (or a free one when that is 0)"))
+        .arg(number(
+            "workers",
+            "1",
+            1024,
+            "How many; each has its own port, the next after --port (or a free one when that is 0)",
+        ))
         .args(args::own_flags::<Options>())
         .arg(end_with_stdin())
 }
 
 /// `smg lab`: a gateway's whole command line, and how many of everything.
 pub(super) fn lab_command() -> Command {
-    let command = Command::new("lab").about("A cluster of gateways in front of simulated workers, each a process on this machine");
+    let command = Command::new("lab")
+        .about("A cluster of gateways in front of simulated workers, each a process on this machine");
     args::serving(command)
         .arg(number("nodes", "3", NODES_MAX.into(), "How many gateways"))
-        .arg(number("workers", "4", 400, "How many simulated workers, each named at one node; --worker-urls adds real ones"))
+        .arg(number(
+            "workers",
+            "4",
+            400,
+            "How many simulated workers, each named at one node; --worker-urls adds real ones",
+        ))
         .after_help(EXAMPLES)
 }
 

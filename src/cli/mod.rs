@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod client;
+mod cluster;
 mod configuration;
 mod fleet;
 mod incumbent;
@@ -13,6 +14,7 @@ mod lab;
 mod mesh;
 #[cfg(test)]
 mod reference;
+mod top;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -81,8 +83,10 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
-        Some(("members", matches)) => mesh::members(matches).map_err(Failure::Run),
-        Some(("status", matches)) => mesh::status(matches).map_err(Failure::Run),
+        Some(("members", matches)) => cluster::members(matches).map_err(Failure::Run),
+        Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),
+        Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
+        Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
         Some(("mesh", _secret)) => {
             mesh::secret();
             Ok(())

@@ -16,24 +16,24 @@ use super::Answered;
 /// All members, this node included; none without the mesh.
 pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
-        let members = gateway.members.as_ref().map(all).unwrap_or_default();
+        let members = gateway.members.as_ref().map(|it| all(it, &gateway.node.name)).unwrap_or_default();
         let is_on = gateway.members.is_some();
         Ok(super::super::json(&json!({"members": members, "total": members.len(), "mesh": is_on})))
     })
 }
 
-fn all(members: &Members) -> Vec<Value> {
-    members.handle.view().members.iter().map(|it| show(it, members)).collect()
+fn all(members: &Members, name: &str) -> Vec<Value> {
+    members.handle.view().members.iter().map(|it| show(it, members, name)).collect()
 }
 
 /// What nodes call themselves does not travel yet: only this one's name is known.
-fn show(member: &Member, members: &Members) -> Value {
+fn show(member: &Member, members: &Members, name: &str) -> Value {
     let peer = &member.peer;
     let is_me = peer.node == members.me;
     json!({
         "node_id": peer.node.as_str(),
         "storage_id": peer.storage.to_string(),
-        "name": is_me.then_some(&members.name),
+        "name": is_me.then_some(name),
         "addr": peer.addr.to_string(),
         "state": member.status.as_str(),
         "incarnation": member.incarnation,

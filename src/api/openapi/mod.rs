@@ -196,7 +196,10 @@ fn errors(route: &Route) -> Vec<ApiError> {
         Serve::Admin(_) if !route.takes.is_empty() => errors.push(ApiError::Refused(String::new())),
         Serve::Admin(_) | Serve::User(_) | Serve::Public(_) => {}
     }
-    if matches!(route.serve, Serve::Admin(_)) && route.method != "GET" && route.gives != "Explanation" {
+    if matches!(route.serve, Serve::Admin(_))
+        && route.method != "GET"
+        && !["Explanation", "Drained"].contains(&route.gives)
+    {
         errors.push(ApiError::NotKept(NotKept::Failed));
     }
     match route.path {

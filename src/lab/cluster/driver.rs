@@ -170,7 +170,8 @@ impl Lab<'_> {
 
     fn lost(&mut self, at: usize, status: ExitStatus) {
         let (part, pid) = (&self.plan.parts[at], self.running[at].take().map_or(0, |it| it.pid));
-        let mut text = format!("{} (pid {pid}) {}; start it again: kill -USR1 {}\n", part.name, how(status), std::process::id());
+        let mut text =
+            format!("{} (pid {pid}) {}; start it again: kill -USR1 {}\n", part.name, how(status), std::process::id());
         if status.code().is_some_and(|it| it != 0) {
             text += &tail(&part.log);
         }
@@ -184,7 +185,10 @@ impl Lab<'_> {
             }
             let name = &self.plan.parts[at].name;
             match self.start(at) {
-                Ok(()) => (self.say)(&format!("{name} runs again (pid {})\n", self.running[at].as_ref().map_or(0, |it| it.pid))),
+                Ok(()) => (self.say)(&format!(
+                    "{name} runs again (pid {})\n",
+                    self.running[at].as_ref().map_or(0, |it| it.pid)
+                )),
                 Err(error) => (self.say)(&format!("{name} was not started: {error}\n")),
             }
         }
@@ -310,7 +314,8 @@ fn hints(plan: &Plan) -> String {
     let ports: Vec<u16> = plan.nodes().map(|it| it.port).collect();
     let (first, last) = (ports.first().copied().unwrap_or_default(), ports.last().copied().unwrap_or_default());
     let node = |port: u16| if port == 30_000 { String::new() } else { format!(" --node http://127.0.0.1:{port}") };
-    let logs = plan.parts.first().and_then(|it: &Part| it.log.parent()).map(|it| it.display().to_string()).unwrap_or_default();
+    let logs =
+        plan.parts.first().and_then(|it: &Part| it.log.parent()).map(|it| it.display().to_string()).unwrap_or_default();
     format!(
         "\nlogs in {logs}\n\ntry\n  \
          curl -sN http://127.0.0.1:{last}/v1/chat/completions -H 'content-type: application/json' -d \\\n    \

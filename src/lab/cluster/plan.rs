@@ -48,7 +48,9 @@ pub enum WishError {
     #[error("`--{0}` is what the lab says to each node itself; a cluster by hand is `smg --ha-mesh --seeds ...`")]
     Decided(String),
     /// There is no room for the ports.
-    #[error("`--port` and `--prometheus-port` leave no room: a lab of {nodes} nodes and {workers} workers takes ports up to {last}")]
+    #[error(
+        "`--port` and `--prometheus-port` leave no room: a lab of {nodes} nodes and {workers} workers takes ports up to {last}"
+    )]
     Ports {
         /// Wanted.
         nodes: u16,
@@ -94,9 +96,11 @@ impl Plan {
             return Err(WishError::Decided(flag.clone()));
         }
         let span = |first: u16, count: u16, step: u16| u32::from(first) + u32::from(count) * u32::from(step);
-        let last = span(wish.port, wish.nodes, STEP)
-            .max(span(wish.port, TO_WORKERS + wish.workers, 1))
-            .max(span(wish.metrics_port, wish.nodes, STEP));
+        let last = span(wish.port, wish.nodes, STEP).max(span(wish.port, TO_WORKERS + wish.workers, 1)).max(span(
+            wish.metrics_port,
+            wish.nodes,
+            STEP,
+        ));
         if last > u32::from(u16::MAX) || wish.port == 0 {
             return Err(WishError::Ports { nodes: wish.nodes, workers: wish.workers, last });
         }
@@ -142,7 +146,9 @@ fn node(wish: &Wish, n: u16) -> Part {
     if !has("host") {
         arguments.push("--host=127.0.0.1".to_owned());
     }
-    arguments.extend([("drain-timeout", DRAIN), ("threads", THREADS)].into_iter().filter(|it| !has(it.0)).map(|it| it.1.to_owned()));
+    arguments.extend(
+        [("drain-timeout", DRAIN), ("threads", THREADS)].into_iter().filter(|it| !has(it.0)).map(|it| it.1.to_owned()),
+    );
     arguments.extend([
         format!("--port={port}"),
         format!("--prometheus-port={}", metrics_port.unwrap_or(0)),
@@ -198,8 +204,17 @@ mod tests {
     use super::*;
 
     fn wish(nodes: u16, workers: u16, flags: &[(&str, &[&str])]) -> Wish {
-        let flags = flags.iter().map(|(flag, values)| ((*flag).to_owned(), values.iter().map(ToString::to_string).collect()));
-        Wish { nodes, workers, port: 30_000, metrics_port: 29_000, directory: "/lab".into(), config: None, flags: flags.collect() }
+        let flags =
+            flags.iter().map(|(flag, values)| ((*flag).to_owned(), values.iter().map(ToString::to_string).collect()));
+        Wish {
+            nodes,
+            workers,
+            port: 30_000,
+            metrics_port: 29_000,
+            directory: "/lab".into(),
+            config: None,
+            flags: flags.collect(),
+        }
     }
 
     fn arguments(plan: &Plan, name: &str) -> String {
@@ -226,7 +241,8 @@ mod tests {
 
     #[test]
     fn flags_reach_every_node_but_those_that_the_lab_decides() {
-        let plan = Plan::of(&wish(2, 0, &[("policy", &["random"]), ("port", &["1"]), ("host", &["::"]), ("log-json", &[])]));
+        let plan =
+            Plan::of(&wish(2, 0, &[("policy", &["random"]), ("port", &["1"]), ("host", &["::"]), ("log-json", &[])]));
         let plan = plan.expect("is possible");
         for name in ["node-1", "node-2"] {
             let line = arguments(&plan, name);

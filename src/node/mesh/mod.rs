@@ -98,11 +98,10 @@ pub(super) struct Mesh {
     pub(super) identity: Identity,
 }
 
-/// Starts it. `data` is the data directory, `name` how people know this node.
+/// Starts it. `data` is the data directory.
 pub(super) async fn start(
     config: &Config,
     data: &Path,
-    name: String,
     metrics: &mut Registry,
     tasks: &Tasks,
 ) -> Result<Mesh, MeshError> {
@@ -131,7 +130,7 @@ pub(super) async fn start(
     let timing = membership::Config::default();
     let handle = membership::start(config.seeds.clone(), timing, handle, inboxes.swim, seen, tasks);
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
-    Ok(Mesh { members: Members { handle, me: node, name }, address, identity })
+    Ok(Mesh { members: Members { handle, me: node }, address, identity })
 }
 
 fn bind(config: &Config) -> Result<UdpSocket, MeshError> {
