@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::Now;
 use super::admin::Admin;
+use super::admin::InstanceId;
 use super::core::Colour;
 use super::core::Core;
 use super::core::Counts;
@@ -22,6 +23,8 @@ use super::core::Effect;
 use super::core::Event;
 use super::core::Settled;
 use super::owned::Owned;
+use super::tables::FORGOTTEN;
+use super::tables::FORGOTTEN_STORAGE;
 use super::tables::TableId;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
@@ -100,6 +103,17 @@ impl Handle {
         let (reply, answered) = oneshot::channel();
         self.commands.send(Command::Edit(edits, reply)).await.map_err(|_stopped| EditError::Closing)?;
         answered.await.unwrap_or(Err(EditError::Closing))
+    }
+
+    /// Forgets a data directory, everywhere and for good: its rows go and are not taken again. Twice is once.
+    pub async fn forget(&self, storage: StorageId) -> Answer {
+        let named = (FORGOTTEN_STORAGE, 0, storage.0.to_be_bytes().to_vec());
+        // The storage's own random id: whoever forgets it again, anywhere, says the same.
+        let id = InstanceId(storage.0);
+        let is_known = self.admin(FORGOTTEN, |it| it.find(id).is_some());
+        let fields = vec![named];
+        let edit = if is_known { Edit::Set(FORGOTTEN, id, fields) } else { Edit::Add(FORGOTTEN, id, 0, fields) };
+        self.edit(vec![edit]).await
     }
 
     /// Writes rows of this node. False: too much waits, say it again later.
