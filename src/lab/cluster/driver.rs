@@ -299,7 +299,9 @@ fn welcome(lab: &Lab<'_>) -> String {
         let _ = writeln!(text, "{}", line.trim_end()); // a String takes everything
     };
     row(["NAME", "PID", "SERVES AT", "MESH (UDP)", "METRICS", "WORKERS IT WAS TOLD OF"]);
-    for (part, running) in lab.plan.parts.iter().zip(&lab.running) {
+    let mut shown: Vec<_> = lab.plan.parts.iter().zip(&lab.running).collect();
+    shown.sort_by_key(|(part, _)| !part.is_node);
+    for (part, running) in shown {
         let pid = running.as_ref().map_or_else(|| "-".to_owned(), |it| it.pid.to_string());
         let mesh = part.mesh_port.map(|it| format!("127.0.0.1:{it}")).unwrap_or_default();
         let metrics = part.metrics_port.map(|it| format!("http://127.0.0.1:{it}/metrics")).unwrap_or_default();
