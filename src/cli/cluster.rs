@@ -88,8 +88,15 @@ pub(super) fn members(matches: &ArgMatches) -> anyhow::Result<()> {
         return Ok(());
     }
     let answer = Node::of(matches)?.ask(Method::GET, "/cluster/members", None)?;
-    show(matches, &answer, Some(table(MEMBERS, listed(&answer, "members"))));
+    show(matches, &answer, Some(table(MEMBERS, &by_name(&answer))));
     Ok(())
+}
+
+/// Members in the order that people look for them in.
+fn by_name(answer: &Value) -> Vec<Value> {
+    let mut members = listed(answer, "members").to_vec();
+    members.sort_by_key(|it| it["name"].as_str().map(str::to_owned));
+    members
 }
 
 /// Everything about a node on one page.
@@ -155,7 +162,7 @@ fn summary(url: &str, seen: &Seen) -> String {
     }
     let tables: Vec<Value> = listed(&seen.tables, "tables").iter().cloned().map(with_colour).collect();
     let parts = [
-        ("members", table(MEMBERS, listed(&seen.members, "members")), !listed(&seen.members, "members").is_empty()),
+        ("members", table(MEMBERS, &by_name(&seen.members)), !listed(&seen.members, "members").is_empty()),
         (
             "workers",
             table(fleet::COLUMNS, listed(&seen.workers, "workers")),
@@ -232,7 +239,7 @@ mod tests {
             "\n  busy\n",
             "\n  mesh       1 alive, 0 suspect, 0 left, 1 down\n",
             "\n  RED        `keys` was not exchanged\n",
-            "\nmembers\n  NAME  STATE\n  gw-1  alive\n  -     down\n",
+            "\nmembers\n  NAME  STATE\n  -     down\n  gw-1  alive\n",
             "\ntables\n  TABLE  ENTRIES  SENT  COLOUR\n  keys   1        2     RED\n",
         ] {
             assert!(text.contains(part), "{part:?} in {text}");

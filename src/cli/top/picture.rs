@@ -37,15 +37,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, moment: &Moment, trouble: Option<&str>
         // However many nodes there are, workers are seen too.
         Constraint::Length(height(moment.rows.len()).min((frame.area().height / 3).max(4))),
         Constraint::Fill(height(workers.len())),
-        Constraint::Length(if tables.is_empty() { 0 } else { height(tables.len()) }),
+        Constraint::Length(if tables.is_empty() { 0 } else { height(tables.len().div_ceil(2)) }),
     ]);
     let [head, red, nodes, fleet, replicated] = areas.areas(frame.area());
     frame.render_widget(title(moment), head);
     frame.render_widget(ratatui::widgets::Paragraph::new(alarms(moment, trouble)), red);
     draw_nodes(frame, nodes, moment);
     draw_workers(frame, fleet, workers);
-    if !tables.is_empty() {
-        draw_tables(frame, replicated, moment, tables);
+    // Side by side, so that a small terminal has lines left for workers.
+    let halves = Layout::horizontal([Constraint::Ratio(1, 2); 2]).split(replicated);
+    for (area, tables) in halves.iter().zip(tables.chunks(tables.len().div_ceil(2).max(1))) {
+        draw_tables(frame, *area, moment, tables);
     }
 }
 
@@ -154,7 +156,7 @@ fn draw_tables(frame: &mut Frame<'_>, area: Rect, moment: &Moment, tables: &[Val
             Cell::from(bytes(it["bytes_sent"].as_f64().unwrap_or(0.0))),
         ])
     });
-    let widths = [14, 9, 9, 12, 10].map(Constraint::Length);
+    let widths = [13, 8, 8, 10, 9].map(Constraint::Length);
     let head = header(&["TABLE", "STATE", "ENTRIES", "SENT", "IN ALL"]);
     frame.render_widget(Table::new(rows, widths).header(head).block(block("replicated tables")), area);
 }
