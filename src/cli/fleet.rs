@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn an_explanation_is_who_why_and_against_whom() {
-        let looked = json!({"worker": "w-1", "expected_cached_tokens": 7, "cost": 3.5, "is_available": true, "is_tried": false});
+        let looked =
+            json!({"worker": "w-1", "expected_cached_tokens": 7, "cost": 3.5, "is_available": true, "is_tried": false});
         let answer = json!({"worker": "w-1", "policy": "cache_aware", "reason": "prefix", "prompt_tokens": 9, "workers": 2, "considered": [looked]});
         let expected = "w-1 by cache_aware, prefix\nabout 9 tokens, 2 workers serve the model\n\n\
                         WORKER  CACHED  COST  AVAILABLE  TRIED\nw-1     7       3.5   true       false\n";

@@ -25,7 +25,10 @@ fn room() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let first = 20_000 + u16::try_from(std::process::id() % 80).expect("small") * 100;
     let needed = [0, 1, 10, 11, 500, 501, 600, 610];
-    (0..100).map(|n| 20_000 + (first - 20_000 + n * 20) % 9000).find(|it| needed.iter().all(|n| is_free(it + n))).expect("room")
+    (0..100)
+        .map(|n| 20_000 + (first - 20_000 + n * 20) % 9000)
+        .find(|it| needed.iter().all(|n| is_free(it + n)))
+        .expect("room")
 }
 
 struct Lab {
@@ -155,7 +158,16 @@ async fn the_commands_show_a_cluster_and_take_a_node_out_of_it() {
     })
     .await;
     let status = lab.smg(0, "status").await;
-    let parts = ["node-1 (http://", "is ready", "\nmembers\n", "\nworkers\n", "\ntables\n", "\nlinks\n", "\ntasks\n", "2 alive"];
+    let parts = [
+        "node-1 (http://",
+        "is ready",
+        "\nmembers\n",
+        "\nworkers\n",
+        "\ntables\n",
+        "\nlinks\n",
+        "\ntasks\n",
+        "2 alive",
+    ];
     assert!(parts.iter().all(|it| status.contains(it)), "{status}");
     assert_eq!(lab.smg(0, "status --ready").await, "ready\n");
     let picture = lab.smg(1, "top --once").await;

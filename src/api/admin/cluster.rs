@@ -127,11 +127,15 @@ fn reasons(colours: &[Colour], durability: Durability, impostors: u64) -> Vec<St
         ));
     }
     if let Some(names) = named(|it| !it.is_red && !it.is_in_force) {
-        reasons.push(format!("not compared with the cluster since the start: {names}. Edits made elsewhere may be missing here"));
+        reasons.push(format!(
+            "not compared with the cluster since the start: {names}. Edits made elsewhere may be missing here"
+        ));
     }
     match durability {
         Durability::On | Durability::Off => {}
-        Durability::Unavailable => reasons.push("the data directory cannot be used: edits made here hold until the restart".to_owned()),
+        Durability::Unavailable => {
+            reasons.push("the data directory cannot be used: edits made here hold until the restart".to_owned())
+        }
         Durability::Failed => reasons.push("the disk failed: edits are refused here until a restart".to_owned()),
     }
     if impostors > 0 {
@@ -172,7 +176,10 @@ mod tests {
         assert_eq!(reasons(&colours(|_| (false, true)), Durability::On, 0), Vec::<String>::new());
         let red = reasons(&colours(|it| (it == "keys" || it == "loads", it != "nodes")), Durability::Failed, 1);
         let [silent, waiting, disk, copy] = red.as_slice() else { panic!("four reasons: {red:?}") };
-        assert!(silent.contains("three rounds: keys, loads.") && waiting.contains("since the start: nodes."), "{red:?}");
+        assert!(
+            silent.contains("three rounds: keys, loads.") && waiting.contains("since the start: nodes."),
+            "{red:?}"
+        );
         assert!(disk.contains("refused") && copy.contains("copy of this data directory"), "{red:?}");
     }
 }

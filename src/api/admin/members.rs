@@ -71,7 +71,8 @@ pub fn forget(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let before = show(&found, false, told(&gateway).get(&found.peer.storage), &gateway);
         if found.status.is_active() {
             let state = found.status.as_str();
-            let text = format!("`{wanted}` is {state}: stop it first, only a node that left or is down can be forgotten");
+            let text =
+                format!("`{wanted}` is {state}: stop it first, only a node that left or is down can be forgotten");
             return Err(ApiError::Refused(text));
         }
         let settled = gateway.tables.forget(found.peer.storage).await?;

@@ -203,7 +203,9 @@ fn errors(route: &Route) -> Vec<ApiError> {
         errors.push(ApiError::NotKept(NotKept::Failed));
     }
     match route.path {
-        "/cluster/members/{id}" => errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())]),
+        "/cluster/members/{id}" => {
+            errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())])
+        }
         "/workers/{id}" => errors.push(ApiError::UnknownWorker(String::new())),
         "/v1/models/{id}" => errors.push(unknown_model()),
         "/readiness" => errors.extend([ApiError::Draining, busy()]),

@@ -67,7 +67,9 @@ impl Moment {
         let since = before.map(|it| (it, taken.saturating_duration_since(it.taken).as_secs_f64().max(0.001)));
         let row = |member: &Value| row(member, told.next().unwrap_or(Value::Null), &seen, since);
         let mut rows: Vec<Row> = members.iter().map(row).collect();
-        rows.sort_by_key(|it| it.member["name"].as_str().map_or_else(|| it.member["node_id"].to_string(), str::to_owned));
+        rows.sort_by_key(|it| {
+            it.member["name"].as_str().map_or_else(|| it.member["node_id"].to_string(), str::to_owned)
+        });
         let sent_per_second = sent(&seen, since);
         Ok(Self { url: node.to_string(), taken, rows, sent_per_second, seen })
     }
