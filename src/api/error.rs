@@ -11,12 +11,12 @@ use http::header::CONTENT_TYPE;
 use http::header::RETRY_AFTER;
 use http::header::WWW_AUTHENTICATE;
 
-use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
 use crate::observability::labels::label;
+use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
@@ -87,9 +87,9 @@ pub enum ApiError {
     /// An admin edit that cannot be done. The client's fault.
     #[error("{0}")]
     Refused(String),
-    /// An admin edit that could not be kept. The disk's fault; nothing was changed.
-    #[error("nothing was changed: {0}")]
-    NotKept(NotKept),
+    /// An admin edit that could not be kept. The disk's fault, or too many at a time; the edit may be made again.
+    #[error("the change was not kept: {0}")]
+    NotKept(TableError),
     /// Nobody serves anything yet.
     #[error("no worker is registered: start with `--worker-urls URL` or POST /workers {{\"url\": ...}}")]
     NoWorkers,
@@ -113,6 +113,9 @@ pub enum ApiError {
     /// The whole request, waiting included, took too long.
     #[error("the request was not answered within: {0:?}")]
     TookTooLong(Duration),
+    /// The gateway has not compared its tables with the cluster's yet.
+    #[error("this gateway is joining its cluster; try again")]
+    Joining,
     /// The gateway is stopping.
     #[error("this gateway is shutting down; try again")]
     Draining,
@@ -128,12 +131,12 @@ impl From<EditError> for ApiError {
     }
 }
 
-impl From<NotKept> for ApiError {
-    fn from(error: NotKept) -> Self {
+impl From<TableError> for ApiError {
+    fn from(error: TableError) -> Self {
         match error {
-            NotKept::Full | NotKept::TooLong => Self::Refused(error.to_string()),
-            NotKept::Failed => Self::NotKept(error),
-            NotKept::Closing => Self::Draining,
+            TableError::Refused(_) => Self::Refused(error.to_string()),
+            TableError::DiskFailed | TableError::Busy | TableError::NoTable => Self::NotKept(error),
+            TableError::Closing => Self::Draining,
         }
     }
 }
@@ -305,6 +308,7 @@ impl ApiError {
                 None => (StatusCode::BAD_GATEWAY, "api_error", "worker_failed"),
             },
             Self::TookTooLong(_) => (StatusCode::GATEWAY_TIMEOUT, "api_error", TOTAL_TIMEOUT),
+            Self::Joining => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "joining"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "draining"),
         }
     }

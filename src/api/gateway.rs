@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
@@ -13,6 +14,7 @@ use crate::base::tasks::Tasks;
 use crate::history;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
+use crate::replication;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy::admission::Admission;
@@ -45,6 +47,8 @@ pub struct Gateway {
     pub policies: PolicyEdits,
     /// Whether changes survive a restart.
     pub history: history::Handle,
+    /// What all nodes know.
+    pub tables: replication::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
     /// What people are shown of this node.
@@ -70,6 +74,8 @@ pub struct Members {
     pub handle: membership::Handle,
     /// This node.
     pub me: NodeId,
+    /// How long it waits for the cluster's tables before it says to be ready without them.
+    pub join_timeout: Duration,
 }
 
 /// This process.

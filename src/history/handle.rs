@@ -1,11 +1,13 @@
-//! The handle of history: a journal on disk that is opened when there is something to keep.
+//! The handle of the data directory: rows of replicated tables on disk, and the key that seals secrets beside them.
 //!
 //! A data directory that the operator named is made and opened at start, so its faults are told at start. The default
-//! one is opened if it is there, else made at the first edit: a gateway that is only given flags writes nothing anywhere.
-//! A directory that cannot be used does not stop the node: edits then hold until the restart, each answer says so, and so
+//! one is opened if it is there, else made when the first thing is to be kept that a person decided: a gateway that is only
+//! given flags writes nothing anywhere. A directory that cannot be used does not stop the node: edits then hold until the restart, each answer says so, and so
 //! do the log, the readiness page and a metric. What fails *after* it was open refuses edits instead, because what is on
 //! disk might contradict them after the restart.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,21 +15,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-use super::LocalLog;
-use super::error::AppendError;
 use super::error::OpenError;
-use super::machine::Command;
-use super::machine::Outcome;
-use super::machine::Refusal;
 use super::metrics::Metrics;
-use super::seal::Sealer;
-use crate::base::ids::WorkerId;
-use crate::base::journal::Journal;
-use crate::base::journal::Keeping;
-use crate::base::journal::Kept;
-use crate::base::journal::NotKept;
-use crate::base::journal::Row;
-use crate::base::journal::Sealing;
+use super::seal;
+use super::store::Store;
+use super::store::StoreError;
+use super::store::rows::Row;
+use crate::base::seal::Opened;
+use crate::base::seal::Sealer;
+use crate::base::seal::Sealing;
+use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 
 /// Where a node keeps what must survive.
@@ -75,11 +72,13 @@ struct Inner {
     place: Place,
     opened: OnceLock<Option<Open>>,
     has_failed: AtomicBool,
+    /// Seals where nothing is kept.
+    ephemeral: Sealer,
     metrics: Metrics,
 }
 
 struct Open {
-    log: LocalLog,
+    store: Store,
     sealer: Sealer,
 }
 
@@ -87,7 +86,13 @@ impl Handle {
     /// Opens what is there and what was named. Blocks on the disk.
     #[must_use]
     pub fn open(place: Place, metrics: Metrics) -> Self {
-        let inner = Inner { place, opened: OnceLock::new(), has_failed: AtomicBool::new(false), metrics };
+        let inner = Inner {
+            place,
+            opened: OnceLock::new(),
+            has_failed: AtomicBool::new(false),
+            ephemeral: Sealer::ephemeral(),
+            metrics,
+        };
         match &inner.place {
             Place::Nowhere => {}
             Place::Default(path) if !path.exists() => {}
@@ -105,40 +110,33 @@ impl Handle {
         self.0.durability()
     }
 
-    async fn append(&self, command: Command) -> Result<Kept, NotKept> {
-        let Some(open) = self.opened().await? else { return Ok(Kept::UntilRestart) };
-        match open.log.append(command).await {
-            Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Nothing) => Ok(Kept::Durably),
-            Ok(Outcome::Refused(Refusal::TooManyWorkers)) => Err(NotKept::Full),
-            Ok(Outcome::Refused(Refusal::SpecTooLong)) => Err(NotKept::TooLong),
-            Err(AppendError::Closing) => Err(NotKept::Closing),
-            Err(error @ (AppendError::Store(_) | AppendError::Failed)) => {
-                self.0.has_failed.store(true, Ordering::Relaxed);
-                self.0.tell();
-                tracing::error!(%error, "an edit was refused: the data directory failed, restart after mending it");
-                Err(NotKept::Failed)
-            }
-        }
+    /// The rows that are on disk; none where nothing is kept.
+    pub fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        let opened = self.0.opened.get().and_then(Option::as_ref);
+        opened.map_or(Ok(Vec::new()), |open| open.store.table_rows())
     }
 
-    /// What is open, opened now if it was not needed before; `None`: nothing is kept.
-    async fn opened(&self) -> Result<Option<&Open>, NotKept> {
-        if self.0.opened.get().is_none() && self.0.place != Place::Nowhere {
-            let inner = Arc::clone(&self.0);
-            let opening = tokio::task::spawn_blocking(move || inner.open().is_some());
-            // Cancelled before it began, or a panic in it: nothing was kept either way.
-            opening.await.map_err(|_cancelled| NotKept::Closing)?;
+    /// Writes rows, durably, where anything is kept. `is_decision`: a person decided them, so that a directory is made for them. Blocks on
+    /// the disk. After a failure every later call fails too.
+    pub fn write(&self, rows: Vec<Row>, is_decision: bool) -> Result<(), StoreError> {
+        let has_open = self.0.opened.get().is_some();
+        let open = if has_open || is_decision { self.0.open() } else { None };
+        let Some(open) = open else { return Ok(()) };
+        let written = open.store.write_table_rows(rows);
+        if written.is_err() {
+            self.0.has_failed.store(true, Ordering::Relaxed);
+        }
+        if written.is_err() || !has_open {
             self.0.tell();
         }
-        Ok(self.0.opened.get().and_then(Option::as_ref))
+        written
     }
 
-    fn edit(&self, command: Command) -> Keeping<'_> {
-        Box::pin(async move {
-            let result = self.append(command).await;
-            self.0.metrics.edited(result);
-            result
-        })
+    /// As if a write had failed.
+    #[cfg(test)]
+    fn fail(&self) {
+        let open = self.0.open().expect("it is open");
+        open.store.fail();
     }
 }
 
@@ -172,38 +170,56 @@ impl Inner {
 
 /// ORDER: the store's lock is held before the key is looked for, so that no two processes make one.
 fn open(path: &Path) -> Result<Open, OpenError> {
-    let log = LocalLog::open(path)?;
-    Ok(Open { log, sealer: Sealer::open(path)? })
+    let store = open_store(path)?;
+    Ok(Open { store, sealer: seal::open(path)? })
 }
 
-impl Journal for Handle {
-    fn put(&self, row: Row, value: Vec<u8>) -> Keeping<'_> {
-        self.edit(match row {
-            Row::Worker(id) => Command::PutWorker { id: id.0, spec: value },
-            Row::Policies => Command::PutPolicies { spec: value },
-        })
-    }
+/// Opens or makes the store in a data directory.
+pub(super) fn open_store(directory: &Path) -> Result<Store, OpenError> {
+    let own =
+        prepare(directory).map_err(|source| OpenError::NotWritable { directory: directory.to_path_buf(), source })?;
+    Store::open(&own).map_err(|source| match source {
+        StoreError::InUse => OpenError::InUse { directory: directory.to_path_buf() },
+        source => OpenError::Store { directory: directory.to_path_buf(), source },
+    })
+}
 
-    fn remove(&self, row: Row) -> Keeping<'_> {
-        self.edit(match row {
-            Row::Worker(id) => Command::RemoveWorker { id: id.0 },
-            Row::Policies => Command::RemovePolicies,
-        })
-    }
+/// Makes the directories, the inner one for this user only, and proves that it can be written. Returns the inner one.
+fn prepare(directory: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(directory)?;
+    let own = directory.join("history");
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(&own)?;
+    let probe = own.join(".writable");
+    fs::write(&probe, b"smg")?;
+    fs::remove_file(&probe)?;
+    Ok(own)
+}
 
-    fn rows(&self) -> Vec<(Row, Vec<u8>)> {
-        let Some(Some(open)) = self.0.opened.get() else { return Vec::new() };
-        let state = open.log.state();
-        let workers = state.workers().map(|(id, spec)| (Row::Worker(WorkerId(id)), spec.to_vec()));
-        workers.chain(state.policies().map(|spec| (Row::Policies, spec.to_vec()))).collect()
-    }
-
+impl Seals for Handle {
     fn seal<'a>(&'a self, secret: &'a Secret, bound_to: &'a str) -> Sealing<'a> {
-        Box::pin(async move { Some(self.opened().await.ok()??.sealer.seal(secret, bound_to)) })
+        Box::pin(async move {
+            if self.0.opened.get().is_none() && self.0.place != Place::Nowhere {
+                let inner = Arc::clone(&self.0);
+                // Cancelled before it began, or a panic in it: the ephemeral key seals, and the row's write will fail too.
+                let _ = tokio::task::spawn_blocking(move || inner.open().is_some()).await;
+                self.0.tell();
+            }
+            self.sealer().seal_now(secret, bound_to)
+        })
     }
 
-    fn unseal(&self, sealed: &[u8], bound_to: &str) -> Option<Secret> {
-        self.0.opened.get()?.as_ref()?.sealer.unseal(sealed, bound_to)
+    fn open(&self, sealed: &[u8], bound_to: &str) -> Option<Opened> {
+        self.sealer().open(sealed, bound_to)
+    }
+}
+
+impl Handle {
+    fn sealer(&self) -> &Sealer {
+        let opened = self.0.opened.get().and_then(Option::as_ref);
+        opened.map_or(&self.0.ephemeral, |it| &it.sealer)
     }
 }
 
@@ -217,28 +233,29 @@ mod tests {
         Handle::open(place, Metrics::default())
     }
 
-    fn worker(id: u64) -> Row {
-        Row::Worker(WorkerId(id))
+    fn row(key: &[u8], value: Option<&[u8]>) -> Vec<Row> {
+        vec![(1, key.to_vec(), value.map(<[u8]>::to_vec))]
     }
 
-    #[tokio::test]
-    async fn the_default_directory_is_made_by_the_first_edit_and_read_at_the_next_start() {
+    #[test]
+    fn the_default_directory_is_made_by_the_first_decision_and_read_at_the_next_start() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("smg-data/30000");
         let handle = open(Place::Default(path.clone()));
-        assert_eq!((handle.durability(), path.exists(), handle.rows()), (Durability::On, false, Vec::new()));
-        assert_eq!(handle.put(worker(7), b"a".to_vec()).await, Ok(Kept::Durably));
-        assert_eq!(handle.put(Row::Policies, b"p".to_vec()).await, Ok(Kept::Durably));
+        assert_eq!((handle.durability(), path.exists(), handle.rows().unwrap()), (Durability::On, false, Vec::new()));
+        handle.write(row(b"flag", Some(b"x")), false).unwrap();
+        assert!(!path.exists(), "what flags say needs no directory");
+        handle.write(row(b"a", Some(b"1")), true).unwrap();
+        handle.write(row(b"b", Some(b"2")), false).unwrap();
         drop(handle);
         let handle = open(Place::Default(path));
-        assert_eq!(handle.rows(), [(worker(7), b"a".to_vec()), (Row::Policies, b"p".to_vec())]);
-        assert_eq!(handle.remove(worker(7)).await, Ok(Kept::Durably));
-        assert_eq!(handle.remove(Row::Policies).await, Ok(Kept::Durably));
-        assert_eq!(handle.rows(), []);
+        assert_eq!(handle.rows().unwrap(), [row(b"a", Some(b"1")), row(b"b", Some(b"2"))].concat());
+        handle.write(row(b"a", None), true).unwrap();
+        assert_eq!(handle.rows().unwrap(), row(b"b", Some(b"2")));
     }
 
     #[tokio::test]
-    async fn without_a_place_edits_hold_until_the_restart_and_that_is_said() {
+    async fn without_a_place_rows_go_nowhere_and_that_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, b"in the way").unwrap();
@@ -247,45 +264,38 @@ mod tests {
         {
             let handle = open(place);
             assert_eq!(handle.durability(), durability);
-            assert_eq!(handle.put(worker(1), b"a".to_vec()).await, Ok(Kept::UntilRestart));
-            assert_eq!(handle.seal(&Secret::new("x"), "y").await, None);
+            handle.write(row(b"a", Some(b"1")), true).unwrap();
+            assert_eq!(handle.rows().unwrap(), []);
+            let sealed = handle.seal(&Secret::new("x"), "y").await;
+            assert!(Seals::open(&handle, &sealed, "y").is_some_and(|it| it.is_current), "this process opens it again");
         }
     }
 
-    #[tokio::test]
-    async fn a_directory_in_use_or_damaged_is_said_with_what_to_do_and_left_alone() {
+    #[test]
+    fn a_directory_in_use_or_damaged_is_said_with_what_to_do_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let named = || Place::Named(directory.path().to_path_buf());
         let holder = open(named());
         assert_eq!(holder.durability(), Durability::On);
         assert_eq!(open(named()).durability(), Durability::Unavailable);
-        assert_eq!(holder.put(worker(1), b"a".to_vec()).await, Ok(Kept::Durably));
+        holder.write(row(b"a", Some(b"1")), true).unwrap();
         drop(holder);
         let current = directory.path().join("history/CURRENT");
         let before = fs::read(&current).unwrap();
         fs::write(&current, b"garbage").unwrap();
         assert_eq!(open(named()).durability(), Durability::Unavailable);
         fs::write(&current, before).unwrap();
-        assert_eq!(open(named()).rows(), [(worker(1), b"a".to_vec())], "nothing was thrown away");
+        assert_eq!(open(named()).rows().unwrap(), row(b"a", Some(b"1")), "nothing was thrown away");
     }
 
-    #[tokio::test]
-    async fn after_the_disk_failed_edits_are_refused_until_the_restart() {
+    #[test]
+    fn after_the_disk_failed_writes_fail_until_the_restart() {
         let directory = tempfile::tempdir().unwrap();
         let handle = open(Place::Named(directory.path().to_path_buf()));
-        handle.opened().await.unwrap().unwrap().log.fail();
+        handle.fail();
         for _ in 0..2 {
-            assert_eq!(handle.put(worker(1), b"a".to_vec()).await, Err(NotKept::Failed));
+            assert!(handle.write(row(b"a", Some(b"1")), true).is_err());
         }
         assert_eq!(handle.durability(), Durability::Failed);
-    }
-
-    #[tokio::test]
-    async fn what_is_too_long_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let handle = open(Place::Named(directory.path().to_path_buf()));
-        let long = vec![0; crate::base::journal::VALUE_BYTES_MAX + 1];
-        assert_eq!(handle.put(worker(1), long.clone()).await, Err(NotKept::TooLong));
-        assert_eq!(handle.put(Row::Policies, long).await, Err(NotKept::TooLong));
     }
 }

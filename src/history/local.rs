@@ -4,10 +4,7 @@
 //! node without a mesh runs no raft task and no timer. *Invariants:* entries have term 1 and consecutive indices; entry, rows and
 //! position are one batch; what is older than [`ENTRIES_KEPT`] is purged with it, so the disk holds a bounded log.
 
-use std::fs;
-use std::io;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use openraft::CommittedLeaderId;
@@ -19,6 +16,7 @@ use parking_lot::Mutex;
 use super::GroupId;
 use super::error::AppendError;
 use super::error::OpenError;
+use super::handle::open_store;
 use super::machine::Command;
 use super::machine::Outcome;
 use super::machine::State;
@@ -53,13 +51,8 @@ struct Tip {
 impl LocalLog {
     /// Opens or makes the log in `directory`, and reads its state back. Blocks on the disk.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let not_writable = |source| OpenError::NotWritable { directory: directory.to_path_buf(), source };
-        let own = prepare(directory).map_err(not_writable)?;
-        let broken = |source| match source {
-            StoreError::InUse => OpenError::InUse { directory: directory.to_path_buf() },
-            source => OpenError::Store { directory: directory.to_path_buf(), source },
-        };
-        let store = Store::open(&own).map_err(broken)?;
+        let store = open_store(directory)?;
+        let broken = |source| OpenError::Store { directory: directory.to_path_buf(), source };
         let group = GroupId::CONTROL;
         let state = read_state(&store, group).map_err(broken)?;
         let applied: Option<LogId<u64>> = store.read(Key::Applied(group)).map_err(broken)?;
@@ -84,12 +77,6 @@ impl LocalLog {
     #[must_use]
     pub fn state(&self) -> State {
         self.0.tip.lock().state.clone()
-    }
-
-    /// As if a write had failed.
-    #[cfg(test)]
-    pub(super) fn fail(&self) {
-        self.0.tip.lock().has_failed = true;
     }
 }
 
@@ -130,22 +117,10 @@ impl Inner {
     }
 }
 
-/// Makes the directories, the inner one for this user only, and proves that it can be written. Returns the inner one.
-fn prepare(directory: &Path) -> io::Result<PathBuf> {
-    fs::create_dir_all(directory)?;
-    let own = directory.join("history");
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(&own)?;
-    let probe = own.join(".writable");
-    fs::write(&probe, b"smg")?;
-    fs::remove_file(&probe)?;
-    Ok(own)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn put(id: u64, text: &str) -> Command {

@@ -2,8 +2,8 @@
 //!
 //! Three parts that do not mix. `machine/` is pure: commands and state make effects. `store/` is the only place that
 //! knows RocksDB: several groups share one database, told apart by a key prefix. `raft/` is the adapter that lets openraft
-//! run a group on them. Today one group exists and has one member, so nobody has to be asked: [`LocalLog`] writes the same
-//! entries to the same store without an election. [`Handle`] is what others hold: a journal, and nothing of the disk.
+//! run a group on them; [`LocalLog`] writes the same entries to the same store for a group of one, without an election. No group runs yet:
+//! what a node keeps today are the rows of replicated tables, which lie in the same store. [`Handle`] is what others hold.
 //!
 //! *Invariants.* 1. A command is answered only after the entry that carries it was fsynced. 2. The state is what the log
 //! made it: nothing else writes it. 3. A failed write or fsync is never retried and then acknowledged; the log refuses

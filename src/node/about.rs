@@ -55,8 +55,6 @@ fn url(address: SocketAddr, reached: IpAddr, is_tls: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn clients_are_sent_where_the_node_can_be_reached() {
         let url = |address: &str, reached: &str, is_tls| {

@@ -3,6 +3,7 @@
 use super::mesh::MeshError;
 use crate::observability::logs;
 use crate::observability::traces;
+use crate::replication::core::LoadError;
 use crate::workers;
 
 /// Why a node did not start. The operator's to mend; nothing is left behind.
@@ -44,6 +45,11 @@ pub enum Error {
     /// The mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
+    /// The tables in the data directory cannot be read back. Nothing in it was changed.
+    #[error(
+        "{0}: restore the data directory from a backup, or move it away; with a mesh the other nodes have the tables"
+    )]
+    Tables(#[from] LoadError),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),

@@ -1,9 +1,11 @@
 //! The composition root: `wiring` builds each area with the few handles it needs; here it is run and drained. Holds no logic.
 
+mod about;
 pub mod config;
 mod error;
 pub mod mesh;
 pub mod metrics;
+mod tables;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -37,6 +39,7 @@ use crate::transport::identity::Identity;
 pub use self::error::Error;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
+use self::wiring::Built;
 use self::wiring::build;
 use self::wiring::named_workers;
 
@@ -64,13 +67,10 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
-        let (members, mesh_address, identity) = match mesh {
-            Some(it) => (Some(it.members), Some(it.address), Some(it.identity)),
-            None => (None, None, None),
-        };
-        let (gateway, counts) = build(&config, &tasks, &mut registry, members)?;
+        let Built { gateway, counts, mesh_address, identity } = build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
+        about::start(&gateway, address, config.server.tls_cert_path.is_some(), &tasks);
         let edge = api::serve::Edge {
             routes: api::routes::router(&gateway),
             gateway: Arc::clone(&gateway),

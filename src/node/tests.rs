@@ -13,7 +13,7 @@ async fn registered() -> MetricsRegistry {
     (config.mesh.ha_mesh, config.mesh.mesh_port) = (true, 0);
     "127.0.0.1".clone_into(&mut config.mesh.mesh_host);
     let mesh = wiring::mesh(&config, &tasks, &mut metrics).await.expect("loopback is free");
-    build(&config, &tasks, &mut metrics, mesh.map(|it| it.members)).expect("the defaults are sound");
+    build(&config, &tasks, &mut metrics, mesh).expect("the defaults are sound");
     metrics
 }
 

@@ -1,22 +1,26 @@
 //! Builds each area with the few handles it needs. Binds nothing, decides nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Error;
 use super::mesh;
+use super::mesh::ClusterSeals;
+use super::mesh::Inboxes;
 use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
+use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
-use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
 use crate::api::gateway::ThisNode;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
-use crate::base::journal::Journal;
+use crate::base::seal::Sealer;
+use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
@@ -28,6 +32,7 @@ use crate::observability::panics;
 use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
+use crate::replication::Peers;
 use crate::routing;
 use crate::routing::Feedback;
 use crate::routing::Router;
@@ -35,10 +40,12 @@ use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
+use crate::transport::identity::Identity;
 use crate::workers;
 use crate::workers::address::Origin;
 use crate::workers::address::without_credentials;
 use crate::workers::edits::Edits;
+use crate::workers::edits::Grounds;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
 use crate::workers::prober::Prober;
@@ -47,13 +54,23 @@ use crate::workers::registry::Registry;
 /// Longest pause a worker may ask for with `Retry-After`.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// A node, built.
+pub(super) struct Built {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) counts: Counts,
+    /// Where other nodes are listened to.
+    pub(super) mesh_address: Option<SocketAddr>,
+    /// Keeps other processes from being this node.
+    pub(super) identity: Option<Identity>,
+}
+
 /// Everything a request needs, registered with `metrics`.
 pub(super) fn build(
     config: &Config,
     tasks: &Tasks,
     metrics: &mut MetricsRegistry,
-    members: Option<Members>,
-) -> Result<(Arc<Gateway>, Counts), Error> {
+    mesh: Option<Mesh>,
+) -> Result<Built, Error> {
     process::register(metrics);
     logs::register(metrics);
     panics::register(metrics);
@@ -62,22 +79,42 @@ pub(super) fn build(
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
     let registry = Arc::new(Registry::new(rules(&config.workers), dialer));
     workers::fleet::register(metrics, Arc::clone(&registry));
-    let history = history::Handle::open(data_place(config), history::Metrics::register(metrics));
-    let journal: Arc<dyn Journal> = Arc::new(history.clone());
-    let edits = Edits::restore(
-        Arc::clone(&registry),
-        Arc::clone(&journal),
-        named_workers(config)?,
-        entropy.clone(),
-        tasks.clone(),
-    );
-    let edits = edits.map_err(|source| Error::Worker { url: config.workers.urls.join(" "), source })?;
+    let place = data_place(config);
+    let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
+    let seals: Arc<dyn Seals> = match &mesh {
+        Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
+        None => Arc::new(history.clone()),
+    };
+    let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
+    let me = mesh.as_ref().map(tables::member_of);
+    let (members, address, identity, peers) = match mesh {
+        None => (None, None, None, None),
+        Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
+            let Inboxes { deltas, sync } = inboxes;
+            let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
+            (Some(members), Some(address), Some(identity), Some(peers))
+        }
+    };
+    let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
     let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
     let router = Arc::new(router);
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
-    let policies = PolicyEdits::restore(Arc::clone(&router), journal, config.routing.policies(), tasks.clone());
+    let forgetting = Arc::clone(&router);
+    let grounds = Grounds {
+        registry: Arc::clone(&registry),
+        tables: tables.handle.clone(),
+        seals,
+        entropy: entropy.clone(),
+        tasks: tasks.clone(),
+        owns_loopback,
+        on_gone: Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker))),
+    };
+    let edits = Edits::start(grounds, named_workers(config)?);
+    let configured = config.routing.policies();
+    let policies =
+        PolicyEdits::start(Arc::clone(&router), tables.handle.clone(), configured, entropy.clone(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
@@ -98,6 +135,7 @@ pub(super) fn build(
         router,
         policies,
         history,
+        tables: tables.handle,
         members,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
@@ -107,7 +145,8 @@ pub(super) fn build(
         entropy,
         phase: Phase::default(),
     };
-    Ok((Arc::new(gateway), Counts::register(metrics)))
+    let counts = Counts::register(metrics);
+    Ok(Built { gateway: Arc::new(gateway), counts, mesh_address: address, identity: identity.or(tables.identity) })
 }
 
 /// This node as one of several, if it is to be.

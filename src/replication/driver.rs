@@ -89,7 +89,7 @@ pub fn start(
     let changes: BTreeMap<TableId, watch::Sender<u64>> =
         TABLES.iter().map(|spec| (spec.id, watch::channel(0).0)).collect();
     let started = Clock.now();
-    let shared = Arc::new(Shared::new(core, changes, started, peers.is_some()));
+    let shared = Arc::new(Shared::new(core, changes, started, peers.is_some(), metrics.clone()));
     let (batches, written) = writer::start(store, tasks);
     let driver = Driver {
         shared: Arc::clone(&shared),
@@ -102,6 +102,7 @@ pub fn start(
         written,
         questions: JoinSet::new(),
         addresses: BTreeMap::new(),
+        has_forgotten: false,
         metrics,
     };
     tasks.spawn(TASK, |stop| driver.run(stop, peers));
@@ -120,6 +121,8 @@ struct Driver {
     written: mpsc::Receiver<Written>,
     questions: JoinSet<Option<Event>>,
     addresses: BTreeMap<NodeId, Arc<Peer>>,
+    /// Somebody was forgotten, and membership does not know yet.
+    has_forgotten: bool,
     metrics: Metrics,
 }
 
@@ -178,6 +181,9 @@ impl Driver {
                 Some(command) = self.asked.recv() => self.command(command, Some(&transport)).await,
                 else => break,
             }
+            if std::mem::take(&mut self.has_forgotten) {
+                self.members(&membership, &transport).await;
+            }
         }
     }
 
@@ -189,9 +195,6 @@ impl Driver {
             actor: super::dots::Actor { storage: peer.storage, boot: peer.boot },
         };
         let members: Vec<Member> = self.addresses.values().map(member).collect();
-        if !members.is_empty() {
-            self.shared.has_met();
-        }
         // Members that were forgotten anywhere are forgotten by membership here too, once they are gone.
         let gone = view.members.iter().filter(|it| !it.status.is_active());
         let forgotten: Vec<NodeId> = self.shared.read(|core, _| {
@@ -200,7 +203,9 @@ impl Driver {
         for node in forgotten {
             let _ = membership.forget(node); // too much is being asked: the next change asks again
         }
+        let are_any = !members.is_empty();
         self.step(Event::Members(members), None, Some(transport)).await;
+        self.shared.members_are(are_any);
     }
 
     async fn command(&mut self, command: Command, transport: Option<&transport::Handle>) {
@@ -239,6 +244,7 @@ impl Driver {
                 named.filter_map(|it| Some(StorageId(u128::from_be_bytes(it.bytes.as_slice().try_into().ok()?))));
             storages.filter(|it| !core.is_forgotten(*it)).collect()
         });
+        self.has_forgotten |= !forgotten.is_empty();
         for storage in forgotten {
             Box::pin(self.step(Event::Forget(storage), None, None)).await;
         }

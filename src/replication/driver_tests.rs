@@ -1,40 +1,21 @@
 //! The driver over real sockets: edits and rows from one node to another, and what a failed disk means.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
-use crate::base::ids::StorageId;
 use crate::replication::admin::InstanceId;
 use crate::replication::core::Edit;
 use crate::replication::dots::Actor;
-use crate::replication::store::StoreError;
-use crate::replication::store::memory::Memory;
+use crate::replication::store::memory::Disk;
 use crate::replication::tables::NODES;
 use crate::replication::tables::WORKERS;
 use crate::transport::tests::eventually;
 use crate::transport::trust::MeshSecret;
 
-/// A disk in memory that can break.
-#[derive(Default)]
-struct Disk(Memory, Arc<AtomicBool>);
-
-impl Store for Disk {
-    fn load(&self) -> Result<Batch, StoreError> {
-        self.0.load()
-    }
-
-    fn append(&mut self, batch: Batch) -> Result<(), StoreError> {
-        if self.1.load(Ordering::Relaxed) { Err(StoreError("broken".to_owned())) } else { self.0.append(batch) }
-    }
-}
-
 struct Node {
     tables: Handle,
     addr: std::net::SocketAddr,
-    breaks: Arc<AtomicBool>,
+    disk: Disk,
     tasks: Tasks,
 }
 
@@ -52,10 +33,9 @@ fn node(n: u16, secret: &MeshSecret, seeds: &[String]) -> Node {
     );
     let peers = Peers { membership, transport: transport.handle, deltas: inboxes.deltas, sync: inboxes.sync };
     let disk = Disk::default();
-    let breaks = Arc::clone(&disk.1);
     let me = Member { node: me.node, actor: Actor { storage: me.storage, boot: me.boot } };
-    let tables = start(me, Box::new(disk), Some(peers), Metrics::default(), &tasks).unwrap();
-    Node { tables, addr, breaks, tasks }
+    let tables = start(me, Box::new(disk.clone()), Some(peers), Metrics::default(), &tasks).unwrap();
+    Node { tables, addr, disk, tasks }
 }
 
 fn added(id: u128) -> Vec<Edit> {
@@ -71,7 +51,6 @@ async fn an_edit_and_rows_of_one_node_are_at_all_others_and_a_late_one_catches_u
     let secret = MeshSecret::generate();
     let a = node(1, &secret, &["localhost:1".to_owned()]);
     assert!(!a.tables.is_in_force(Duration::from_secs(60)), "it waits for its seeds");
-    assert!(a.tables.is_in_force(Duration::ZERO), "but not for ever");
     let seeds = [a.addr.to_string()];
     let b = node(2, &secret, &seeds);
     eventually("their tables are compared", || {
@@ -90,6 +69,10 @@ async fn an_edit_and_rows_of_one_node_are_at_all_others_and_a_late_one_catches_u
     let gone = c.tables.edit(vec![Edit::Delete(WORKERS, InstanceId(7))]).await.unwrap();
     assert!(gone.is_safe, "{gone:?}");
     eventually("it is gone everywhere", || ![&a, &b, &c].into_iter().any(|it| has(it, 7))).await;
+    // What one node forgets, all forget: its rows are gone everywhere.
+    let storage = b.tables.storage();
+    assert!(a.tables.forget(storage).await.unwrap().is_safe && a.tables.forget(storage).await.unwrap().is_safe);
+    eventually("it is forgotten", || c.tables.is_forgotten(storage) && !named(&a) && !named(&c)).await;
     b.tasks.stop_stage(Stage::Share, Duration::from_secs(2)).await;
     assert_eq!(b.tables.edit(added(8)).await, Err(EditError::Closing));
 }
@@ -97,9 +80,10 @@ async fn an_edit_and_rows_of_one_node_are_at_all_others_and_a_late_one_catches_u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn field_15_after_the_disk_failed_nothing_is_acknowledged_and_who_waits_is_told() {
     let alone = node(1, &MeshSecret::generate(), &[]);
+    assert!(alone.tables.is_in_force(Duration::ZERO), "it does not wait for ever");
     let settled = alone.tables.edit(added(1)).await.unwrap();
     assert!(settled.is_safe, "there is no other disk: {settled:?}");
-    alone.breaks.store(true, Ordering::Relaxed);
+    alone.disk.fail();
     for id in [2, 3] {
         assert_eq!(alone.tables.edit(added(id)).await, Err(EditError::DiskFailed));
     }
@@ -108,8 +92,7 @@ async fn field_15_after_the_disk_failed_nothing_is_acknowledged_and_who_waits_is
 #[tokio::test]
 async fn without_a_mesh_tables_are_this_node_s_alone_and_readers_follow_them() {
     let tasks = Tasks::new();
-    let me = Member { node: NodeId::parse("n-1").unwrap(), actor: Actor { storage: StorageId(1), boot: 1 } };
-    let tables = start(me, Box::new(Disk::default()), None, Metrics::default(), &tasks).unwrap();
+    let tables = super::super::alone(&Disk::default(), &tasks);
     assert!(tables.is_in_force(Duration::MAX));
     let mut changes = tables.changes(WORKERS);
     assert!(tables.edit(added(1)).await.unwrap().is_safe);

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -22,6 +23,7 @@ use super::core::EditError;
 use super::core::Effect;
 use super::core::Event;
 use super::core::Settled;
+use super::metrics::Metrics;
 use super::owned::Owned;
 use super::tables::FORGOTTEN;
 use super::tables::FORGOTTEN_STORAGE;
@@ -29,6 +31,11 @@ use super::tables::TableId;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
+use crate::base::tasks::Task;
+use crate::base::tasks::Tasks;
+
+/// Between two looks at what time alone changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) type Answer = Result<Settled, EditError>;
 /// A row to publish: its name, and its value; None removes it.
@@ -43,10 +50,14 @@ pub(super) enum Command {
 pub(super) struct Shared {
     core: Mutex<Core>,
     changes: BTreeMap<TableId, watch::Sender<u64>>,
+    members: watch::Sender<u64>,
     started: Instant,
     has_peers: bool,
+    metrics: Metrics,
     /// Whether there ever was another member in this life.
     has_met: AtomicBool,
+    /// Whether the tables were in force once: they are then for good.
+    was_in_force: AtomicBool,
 }
 
 impl Shared {
@@ -55,8 +66,11 @@ impl Shared {
         changes: BTreeMap<TableId, watch::Sender<u64>>,
         started: Instant,
         has_peers: bool,
+        metrics: Metrics,
     ) -> Self {
-        Self { core: Mutex::new(core), changes, started, has_peers, has_met: AtomicBool::new(false) }
+        let (core, members, has_met) = (Mutex::new(core), watch::channel(0).0, AtomicBool::new(false));
+        let was_in_force = AtomicBool::new(false);
+        Self { core, changes, members, started, has_peers, metrics, has_met, was_in_force }
     }
 
     pub(super) fn step(&self, now: Now, event: Event, effects: &mut Vec<Effect>) {
@@ -74,8 +88,9 @@ impl Shared {
         }
     }
 
-    pub(super) fn has_met(&self) {
-        self.has_met.store(true, Ordering::Relaxed);
+    pub(super) fn members_are(&self, are_any: bool) {
+        self.has_met.fetch_or(are_any, Ordering::Relaxed);
+        self.members.send_modify(|n| *n += 1);
     }
 }
 
@@ -101,19 +116,21 @@ impl Handle {
     /// seconds, and says how far they are.
     pub async fn edit(&self, edits: Vec<Edit>) -> Answer {
         let (reply, answered) = oneshot::channel();
-        self.commands.send(Command::Edit(edits, reply)).await.map_err(|_stopped| EditError::Closing)?;
-        answered.await.unwrap_or(Err(EditError::Closing))
+        let answer = match self.commands.send(Command::Edit(edits, reply)).await {
+            Ok(()) => answered.await.unwrap_or(Err(EditError::Closing)),
+            Err(_stopped) => Err(EditError::Closing),
+        };
+        self.shared.metrics.edited(&answer);
+        answer
     }
 
-    /// Forgets a data directory, everywhere and for good: its rows go and are not taken again. Twice is once.
+    /// Forgets a data directory for good, at every node: its rows go and are not taken again, and membership drops its node once that is gone.
     pub async fn forget(&self, storage: StorageId) -> Answer {
-        let named = (FORGOTTEN_STORAGE, 0, storage.0.to_be_bytes().to_vec());
-        // The storage's own random id: whoever forgets it again, anywhere, says the same.
-        let id = InstanceId(storage.0);
-        let is_known = self.admin(FORGOTTEN, |it| it.find(id).is_some());
-        let fields = vec![named];
-        let edit = if is_known { Edit::Set(FORGOTTEN, id, fields) } else { Edit::Add(FORGOTTEN, id, 0, fields) };
-        self.edit(vec![edit]).await
+        let bytes = storage.0.to_be_bytes().to_vec();
+        // Named by the directory, so that forgetting it at two nodes is one entry each, and twice at one node is refused by nobody.
+        let is_known = self.admin(FORGOTTEN, |table| table.find(InstanceId(storage.0)).is_some());
+        let add = Edit::Add(FORGOTTEN, InstanceId(storage.0), 1, vec![(FORGOTTEN_STORAGE, 1, bytes)]);
+        self.edit(if is_known { Vec::new() } else { vec![add] }).await
     }
 
     /// Writes rows of this node. False: too much waits, say it again later.
@@ -141,6 +158,33 @@ impl Handle {
         self.shared.changes.get(&table).map_or_else(none, watch::Sender::subscribe)
     }
 
+    /// Runs `apply` now, and again whenever one of the tables is another or members came or went, and now and then for what time alone
+    /// changes. Changes that come together are one.
+    pub fn follow(&self, tables: &[TableId], task: Task, tasks: &Tasks, apply: impl Fn() + Send + 'static) {
+        let mut changes: Vec<_> = tables.iter().map(|it| self.changes(*it)).collect();
+        changes.push(self.shared.members.subscribe());
+        tasks.spawn(task, |stop| async move {
+            loop {
+                changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
+                apply();
+                let changed = changes.iter_mut().map(|it| Box::pin(it.changed()));
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    (changed, _, _) = select_all(changed) => if changed.is_err() { return },
+                    () = Clock.sleep(LOOK_AGAIN) => {}
+                }
+            }
+        });
+    }
+
+    /// Whether that data directory's node is a member and not down, or this one.
+    #[must_use]
+    pub fn is_here(&self, storage: StorageId) -> bool {
+        let is_it =
+            |core: &Core| core.me().actor.storage == storage || core.members().any(|it| it.1.storage == storage);
+        self.shared.read(|core, _| is_it(core))
+    }
+
     /// How every table stands.
     #[must_use]
     pub fn colours(&self) -> Vec<Colour> {
@@ -165,12 +209,16 @@ impl Handle {
         self.shared.read(|core, _| core.is_forgotten(storage))
     }
 
-    /// Whether the admin tables are those of the cluster: compared with a member, or there is no cluster. `patience` ends the wait for a
-    /// first member.
+    /// Whether the admin tables are those of the cluster: compared with a member, or there is no cluster. `patience` ends the wait. Once true,
+    /// it stays so: readiness does not fall because others are away.
     #[must_use]
     pub fn is_in_force(&self, patience: Duration) -> bool {
-        let has_waited = Clock.now().saturating_duration_since(self.shared.started) >= patience;
-        let may_begin = !self.shared.has_peers || self.shared.has_met.load(Ordering::Relaxed);
-        has_waited || (may_begin && self.shared.read(|core, _| core.is_in_force()))
+        let Shared { started, has_peers, has_met, was_in_force, .. } = &*self.shared;
+        let has_waited = Clock.now().saturating_duration_since(*started) >= patience;
+        let may_begin = !has_peers || has_met.load(Ordering::Relaxed);
+        let is_in_force = || may_begin && self.shared.read(|core, _| core.is_in_force());
+        let is_it = was_in_force.load(Ordering::Relaxed) || has_waited || is_in_force();
+        was_in_force.fetch_or(is_it, Ordering::Relaxed);
+        is_it
     }
 }

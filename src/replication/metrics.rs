@@ -9,12 +9,17 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::EncodeMetric as _;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::core::Colour;
 use super::core::Counts;
+use super::core::EditError;
+use super::core::Settled;
 use super::handle::Handle;
+use crate::observability::labels::label;
+use crate::observability::metrics::Each;
 use crate::observability::metrics::Registry;
 use crate::observability::metrics::own_seconds;
 
@@ -49,9 +54,24 @@ const REASONS: [(&str, fn(&Counts) -> u64); 10] = [
     ("impostors", |it| it.impostors),
 ];
 
+label! {
+    /// What became of an edit.
+    enum EditResult {
+        /// On this disk and another member's, or on the only one.
+        Safe = "safe",
+        /// On this disk; nobody else had answered in time.
+        Here = "here",
+        /// Refused; nothing was changed.
+        Refused = "refused",
+        /// The disk failed, or the node stopped.
+        Failed = "failed",
+    }
+}
+
 /// What is measured as it happens.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    edits: Each<EditResult, Counter>,
     everywhere: Histogram,
 }
 
@@ -67,8 +87,20 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         Self {
-            everywhere: registry.histogram("smg_replication_everywhere_seconds", "Time until an edit made here was on the disk of every member that is not down. Up: a member's disk, or the network to it", own_seconds),
+            edits: registry.counters("smg_replication_edits", "Changes made through the admin API of this node. `here`: no other member had it on disk after two seconds; `failed`: this disk failed", "result"),
+            everywhere: registry.histogram("smg_replication_everywhere_seconds", "Seconds until an edit made here was on the disk of every member that is not down. Up: a member's disk, or the network to it", own_seconds),
         }
+    }
+
+    /// An edit was answered.
+    pub(super) fn edited(&self, answer: &Result<Settled, EditError>) {
+        let result = match answer {
+            Ok(Settled { is_safe: true, .. }) => EditResult::Safe,
+            Ok(Settled { is_safe: false, .. }) => EditResult::Here,
+            Err(EditError::Refused(_) | EditError::NoTable | EditError::Busy) => EditResult::Refused,
+            Err(EditError::DiskFailed | EditError::Closing) => EditResult::Failed,
+        };
+        self.edits.of(result).inc();
     }
 
     /// An edit is on the disk of every member, this long after it was made.

@@ -42,6 +42,16 @@ pub use handle::NewRow;
 #[cfg(test)]
 mod sim;
 
+/// The tables of a node that is alone, for tests of other areas.
+#[cfg(test)]
+pub(crate) fn alone(disk: &store::memory::Disk, tasks: &crate::base::tasks::Tasks) -> Handle {
+    use crate::base::ids::NodeId;
+    use crate::base::ids::StorageId;
+    let boot = crate::base::entropy::Entropy::from_os().next_u64() >> 1;
+    let me = core::Member { node: NodeId::parse("n-1").unwrap(), actor: dots::Actor { storage: StorageId(1), boot } };
+    start(me, Box::new(disk.clone()), None, metrics::Metrics::default(), tasks).unwrap()
+}
+
 /// The time as a core is told it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {

@@ -22,6 +22,15 @@ pub enum Source {
     Discovery,
 }
 
+/// Where a worker is. A local one of each owner is a worker of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Its address, as parsed.
+    pub url: String,
+    /// Its owner, where only that node reaches it; others go through it.
+    pub via: Option<StorageId>,
+}
+
 /// What a node's source says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Assertion {
@@ -42,8 +51,16 @@ pub struct Instance {
     pub key: Key,
     /// When it was added.
     pub born: Stamp,
-    /// The worker's address, as parsed.
-    pub url: String,
+    /// Where the worker is.
+    pub place: Place,
+}
+
+impl Assertion {
+    /// Where the worker is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { url: self.url.clone(), via: self.is_local.then_some(self.owner) }
+    }
 }
 
 /// What is known about those who assert.
@@ -53,61 +70,44 @@ pub trait Standing {
     /// Whether the member was forgotten.
     fn is_forgotten(&self, owner: StorageId) -> bool;
     /// Whether nobody has reached the worker for longer than a worker may be away.
-    fn is_dead(&self, url: &str) -> bool;
-}
-
-/// Who reaches a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Everyone.
-    Everyone,
-    /// Its owner only; others go through it.
-    Via(StorageId),
+    fn is_dead(&self, place: &Place) -> bool;
 }
 
 /// A worker in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
-    /// Its address.
-    pub url: String,
+    /// Where it is.
+    pub place: Place,
     /// The instance that counts, if a person added it: the lowest (stamp, birth).
     pub instance: Option<InstanceId>,
     /// Who asserts it.
     pub asserted_by: Vec<StorageId>,
-    /// Who reaches it.
-    pub reach: Reach,
 }
 
-/// The workers in force, by address; a local one of each owner is a worker of its own.
+/// The workers in force, by place.
 #[must_use]
 pub fn in_force(
     instances: &[Instance],
     assertions: &[Assertion],
-    suppressed: &BTreeSet<String>,
+    suppressed: &BTreeSet<Place>,
     standing: &impl Standing,
 ) -> Vec<InForce> {
-    let mut workers: BTreeMap<(&str, Option<StorageId>), InForce> = BTreeMap::new();
+    let mut workers: BTreeMap<Place, InForce> = BTreeMap::new();
+    let new = |place: &Place| InForce { place: place.clone(), instance: None, asserted_by: Vec::new() };
     let mut by_age: Vec<&Instance> = instances.iter().collect();
     by_age.sort_by_key(|it| (it.born, it.key.birth));
     for it in by_age {
-        workers.entry((&it.url, None)).or_insert_with(|| InForce {
-            url: it.url.clone(),
-            instance: Some(it.key.id),
-            asserted_by: Vec::new(),
-            reach: Reach::Everyone,
-        });
+        let worker = workers.entry(it.place.clone()).or_insert_with(|| new(&it.place));
+        worker.instance.get_or_insert(it.key.id);
     }
     let mut holding: Vec<&Assertion> = assertions.iter().filter(|it| holds(it, standing)).collect();
     holding.sort();
     for it in holding {
-        let via = it.is_local.then_some(it.owner);
-        let place = (it.url.as_str(), via);
-        if suppressed.contains(&it.url) && !workers.contains_key(&place) {
+        let place = it.place();
+        if suppressed.contains(&place) && !workers.contains_key(&place) {
             continue;
         }
-        let reach = via.map_or(Reach::Everyone, Reach::Via);
-        let new = InForce { url: it.url.clone(), instance: None, asserted_by: Vec::new(), reach };
-        workers.entry(place).or_insert(new).asserted_by.push(it.owner);
+        workers.entry(place.clone()).or_insert_with(|| new(&place)).asserted_by.push(it.owner);
     }
     workers.into_values().collect()
 }
@@ -120,7 +120,7 @@ fn holds(assertion: &Assertion, standing: &impl Standing) -> bool {
         // Nobody reaches a local worker but its owner.
         _ if assertion.is_local => is_here,
         // A healthy worker does not die with the node that named it.
-        Source::Flag => is_here || !standing.is_dead(&assertion.url),
+        Source::Flag => is_here || !standing.is_dead(&assertion.place()),
         Source::Discovery => is_here,
     }
 }
@@ -130,26 +130,32 @@ fn holds(assertion: &Assertion, standing: &impl Standing) -> bool {
 pub struct Plan {
     /// Instances to delete, of workers or of suppressions.
     pub delete: Vec<InstanceId>,
-    /// Write a suppression of this address.
-    pub suppress: Option<String>,
-    /// Add a worker of this address.
-    pub add: Option<String>,
+    /// Write a suppression of this place.
+    pub suppress: bool,
+    /// The instance to edit.
+    pub set: Option<InstanceId>,
+    /// There is none: add one.
+    pub add: bool,
 }
 
 /// DELETE: every instance goes; what a source names is suppressed too.
 #[must_use]
-pub fn delete(url: &str, instances: &[Instance], assertions: &[Assertion], suppressed: &BTreeSet<String>) -> Plan {
-    let of_it = instances.iter().filter(|it| it.url == url).map(|it| it.key.id).collect();
-    let is_named = assertions.iter().any(|it| it.url == url) && !suppressed.contains(url);
-    Plan { delete: of_it, suppress: is_named.then(|| url.to_owned()), add: None }
+pub fn delete(place: &Place, instances: &[Instance], assertions: &[Assertion], suppressed: &BTreeSet<Place>) -> Plan {
+    let of_it = instances.iter().filter(|it| it.place == *place).map(|it| it.key.id).collect();
+    let is_named = assertions.iter().any(|it| it.place() == *place);
+    Plan { delete: of_it, suppress: is_named && !suppressed.contains(place), ..Plan::default() }
 }
 
-/// POST: suppressions of the address go, and the worker is added if no instance is there.
+/// POST: suppressions of the place go; the instance that counts is edited, or one is added.
 #[must_use]
-pub fn post(url: &str, instances: &[Instance], suppressions: &[Instance]) -> Plan {
-    let lifted = suppressions.iter().filter(|it| it.url == url).map(|it| it.key.id).collect();
-    let is_there = instances.iter().any(|it| it.url == url);
-    Plan { delete: lifted, suppress: None, add: (!is_there).then(|| url.to_owned()) }
+pub fn post(place: &Place, instances: &[Instance], suppressions: &[Instance]) -> Plan {
+    let of_it = |them: &[Instance]| {
+        let mut of_it: Vec<_> = them.iter().filter(|it| it.place == *place).map(|it| (it.born, it.key)).collect();
+        of_it.sort_unstable_by_key(|(born, key)| (*born, key.birth));
+        of_it.into_iter().map(|(_, key)| key.id).collect::<Vec<_>>()
+    };
+    let set = of_it(instances).first().copied();
+    Plan { delete: of_it(suppressions), suppress: false, set, add: set.is_none() }
 }
 
 #[cfg(test)]

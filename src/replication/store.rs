@@ -38,8 +38,42 @@ pub(crate) mod memory {
 
     use std::collections::BTreeMap;
     use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+
+    use parking_lot::Mutex;
 
     use super::*;
+
+    /// A [`Memory`] that outlives who writes it, as a disk outlives a process, and that can break.
+    #[derive(Clone, Default)]
+    pub(crate) struct Disk(Arc<(Mutex<Memory>, AtomicBool)>);
+
+    impl Disk {
+        /// From now on no write succeeds.
+        pub(crate) fn fail(&self) {
+            self.0.1.store(true, Ordering::Relaxed);
+        }
+
+        /// Whether anything durable has these bytes in it.
+        pub(crate) fn has(&self, bytes: &[u8]) -> bool {
+            self.0.0.lock().rows.values().any(|it| it.windows(bytes.len()).any(|it| it == bytes))
+        }
+    }
+
+    impl Store for Disk {
+        fn load(&self) -> Result<Batch, StoreError> {
+            self.0.0.lock().load()
+        }
+
+        fn append(&mut self, batch: Batch) -> Result<(), StoreError> {
+            if self.0.1.load(Ordering::Relaxed) {
+                return Err(StoreError("broken".to_owned()));
+            }
+            self.0.0.lock().append(batch)
+        }
+    }
 
     type Rows = BTreeMap<(TableId, Vec<u8>), Vec<u8>>;
 

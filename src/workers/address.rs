@@ -76,6 +76,13 @@ impl Origin {
         Ok(Self { is_tls, host, port, authority, base_path: uri.path().trim_end_matches('/').to_owned() })
     }
 
+    /// Whether it names the machine that looks at it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>().map(|it| it.to_canonical().is_loopback());
+        address.unwrap_or_else(|_name| self.host == "localhost" || self.host.ends_with(".localhost"))
+    }
+
     /// The URL in its one canonical form.
     #[must_use]
     pub fn url(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -30,9 +31,9 @@ use super::worker::Worker;
 use crate::base::clock::Instant;
 use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
-use crate::base::journal::NotKept;
 use crate::base::limits::WORKERS_MAX;
 use crate::base::secret::Secret;
+use crate::replication::core::EditError as TableError;
 
 /// What was found out about a worker.
 #[derive(Clone, Debug, Default)]
@@ -155,6 +156,16 @@ impl Entry {
     }
 }
 
+/// A worker as it is to be.
+pub struct Wanted {
+    /// Its id.
+    pub id: WorkerId,
+    /// What is said of it.
+    pub spec: Spec,
+    /// Who says that it is there.
+    pub source: Source,
+}
+
 /// All workers at one moment.
 #[derive(Default)]
 pub struct Fleet {
@@ -180,7 +191,7 @@ pub enum EditError {
     Unknown(WorkerId),
     /// It could not be kept over a restart.
     #[error(transparent)]
-    NotKept(#[from] NotKept),
+    NotKept(#[from] TableError),
 }
 
 /// The registry.
@@ -189,13 +200,23 @@ pub struct Registry {
     edits: Mutex<BTreeMap<WorkerId, Arc<Entry>>>,
     rules: Rules,
     dialer: Dialer,
+    /// Workers of tests: of some no table knows, and nobody has to dial any.
+    #[cfg(test)]
+    played: Mutex<HashMap<WorkerId, Arc<dyn Worker>>>,
 }
 
 impl Registry {
     /// No workers yet.
     #[must_use]
     pub fn new(rules: Rules, dialer: Dialer) -> Self {
-        Self { fleet: ArcSwap::default(), edits: Mutex::default(), rules, dialer }
+        Self {
+            fleet: ArcSwap::default(),
+            edits: Mutex::default(),
+            rules,
+            dialer,
+            #[cfg(test)]
+            played: Mutex::default(),
+        }
     }
 
     /// The view.
@@ -216,33 +237,72 @@ impl Registry {
         if edits.len() < WORKERS_MAX || edits.contains_key(&id) { Ok(()) } else { Err(EditError::TooMany) }
     }
 
-    /// Adds a worker, or replaces what is said of it; load and health stay, and connections where place and key do.
-    pub fn put(&self, id: WorkerId, spec: Spec, source: Source) -> Result<Arc<Entry>, EditError> {
-        let origin = Origin::parse(&spec.url)?;
-        self.check_room(id)?;
+    /// Makes the fleet what is wanted: load and health of a worker stay, and connections where place and key do. Returns who went.
+    pub fn reconcile(&self, wanted: Vec<Wanted>) -> Vec<WorkerId> {
         let mut edits = self.edits.lock();
-        let known = edits.get(&id).cloned();
-        let worker: Arc<dyn Worker> = match &known {
+        let ids: HashSet<WorkerId> = wanted.iter().map(|it| it.id).collect();
+        #[cfg(test)]
+        let gone_is_played = |id: &WorkerId| edits.get(id).is_some_and(|it| it.spec.url.starts_with("http://played-"));
+        #[cfg(test)]
+        let ids = ids.into_iter().chain(edits.keys().copied().filter(gone_is_played)).collect::<HashSet<_>>();
+        let gone: Vec<WorkerId> = edits.keys().filter(|id| !ids.contains(id)).copied().collect();
+        let mut has_changed = !gone.is_empty();
+        for id in &gone {
+            if let Some(entry) = edits.remove(id) {
+                tracing::info!(worker = %id, url = entry.spec.url, "a worker is no longer in force");
+            }
+        }
+        for Wanted { id, spec, source } in wanted {
+            let known = edits.get(&id);
+            if known.is_some_and(|it| it.source == source && is_same(&it.spec, &spec)) {
+                continue;
+            }
+            let Ok(origin) = Origin::parse(&spec.url) else { continue };
+            if known.is_none() {
+                tracing::info!(worker = %id, url = spec.url, "a worker is in force");
+            }
+            let entry = self.entry(id, &origin, spec, source, known);
+            edits.insert(id, entry);
+            has_changed = true;
+        }
+        if has_changed {
+            self.publish(&edits);
+        }
+        gone
+    }
+
+    fn entry(
+        &self,
+        id: WorkerId,
+        origin: &Origin,
+        spec: Spec,
+        source: Source,
+        known: Option<&Arc<Entry>>,
+    ) -> Arc<Entry> {
+        #[cfg(test)]
+        let played = self.played.lock().get(&id).cloned();
+        #[cfg(not(test))]
+        let played = None;
+        let worker: Arc<dyn Worker> = match known {
             Some(entry) if entry.spec.url == spec.url && same(entry.spec.api_key.as_ref(), spec.api_key.as_ref()) => {
                 Arc::clone(&entry.worker)
             }
-            Some(_) | None => Arc::new(HttpWorker::new(origin, spec.api_key.as_ref(), self.dialer.clone())),
+            Some(_) | None => played.unwrap_or_else(|| {
+                Arc::new(HttpWorker::new(origin.clone(), spec.api_key.as_ref(), self.dialer.clone()))
+            }),
         };
-        let facts = match &known {
+        let facts = match known {
             Some(entry) if entry.spec.models == spec.models => entry.facts.clone(),
             Some(_) | None => Facts {
-                engine: known.as_ref().map_or_else(Engine::default, |it| it.facts.engine),
+                engine: known.map_or_else(Engine::default, |it| it.facts.engine),
                 models: spec.models.iter().map(|id| ServedModel { id: id.clone(), context_len: None }).collect(),
             },
         };
-        let load = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.load));
-        let lifetime = known.as_ref().map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
+        let load = known.map_or_else(Arc::default, |it| Arc::clone(&it.load));
+        let lifetime = known.map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
         let metrics = self.dialer.metrics.clone();
-        let entry = Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics });
-        edits.insert(id, Arc::clone(&entry));
-        self.publish(&edits);
-        Ok(entry)
+        Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics })
     }
 
     /// Records what a worker was found to be.
@@ -267,14 +327,6 @@ impl Registry {
         let entry = entry.with(facts);
         edits.insert(id, entry);
         self.publish(&edits);
-    }
-
-    /// Takes a worker out; what is in flight there finishes.
-    pub fn remove(&self, id: WorkerId) -> Result<Arc<Entry>, EditError> {
-        let mut edits = self.edits.lock();
-        let entry = edits.remove(&id).ok_or(EditError::Unknown(id))?;
-        self.publish(&edits);
-        Ok(entry)
     }
 
     /// Compares the workers of each model by how fast they read prompts. One that serves several models gets the mean.
@@ -313,6 +365,13 @@ impl Registry {
     }
 }
 
+/// Whether nothing that can be said of a worker differs.
+fn is_same(a: &Spec, b: &Spec) -> bool {
+    let parts = |it: &Spec| (it.via, it.priority, it.cost.to_bits(), it.is_draining);
+    (&a.url, &a.models, &a.labels, parts(a)) == (&b.url, &b.models, &b.labels, parts(b))
+        && same(a.api_key.as_ref(), b.api_key.as_ref())
+}
+
 /// Whether two keys are the same one.
 fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
     match (a, b) {
@@ -323,15 +382,19 @@ fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
 
 #[cfg(test)]
 impl Registry {
-    /// Adds a worker that serves `models` and is answered for by `worker`, which nobody has to dial.
-    pub fn play(&self, url: &str, models: &[&str], worker: Arc<dyn Worker>) -> WorkerId {
+    /// The worker at this address, once there is one, is answered for by `worker`.
+    pub fn stub(&self, url: &str, worker: Arc<dyn Worker>) {
+        self.played.lock().insert(WorkerId::of(url, None), worker);
+    }
+
+    /// Adds a worker that serves `models` and is answered for by `worker`. No table knows it.
+    pub fn play(&self, name: &str, models: &[&str], worker: Arc<dyn Worker>) -> WorkerId {
         let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();
-        let origin = Origin::parse(url).expect("a worker's URL");
+        let origin = Origin::parse(&format!("http://played-{name}")).expect("a worker's URL");
         let id = WorkerId(self.fleet().all.len() as u64 + 1);
-        let known = self.put(id, Spec { models, ..Spec::named(&origin, None) }, Source::Api).expect("there is room");
+        self.played.lock().insert(id, worker);
+        let entry = self.entry(id, &origin, Spec { models, ..Spec::named(&origin, None) }, Source::Api, None);
         let mut edits = self.edits.lock();
-        let mut entry = known.with(known.facts.clone());
-        Arc::get_mut(&mut entry).expect("just made").worker = worker;
         edits.insert(id, entry);
         self.publish(&edits);
         id

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use super::address::Origin;
 use crate::base::ids::ModelId;
+use crate::base::ids::StorageId;
 use crate::base::secret::Secret;
+use crate::replication::sources::Place;
 
 /// Everything an operator can say of a worker.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// Its URL in canonical form.
     pub url: String,
+    /// The data directory of the only node that reaches it, where it is a local one.
+    pub via: Option<StorageId>,
     /// Its key.
     pub api_key: Option<Secret>,
     /// The models it serves; empty: ask it.
@@ -31,6 +35,7 @@ impl Spec {
     pub fn named(origin: &Origin, api_key: Option<Secret>) -> Self {
         Self {
             url: origin.url(),
+            via: None,
             api_key,
             models: Vec::new(),
             priority: PRIORITY,
@@ -38,6 +43,12 @@ impl Spec {
             labels: BTreeMap::new(),
             is_draining: false,
         }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { url: self.url.clone(), via: self.via }
     }
 }
 

@@ -98,7 +98,7 @@ const ROUTING: &[&str] = &[
 ];
 
 /// Set by operators and by workers that are started anew.
-const EDITS: &[&str] = &["smg_history_durable", "smg_history_edits_total", "smg_worker_restarts_total"];
+const EDITS: &[&str] = &["smg_history_durable", "smg_replication_edits_total", "smg_worker_restarts_total"];
 
 /// Set by the process around all that.
 const PROCESS: &[&str] = &[
@@ -377,7 +377,7 @@ async fn what_operators_change_is_measured() {
     assert_eq!(Client::connect(watch.node.address).await.call("PUT", "/policies", rules).await.status, 200);
     worker.metrics("process_start_time_seconds 2000\n");
     watch.until("the restart is found out", |it| it.value("smg_worker_restarts_total") == 1.0).await;
-    assert_eq!(watch.scrape().await.value(r#"smg_history_edits_total{result="durable"}"#), 1.0);
+    assert_eq!(watch.scrape().await.value(r#"smg_replication_edits_total{result="safe"}"#), 1.0);
     watch.end(EDITS).await;
 }
 

@@ -2,13 +2,17 @@
 
 use std::net::UdpSocket;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use cluster_tests::Client;
 use cluster_tests::Scrape;
 use smg::base::ids::ClusterName;
 use smg::base::ids::NodeId;
 use smg::base::ids::StorageId;
+use smg::base::tasks::Stage;
 use smg::base::tasks::Tasks;
+use smg::membership;
 use smg::transport;
 use smg::transport::Peer;
 use smg::transport::lanes::Lane;
@@ -34,6 +38,11 @@ pub(crate) const MESH: &[&str] = &[
     "smg_mesh_refused_total",
     "smg_mesh_rtt_seconds",
     "smg_mesh_sent_bytes_total",
+    "smg_replication_entries",
+    "smg_replication_everywhere_seconds",
+    "smg_replication_red",
+    "smg_replication_refused_total",
+    "smg_replication_sent_bytes_total",
 ];
 
 fn bound() -> (UdpSocket, Peer) {
@@ -53,6 +62,18 @@ async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
     for lane in [Lane::Swim, Lane::Deltas] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
+    let unread = handle.request(&peer, Lane::Bulk, b"rubbish", Duration::from_secs(10)).await;
+    assert!(unread.is_err(), "nobody reads it");
+}
+
+/// A member that answers probes and has no tables.
+fn mute(seed: std::net::SocketAddr, tasks: &Tasks) {
+    let (socket, me) = bound();
+    let cluster = ClusterName::parse("smg").expect("a name");
+    let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
+    let (handle, inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
+    let (seeds, timing) = (vec![seed.to_string()], membership::Config::default());
+    membership::start(seeds, timing, handle, inboxes.swim, Default::default(), tasks);
 }
 
 #[tokio::test]
@@ -60,14 +81,28 @@ async fn what_the_mesh_does_is_measured() {
     let data = tempfile::tempdir().expect("a directory");
     let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
     let address = watch.node.mesh_address.expect("the mesh is on");
+    let alone = Tasks::new();
+    mute(address, &alone);
+    watch
+        .until("nobody exchanges tables with it", |it| it.value(r#"smg_replication_red{table="workers"}"#) == 1.0)
+        .await;
+    for stage in [Stage::Belong, Stage::Carry] {
+        alone.stop_stage(stage, Duration::from_secs(5)).await;
+    }
     let other = Member::fresh(0, &[address]).await;
     let alive = |count: f64| move |it: &Scrape| it.value(r#"smg_membership_members{status="alive"}"#) == count;
     watch.until("they see each other", alive(2.0)).await;
+    watch.until("their tables are compared", |it| it.value(r#"smg_replication_red{table="workers"}"#) == 0.0).await;
+    let body = r#"{"url":"http://127.0.0.1:1"}"#;
+    assert_eq!(Client::connect(watch.node.address).await.post("/workers", body).await.status, 201);
+    watch.until("it is everywhere", |it| it.value("smg_replication_everywhere_seconds_count") >= 1.0).await;
     let dropped = |it: &Scrape| it.value(r#"smg_mesh_dropped_total{reason="no_reader"}"#) >= 1.0;
     let tasks = Tasks::new();
     speak_rubbish(address, &tasks).await;
     watch.until("rubbish is ignored", |it| it.value("smg_membership_ignored_total") >= 1.0).await;
     watch.until("what nobody reads is dropped", dropped).await;
+    let refused = r#"smg_replication_refused_total{reason="strangers"}"#;
+    watch.until("tables take nothing of strangers", |it| it.value(refused) >= 1.0).await;
     let stranger = tempfile::tempdir().expect("a directory");
     let stranger = Member::start(stranger, 0, &[address], &[MeshSecret::generate()]).await;
     // By whom depends on which of the two dials, and so on who reads the other's certificate first.

@@ -12,7 +12,8 @@ use axum::body::Body;
 use http::Request;
 use serde_json::json;
 
-use crate::base::journal::Kept;
+use crate::history::Durability;
+use crate::replication::core::Settled;
 use crate::workers::worker::BoxFuture;
 
 use super::Response;
@@ -26,12 +27,16 @@ pub fn liveness(_: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async { Ok(super::json(&json!({"status": "alive"}))) })
 }
 
-/// Ready when some worker can be given a request, and while the node is not stopping. Says too whether edits survive a
+/// Ready when the cluster's tables are in force here and some worker can be given a request, and while the node is not stopping. Says too whether edits survive a
 /// restart: a node that lost its disk still serves.
 pub fn readiness(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         if gateway.phase.is_draining() {
             return Err(ApiError::Draining);
+        }
+        let patience = gateway.members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout);
+        if !gateway.tables.is_in_force(patience) {
+            return Err(ApiError::Joining);
         }
         let fleet = gateway.registry.fleet();
         let now = gateway.clock.now();
@@ -59,8 +64,10 @@ fn without_value(error: &serde_json::Error) -> String {
     expected.map_or_else(|| text.clone(), |at| text[at + 2..].to_owned())
 }
 
-/// An edit's answer: what is in force now, and whether it will be after a restart.
-fn edited(mut value: serde_json::Value, kept: Kept) -> Response {
-    value["durable"] = json!(kept == Kept::Durably);
+/// An edit's answer: what is in force now, whether it will be after a restart, and which members have not got it yet.
+fn edited(gateway: &Gateway, mut value: serde_json::Value, settled: &Settled) -> Response {
+    let pending: Vec<&str> = settled.pending.iter().map(|it| it.as_str()).collect();
+    value["durable"] = json!(gateway.history.durability() == Durability::On);
+    value["pending"] = json!(pending);
     super::json(&value)
 }

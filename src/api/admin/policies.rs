@@ -46,10 +46,10 @@ pub fn set(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let wanted: Wanted = super::read(&gateway, request).await?;
         let policies = read(wanted, gateway.router.policies().default)?;
         let before = view(&gateway);
-        let kept = gateway.policies.set(policies).await?;
+        let settled = gateway.policies.set(policies).await?;
         let after = view(&gateway);
         author.did("policies_set", "", &before, &after);
-        Ok(super::edited(after, kept))
+        Ok(super::edited(&gateway, after, &settled))
     })
 }
 
@@ -57,10 +57,10 @@ pub fn set(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 pub fn reset(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let before = view(&gateway);
-        let kept = gateway.policies.reset().await?;
+        let settled = gateway.policies.reset().await?;
         let after = view(&gateway);
         Author::of(&request).did("policies_reset", "", &before, &after);
-        Ok(super::edited(after, kept))
+        Ok(super::edited(&gateway, after, &settled))
     })
 }
 

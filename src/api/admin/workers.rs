@@ -16,7 +16,6 @@ use crate::base::clock::Instant;
 use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
 use crate::base::secret::Secret;
-use crate::routing::Feedback;
 use crate::workers::address::Origin;
 use crate::workers::registry::EditError;
 use crate::workers::registry::Entry;
@@ -101,13 +100,13 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let origin = Origin::parse(url).map_err(EditError::from)?;
         let mut spec = Spec::named(&origin, None);
         fields.check()?.apply(&mut spec);
-        let (entry, kept) = gateway.edits.add(spec).await?;
+        let (entry, settled) = gateway.edits.add(spec).await?;
         let id = entry.id;
         let _ = tokio::time::timeout(ADD_WAIT, gateway.prober.probe_now(id)).await; // late: the prober goes on asking
         let entry = gateway.registry.get(id).unwrap_or(entry);
         let added = view(&entry, gateway.clock.now());
         author.did("worker_added", &entry.spec.url, &Value::Null, &added);
-        let mut response = super::edited(added, kept);
+        let mut response = super::edited(&gateway, added, &settled);
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
     })
@@ -123,13 +122,13 @@ pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         }
         let before = view(&*find(&gateway, id)?, gateway.clock.now());
         let is_drain = fields.draining == Some(true);
-        let (entry, kept) = gateway.edits.change(id, fields.check()?).await?;
+        let (entry, settled) = gateway.edits.change(id, fields.check()?).await?;
         author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
         while is_drain && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
         }
-        Ok(super::edited(view(&entry, gateway.clock.now()), kept))
+        Ok(super::edited(&gateway, view(&entry, gateway.clock.now()), &settled))
     })
 }
 
@@ -137,11 +136,10 @@ pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
 pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let id = worker_id(&request)?;
-        let (entry, kept) = gateway.edits.remove(id).await?;
-        gateway.router.observe(gateway.clock.now(), Feedback::Forgotten(id));
+        let (entry, settled) = gateway.edits.remove(id).await?;
         let before = view(&entry, gateway.clock.now());
         Author::of(&request).did("worker_removed", &entry.spec.url, &before, &Value::Null);
-        Ok(super::edited(json!({"id": id.to_string(), "removed": true}), kept))
+        Ok(super::edited(&gateway, json!({"id": id.to_string(), "removed": true}), &settled))
     })
 }
 

@@ -17,10 +17,10 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json;
+use crate::replication::core::EditError as TableError;
 use crate::tenancy::admission::Refused;
 use crate::tenancy::keys::AuthError;
 use crate::workers::worker::BoxFuture;
@@ -200,7 +200,7 @@ fn errors(route: &Route) -> Vec<ApiError> {
         && route.method != "GET"
         && !["Explanation", "Drained"].contains(&route.gives)
     {
-        errors.push(ApiError::NotKept(NotKept::Failed));
+        errors.push(ApiError::NotKept(TableError::DiskFailed));
     }
     match route.path {
         "/cluster/members/{id}" => {
@@ -208,7 +208,7 @@ fn errors(route: &Route) -> Vec<ApiError> {
         }
         "/workers/{id}" => errors.push(ApiError::UnknownWorker(String::new())),
         "/v1/models/{id}" => errors.push(unknown_model()),
-        "/readiness" => errors.extend([ApiError::Draining, busy()]),
+        "/readiness" => errors.extend([ApiError::Draining, ApiError::Joining, busy()]),
         _ => {}
     }
     errors

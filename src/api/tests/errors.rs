@@ -10,7 +10,6 @@ use crate::api::error::ApiError;
 use crate::api::error::WorkerFailure;
 use crate::api::intake::IntakeError;
 use crate::api::serve::refusal::BadHead;
-use crate::base::journal::NotKept;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
@@ -78,12 +77,13 @@ fn errors() -> Vec<(ApiError, u16, &'static str, &'static str)> {
         (ApiError::AllBusy { retry_after: SECOND }, 503, OVERLOADED, "workers_busy"),
         (ApiError::TookTooLong(SECOND), 504, "api_error", "total_timeout"),
         (ApiError::Encoded("gzip".to_owned()), 415, INVALID, "unsupported_encoding"),
-        (NotKept::Failed.into(), 503, "api_error", "not_durable"),
+        (crate::replication::core::EditError::DiskFailed.into(), 503, "api_error", "not_durable"),
         (BadHead::Malformed.into(), 400, INVALID, "invalid_http"),
         (BadHead::Host.into(), 400, INVALID, "invalid_http"),
         (BadHead::TooLarge.into(), 431, INVALID, "head_too_large"),
         (BadHead::UrlTooLong.into(), 414, INVALID, "url_too_long"),
         (BadHead::Late(SECOND).into(), 408, INVALID, "request_timeout"),
+        (ApiError::Joining, 503, OVERLOADED, "joining"),
         (ApiError::Draining, 503, OVERLOADED, "draining"),
     ];
     for cause in failures() {

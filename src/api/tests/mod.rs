@@ -34,7 +34,6 @@ use super::routes::router as routes_of;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::WorkerId;
-use crate::base::journal::Journal;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
 use crate::history;
@@ -48,6 +47,7 @@ use crate::tenancy::config::KeySpec;
 use crate::tenancy::keys::Keys;
 use crate::workers;
 use crate::workers::edits::Edits;
+use crate::workers::edits::Grounds;
 use crate::workers::fake::Fake;
 use crate::workers::fake::Seen;
 use crate::workers::fake::Step;
@@ -97,13 +97,21 @@ impl Edge {
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
         let history = history::Handle::open(history::Place::Nowhere, history::Metrics::default());
-        let journal: Arc<dyn Journal> = Arc::new(history.clone());
-        let own = |it: &Arc<Registry>| Arc::clone(it);
-        let edits = Edits::restore(own(&registry), Arc::clone(&journal), Vec::new(), entropy.clone(), tasks.clone());
-        let edits = edits.expect("nothing to restore");
+        let tables = crate::replication::alone(&crate::replication::store::memory::Disk::default(), &tasks);
+        let grounds = Grounds {
+            registry: Arc::clone(&registry),
+            tables: tables.clone(),
+            seals: Arc::new(history.clone()),
+            entropy: entropy.clone(),
+            tasks: tasks.clone(),
+            owns_loopback: false,
+            on_gone: Arc::new(|_| ()),
+        };
+        let edits = Edits::start(grounds, Vec::new());
         let policies = settings.routing.policies();
         let router = Arc::new(crate::routing::Router::new(settings.routing, entropy.clone()));
-        let policies = PolicyEdits::restore(Arc::clone(&router), journal, policies, tasks.clone());
+        let policies =
+            PolicyEdits::start(Arc::clone(&router), tables.clone(), policies, entropy.clone(), tasks.clone());
         let watched = workers::metrics::Metrics::default();
         let gateway = Gateway {
             keys: Keys::new(keys, counts.clone()),
@@ -114,6 +122,7 @@ impl Edge {
             policies,
             history,
             node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },
+            tables,
             members: None,
             registry,
             router,
@@ -132,8 +141,8 @@ impl Edge {
     fn worker(&self, models: &[&str], scripts: impl IntoIterator<Item = Vec<Step>>) -> Played {
         let fake = Fake::new(scripts);
         let seen = fake.seen();
-        let url = format!("http://worker-{}", self.gateway.registry.fleet().all.len());
-        Played { id: self.gateway.registry.play(&url, models, Arc::new(fake)), seen }
+        let name = self.gateway.registry.fleet().all.len().to_string();
+        Played { id: self.gateway.registry.play(&name, models, Arc::new(fake)), seen }
     }
 
     /// The answer's head at once, its body as it comes.

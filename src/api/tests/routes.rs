@@ -170,9 +170,17 @@ async fn an_explanation_names_a_worker_and_sends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_lives_through_the_admin_api() {
     let edge = Edge::new();
-    let worker = edge.worker(&["m"], [whole(200, ANSWER)]);
-    let path = format!("/workers/{}", worker.id);
-    assert_eq!(edge.send(request("GET", &path, "")).await.json()["id"], worker.id.to_string());
+    edge.gateway
+        .registry
+        .stub("http://added", Arc::new(Fake::new([whole(200, "{}"), whole(200, "{}"), whole(200, "{}")])));
+    let added = edge.send(request("POST", "/workers", r#"{"url":"http://added","models":["m"]}"#)).await;
+    assert_eq!(
+        (added.status, &added.json()["durable"]),
+        (http::StatusCode::CREATED, &false.into()),
+        "it has no directory"
+    );
+    let path = format!("/workers/{}", added.json()["id"].as_str().expect("an id"));
+    assert_eq!(edge.send(request("GET", &path, "")).await.json()["id"], added.json()["id"]);
     let drained = edge.send(request("PATCH", &path, r#"{"draining":true}"#)).await.json();
     assert_eq!((&drained["state"], &drained["is_healthy"]), (&"draining".into(), &false.into()));
     assert_eq!(edge.send(request("GET", "/readiness", "")).await.status, 503, "nobody takes requests");

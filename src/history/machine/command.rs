@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 /// Largest description of a worker, and largest document of policies.
-pub const SPEC_BYTES_MAX: usize = crate::base::journal::VALUE_BYTES_MAX;
+pub const SPEC_BYTES_MAX: usize = 8 << 10;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

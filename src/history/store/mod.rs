@@ -154,6 +154,12 @@ impl Store {
         self.flush()
     }
 
+    /// As if a write had failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.0.has_failed.store(true, Ordering::SeqCst);
+    }
+
     fn fail_once(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         if self.0.has_failed.load(Ordering::SeqCst) {
             return Err(StoreError::Failed);

@@ -1,5 +1,7 @@
 //! What a node is told about the cluster it belongs to.
 
+use std::time::Duration;
+
 use crate::base::ids::ClusterName;
 use crate::base::ids::InvalidId;
 use crate::base::ids::Zone;
@@ -33,6 +35,11 @@ crate::config! {
         "mesh-secret-file" => mesh_secret_file: Option<String> = None,
         /// Without a secret, use the one that everybody knows, on any address: whoever reaches the port is a member.
         "mesh-insecure" => mesh_insecure: bool = false,
+        /// File with the key that seals workers' keys before they travel or are kept, 64 hex digits, the same on every node. Default: derived from
+        /// the mesh secret; needed with certificates from files.
+        "seal-key-file" => seal_key_file: Option<String> = None,
+        /// How long a starting node waits for the cluster's tables before it says to be ready without them.
+        "join-timeout" => join_timeout: Duration = Duration::from_secs(5),
         /// Cluster this node belongs to. Nodes of two clusters do not speak, even with one secret.
         "cluster-name" => cluster_name: ClusterName = cluster(),
         /// Where this node stands (a rack, a zone), for people.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::config::Config;
@@ -18,11 +19,19 @@ use self::trust::Source;
 use crate::api::gateway::Members;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::seal::Opened;
+use crate::base::seal::Sealer;
+use crate::base::seal::Sealing;
+use crate::base::seal::Seals;
+use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::history;
 use crate::membership;
 use crate::observability::metrics::Registry;
 use crate::transport;
 use crate::transport::Peer;
+use crate::transport::Received;
+use crate::transport::Request;
 use crate::transport::identity::Identity;
 use crate::transport::identity::IdentityError;
 use crate::transport::trust::TrustError;
@@ -44,6 +53,20 @@ pub enum MeshError {
     /// A file with secrets.
     #[error("cannot use the mesh secret file `{}`: {reason}", path.display())]
     SecretFile {
+        /// Which.
+        path: PathBuf,
+        /// Why; never what is in it.
+        reason: String,
+    },
+    /// Workers' keys could not be sealed so that every node opens them.
+    #[error(
+        "with certificates from files, workers' keys need a key to be sealed with. Make one, and give it to every node:\n  \
+         openssl rand -hex 32 > seal.key && chmod 600 seal.key\n  smg --ha-mesh --seal-key-file seal.key ..."
+    )]
+    NoSealKey,
+    /// A file with that key.
+    #[error("cannot use the seal key file `{}`: {reason}", path.display())]
+    SealKeyFile {
         /// Which.
         path: PathBuf,
         /// Why; never what is in it.
@@ -82,7 +105,12 @@ impl MeshError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::NoSecret | Self::SecretFile { .. } | Self::Trust(_) | Self::Advertise { .. } => true,
+            Self::NoSecret
+            | Self::SecretFile { .. }
+            | Self::NoSealKey
+            | Self::SealKeyFile { .. }
+            | Self::Trust(_)
+            | Self::Advertise { .. } => true,
             Self::Identity(_) | Self::Bind { .. } | Self::NoAddress | Self::Start(_) => false,
         }
     }
@@ -94,8 +122,22 @@ pub(super) struct Mesh {
     pub(super) members: Members,
     /// Where the socket is.
     pub(super) address: SocketAddr,
+    /// Whether other machines reach it there.
+    pub(super) is_remote: bool,
     /// Holds the data directory for as long as the node lives.
     pub(super) identity: Identity,
+    /// How other nodes are reached.
+    pub(super) transport: transport::Handle,
+    /// What they send. Inboxes that nobody takes are dropped: their lanes refuse.
+    pub(super) inboxes: Inboxes,
+    /// Keys that seal what travels.
+    pub(super) seal_keys: Vec<[u8; 32]>,
+}
+
+/// What other nodes send, besides membership's packets.
+pub(super) struct Inboxes {
+    pub(super) deltas: mpsc::Receiver<Received>,
+    pub(super) sync: mpsc::Receiver<Request>,
 }
 
 /// Starts it. `data` is the data directory.
@@ -112,6 +154,7 @@ pub(super) async fn start(
     let advertised = advertised(config, address).await?;
     let wall_ms = u64::try_from(Clock.wall().as_millis()).unwrap_or(u64::MAX);
     let identity = Identity::open(data, wall_ms, &Entropy::from_os())?;
+    let seal_keys = source.seal_keys(config)?;
     let trust = source.trust(config, identity.node.clone())?;
     let me = Peer {
         node: trust.node().clone(),
@@ -124,13 +167,34 @@ pub(super) async fn start(
     };
     let node = me.node.clone();
     let carried = transport::metrics::Metrics::register(metrics);
-    // Inboxes that nobody reads yet are dropped: their lanes refuse.
-    let (handle, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
+    let (transport, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
     let seen = membership::metrics::Metrics::register(metrics);
     let timing = membership::Config::default();
-    let handle = membership::start(config.seeds.clone(), timing, handle, inboxes.swim, seen, tasks);
+    let handle = membership::start(config.seeds.clone(), timing, transport.clone(), inboxes.swim, seen, tasks);
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
-    Ok(Mesh { members: Members { handle, me: node }, address, identity })
+    // The first node of a cluster has nobody to wait for.
+    let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
+    let members = Members { handle, me: node, join_timeout };
+    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync };
+    let is_remote = !advertised.ip().is_loopback();
+    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys })
+}
+
+/// Seals for every node; opens also what this node sealed for itself before it had a mesh.
+pub(super) struct ClusterSeals {
+    pub(super) cluster: Sealer,
+    pub(super) own: history::Handle,
+}
+
+impl Seals for ClusterSeals {
+    fn seal<'a>(&'a self, secret: &'a Secret, bound_to: &'a str) -> Sealing<'a> {
+        self.cluster.seal(secret, bound_to)
+    }
+
+    fn open(&self, sealed: &[u8], bound_to: &str) -> Option<Opened> {
+        let own = || Seals::open(&self.own, sealed, bound_to).map(|it| Opened { is_current: false, ..it });
+        self.cluster.open(sealed, bound_to).or_else(own)
+    }
 }
 
 fn bind(config: &Config) -> Result<UdpSocket, MeshError> {

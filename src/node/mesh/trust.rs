@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use super::MeshError;
 use super::config::Config;
 use crate::base::ids::NodeId;
+use crate::base::seal::parse_key;
 use crate::transport::trust::MeshSecret;
 use crate::transport::trust::PkiFiles;
+use crate::transport::trust::Purpose;
 use crate::transport::trust::Trust;
 
 /// Looked for in the data directory.
@@ -47,6 +49,22 @@ impl Source {
             tracing::info!("the mesh is on loopback and has no secret: the development secret is used");
         }
         Ok(Self::Secrets(vec![MeshSecret::development()]))
+    }
+
+    /// Keys that seal credentials on their way to other nodes: the first seals, all open.
+    pub(super) fn seal_keys(&self, config: &Config) -> Result<Vec<[u8; 32]>, MeshError> {
+        if let Some(file) = &config.seal_key_file {
+            let fail = |reason: String| MeshError::SealKeyFile { path: file.into(), reason };
+            let text = std::fs::read_to_string(file).map_err(|error| fail(error.to_string()))?;
+            let key = parse_key(text.trim()).ok_or_else(|| fail("expected 64 hex digits".to_owned()))?;
+            return Ok(vec![key]);
+        }
+        match self {
+            Self::Files(_) => Err(MeshError::NoSealKey),
+            Self::Secrets(secrets) => {
+                Ok(secrets.iter().map(|it| it.derive(Purpose::Seal, &config.cluster_name)).collect())
+            }
+        }
     }
 
     /// The certificate that this node shows.

@@ -1,11 +1,13 @@
-//! The door for operators: every edit of the fleet is kept first, then put in force.
+//! The door for operators to the fleet, and what puts the fleet in force that the tables say.
 //!
-//! Workers in force = those added here + those that sources (flags, files) name - those suppressed here (DESIGN 5). A
-//! removed worker that a source names stays out until it is added here again, never because of a restart. Edits go one
-//! after the other, so that the journal and the registry see them in the same order; one that began is finished even if
-//! its caller goes away. *Invariant:* an edit that was refused changed neither the journal nor the registry.
+//! Workers in force = those that people added + those that sources (flags, files of any node) name - those suppressed (DESIGN 5). A
+//! removed worker that a source names stays out until somebody adds it again, never because of a restart. An edit is made in the tables and put
+//! in force here before it is answered; what other nodes edit is put in force when it arrives. Edits go one after the other; one that began is
+//! finished even if its caller goes away. *Invariant:* what the registry holds is a reading of the tables and of this node's own sources, made anew at
+//! each change, so no order of events can leave the two apart.
 
-mod record;
+mod reading;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -13,286 +15,269 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use self::record::Key;
-use self::record::Kind;
-use self::record::Record;
+use self::reading::Reading;
+use self::rows::ADDED;
+use self::rows::CHANGED;
+use self::rows::SUPPRESSION;
+use self::rows::SealedKey;
 use super::address::Origin;
 use super::registry::EditError;
 use super::registry::Entry;
 use super::registry::Registry;
 use super::spec::Change;
-use super::spec::Source;
 use super::spec::Spec;
 use crate::base::entropy::Entropy;
+use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
-use crate::base::journal::Journal;
-use crate::base::journal::Kept;
-use crate::base::journal::NotKept;
-use crate::base::journal::Row;
-use crate::base::journal::VALUE_BYTES_MAX;
+use crate::base::limits::WORKERS_MAX;
+use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::base::turns::Turns;
+use crate::replication;
+use crate::replication::admin::InstanceId;
+use crate::replication::core::Edit;
+use crate::replication::core::EditError as TableError;
+use crate::replication::core::Settled;
+use crate::replication::sources;
+use crate::replication::sources::Place;
+use crate::replication::tables::SOURCES;
+use crate::replication::tables::SUPPRESSIONS;
+use crate::replication::tables::WORKERS;
 
 const EDIT: Task = Task { name: "worker-edit", stage: Stage::Decide, on_end: OnEnd::Fine };
+const FOLLOW: Task = Task { name: "workers-in-force", stage: Stage::Decide, on_end: OnEnd::StopNode };
+
+/// What an edit brought: the worker as it is or was, and how far the edit is.
+pub type Edited = Result<(Arc<Entry>, Settled), EditError>;
 
 /// See the file's header. Clones are the same one.
 #[derive(Clone)]
 pub struct Edits(Arc<Inner>);
 
-struct Inner {
-    registry: Arc<Registry>,
-    journal: Arc<dyn Journal>,
-    entropy: Entropy,
-    turns: Turns,
-    known: Mutex<Known>,
+/// What edits stand on.
+pub struct Grounds {
+    /// Where workers are put in force.
+    pub registry: Arc<Registry>,
+    /// Where they are decided.
+    pub tables: replication::Handle,
+    /// Seals their keys.
+    pub seals: Arc<dyn Seals>,
+    /// Ids of instances.
+    pub entropy: Entropy,
+    /// Owner of the tasks.
+    pub tasks: Tasks,
+    /// Whether other machines may be members, so that a loopback address means another worker on each of them.
+    pub owns_loopback: bool,
+    /// Told of workers that went.
+    pub on_gone: Arc<dyn Fn(WorkerId) + Send + Sync>,
 }
 
-/// What the registry does not say.
-#[derive(Default)]
-struct Known {
-    /// URLs that sources name, with the key they give.
-    named: BTreeMap<String, Option<Secret>>,
-    /// What was decided here, by URL: the row's id, what, and whether the key is the source's.
-    decided: BTreeMap<String, (WorkerId, Kind, Key)>,
+struct Inner {
+    grounds: Grounds,
+    me: StorageId,
+    turns: Turns,
+    /// What this node's sources name, with the key they give.
+    named: Mutex<BTreeMap<Place, Option<Secret>>>,
+    /// Held while the tables are read and put in force, so that an older reading never follows a newer one. Holds instances whose trouble was told.
+    applying: Mutex<BTreeSet<InstanceId>>,
 }
 
 impl Edits {
-    /// Puts in force what was decided before the restart, and what sources name.
-    pub fn restore(
-        registry: Arc<Registry>,
-        journal: Arc<dyn Journal>,
-        named: Vec<(Origin, Option<Secret>)>,
-        entropy: Entropy,
-        tasks: Tasks,
-    ) -> Result<Self, EditError> {
-        let turns = Turns::new(EDIT, tasks);
-        let known = Known { named: by_url(&named), ..Known::default() };
-        let inner = Inner { registry, journal, entropy, turns, known: Mutex::new(known) };
-        for (row, value) in inner.journal.rows() {
-            if let Row::Worker(id) = row {
-                inner.replay(id, &value);
-            }
-        }
-        for (origin, key) in named {
-            inner.name(&origin, key)?;
-        }
-        Ok(Self(Arc::new(inner)))
+    /// Puts in force what the tables say and what sources name, and follows the tables from now on.
+    #[must_use]
+    pub fn start(grounds: Grounds, named: Vec<(Origin, Option<Secret>)>) -> Self {
+        let (me, turns) = (grounds.tables.storage(), Turns::new(EDIT, grounds.tasks.clone()));
+        let inner = Inner { grounds, me, turns, named: Mutex::default(), applying: Mutex::default() };
+        let named = named.into_iter().map(|(origin, key)| (inner.place(&origin), key)).collect();
+        *inner.named.lock() = named;
+        inner.apply();
+        let edits = Self(Arc::new(inner));
+        let (inner, publishing) = (Arc::clone(&edits.0), Arc::clone(&edits.0));
+        let Grounds { tables, tasks, .. } = &edits.0.grounds;
+        tables.follow(&[WORKERS, SUPPRESSIONS, SOURCES], FOLLOW, tasks, move || inner.apply());
+        edits.0.turns.start(async move {
+            publishing.publish(&BTreeMap::new()).await;
+            publishing.seal_again().await;
+        });
+        edits
     }
 
-    /// Sources name other workers now. What was decided here goes on to count.
+    /// Sources name other workers now. What was decided goes on to count.
     pub fn configure(&self, named: Vec<(Origin, Option<Secret>)>) {
         let inner = Arc::clone(&self.0);
         self.0.turns.start(async move {
-            let before = std::mem::replace(&mut inner.known.lock().named, by_url(&named));
-            for url in before.keys().filter(|url| !inner.known.lock().named.contains_key(*url)) {
-                let gone = inner.at(url).filter(|it| it.source == Source::Config);
-                if let Some(entry) = gone.and_then(|it| inner.registry.remove(it.id).ok()) {
-                    tracing::info!(worker = %entry.id, url, "a worker is no longer configured");
-                }
-            }
-            for (origin, key) in named {
-                if let Err(error) = inner.name(&origin, key) {
-                    tracing::error!(url = origin.url(), %error, "a configured worker was not added");
-                }
-            }
+            let named = named.into_iter().map(|(origin, key)| (inner.place(&origin), key)).collect();
+            let before = std::mem::replace(&mut *inner.named.lock(), named);
+            inner.apply();
+            inner.publish(&before).await;
         });
     }
 
-    /// Adds a worker; the same URL again replaces what was said of it and keeps its id, load and health.
-    pub async fn add(&self, spec: Spec) -> Result<(Arc<Entry>, Kept), EditError> {
+    /// Adds a worker; the same place again replaces what was said of it and keeps its load and health.
+    pub async fn add(&self, spec: Spec) -> Edited {
         self.whole(move |inner| async move {
-            let id = inner.id_of(&spec.url);
-            let own = spec.api_key.clone();
-            inner.put(id, spec, Kind::Added, KeyGiven::Own(own)).await
+            let origin = Origin::parse(&spec.url)?;
+            let place = inner.place(&origin);
+            let id = WorkerId::of(&place.url, place.via);
+            inner.grounds.registry.check_room(id)?;
+            let key = inner.seal(spec.api_key.as_ref(), &place).await;
+            let reading = inner.read();
+            let plan = sources::post(&place, &reading.instances(ADDED), &reading.suppressions);
+            let fields = rows::fields_of_spec(&spec, &key);
+            let overlays = reading.instances(CHANGED).into_iter().filter(|it| it.place == place).map(|it| it.key.id);
+            let mut edits: Vec<Edit> = overlays.map(|it| Edit::Delete(WORKERS, it)).collect();
+            edits.extend(plan.delete.into_iter().map(|it| Edit::Delete(SUPPRESSIONS, it)));
+            edits.push(match plan.set {
+                Some(instance) => Edit::Set(WORKERS, instance, fields),
+                None => Edit::Add(WORKERS, inner.new_id(), ADDED, [rows::fields_of_place(&place), fields].concat()),
+            });
+            inner.make(edits, id).await
         })
         .await
     }
 
-    /// Changes a worker.
-    pub async fn change(&self, id: WorkerId, change: Change) -> Result<(Arc<Entry>, Kept), EditError> {
+    /// Changes a worker. One that only sources name keeps what they say of the rest, and goes with them.
+    pub async fn change(&self, id: WorkerId, change: Change) -> Edited {
         self.whole(move |inner| async move {
-            let entry = inner.registry.get(id).ok_or(EditError::Unknown(id))?;
-            let mut spec = entry.spec.clone();
-            let key = match (&change.api_key, inner.decided(&spec.url)) {
-                (Some(given), _) => KeyGiven::Own(given.clone()),
-                (None, Some((_, _, Key::FromSource))) => KeyGiven::Source,
-                (None, None) if entry.source == Source::Config => KeyGiven::Source,
-                (None, _) => KeyGiven::Own(spec.api_key.clone()),
+            let entry = inner.grounds.registry.get(id).ok_or(EditError::Unknown(id))?;
+            let place = entry.spec.place();
+            let key = match &change.api_key {
+                Some(given) => Some(inner.seal(given.as_ref(), &place).await),
+                None => None,
             };
-            change.apply(&mut spec);
-            let kind = if entry.source == Source::Config { Kind::Changed } else { Kind::Added };
-            inner.put(id, spec, kind, key).await
+            let fields = rows::fields_of_change(&change, key.as_ref());
+            let edit = match inner.read().counts_at(&place) {
+                Some(row) => Edit::Set(WORKERS, row.key.id, fields),
+                None => Edit::Add(WORKERS, inner.new_id(), CHANGED, [rows::fields_of_place(&place), fields].concat()),
+            };
+            inner.make(vec![edit], id).await
         })
         .await
     }
 
     /// Takes a worker out; what is in flight there finishes. One that a source names is suppressed.
-    pub async fn remove(&self, id: WorkerId) -> Result<(Arc<Entry>, Kept), EditError> {
+    pub async fn remove(&self, id: WorkerId) -> Edited {
         self.whole(move |inner| async move {
-            let entry = inner.registry.get(id).ok_or(EditError::Unknown(id))?;
-            let url = &entry.spec.url;
-            let is_named = inner.known.lock().named.contains_key(url);
-            let kept = if is_named {
-                let record = Record::new(Kind::Suppressed, &entry.spec, Key::None);
-                inner.journal.put(Row::Worker(id), record.encode()).await?
-            } else {
-                inner.journal.remove(Row::Worker(id)).await?
-            };
-            let mut known = inner.known.lock();
-            if is_named {
-                known.decided.insert(url.clone(), (id, Kind::Suppressed, Key::None));
-            } else {
-                known.decided.remove(url);
+            let entry = inner.grounds.registry.get(id).ok_or(EditError::Unknown(id))?;
+            let (place, reading) = (entry.spec.place(), inner.read());
+            let assertions: Vec<_> = reading.assertions.iter().map(|it| it.0.clone()).collect();
+            let all = reading.rows.iter().map(rows::Row::instance).collect::<Vec<_>>();
+            let plan = sources::delete(&place, &all, &assertions, &reading.suppressed());
+            let mut edits: Vec<Edit> = plan.delete.into_iter().map(|it| Edit::Delete(WORKERS, it)).collect();
+            if plan.suppress {
+                edits.push(Edit::Add(SUPPRESSIONS, inner.new_id(), SUPPRESSION, rows::fields_of_place(&place)));
             }
-            inner.registry.remove(id).map(|entry| (entry, kept))
+            let settled = inner.grounds.tables.edit(edits).await?;
+            inner.apply();
+            Ok((entry, settled))
         })
         .await
     }
 
-    /// URLs that sources name and that were removed here.
+    /// Addresses that sources name and that somebody removed.
     #[must_use]
     pub fn suppressed(&self) -> BTreeSet<String> {
-        let known = self.0.known.lock();
-        let suppressed =
-            known.decided.iter().filter(|(url, it)| it.1 == Kind::Suppressed && known.named.contains_key(*url));
-        suppressed.map(|(url, _)| url.clone()).collect()
+        let reading = self.0.read();
+        let (suppressed, named) = (reading.suppressed(), reading.assertions.iter().map(|it| it.0.place()));
+        named.filter(|it| suppressed.contains(it)).map(|it| it.url).collect()
     }
 
     /// Runs one edit in its turn.
-    async fn whole<F>(&self, edit: impl FnOnce(Arc<Inner>) -> F) -> Result<(Arc<Entry>, Kept), EditError>
+    async fn whole<F>(&self, edit: impl FnOnce(Arc<Inner>) -> F) -> Edited
     where
-        F: Future<Output = Result<(Arc<Entry>, Kept), EditError>> + Send + 'static,
+        F: Future<Output = Edited> + Send + 'static,
     {
         let edit = edit(Arc::clone(&self.0));
-        self.0.turns.run(edit).await.unwrap_or(Err(EditError::NotKept(NotKept::Closing)))
+        self.0.turns.run(edit).await.unwrap_or(Err(EditError::NotKept(TableError::Closing)))
     }
-}
-
-/// Where a worker's key shall come from.
-enum KeyGiven {
-    Source,
-    Own(Option<Secret>),
 }
 
 impl Inner {
-    /// Puts a worker in force as a source names it, unless something else was decided here.
-    fn name(&self, origin: &Origin, key: Option<Secret>) -> Result<(), EditError> {
-        let url = origin.url();
-        let spec = match (self.decided(&url), self.at(&url)) {
-            (None, _) => Spec::named(origin, key),
-            (Some((_, Kind::Changed, Key::FromSource)), Some(entry)) => Spec { api_key: key, ..entry.spec.clone() },
-            (Some((id, Kind::Changed, _)), None) => {
-                // It was changed while a source named it, and one names it again.
-                let kept = self.journal.rows().into_iter().find(|(row, _)| *row == Row::Worker(id));
-                kept.into_iter().for_each(|(_, value)| self.replay(id, &value));
-                return Ok(());
-            }
-            (Some((_, Kind::Suppressed, _)), _) => {
-                tracing::warn!(
-                    url,
-                    "a configured worker stays out: it was removed through the admin API; POST /workers brings it back"
-                );
-                return Ok(());
-            }
-            (Some((_, Kind::Added | Kind::Changed, _)), _) => return Ok(()),
-        };
-        self.registry.put(self.id_of(&url), spec, Source::Config)?;
-        Ok(())
+    /// Where the worker at this address is, seen from here.
+    fn place(&self, origin: &Origin) -> Place {
+        let is_local = self.grounds.owns_loopback && origin.is_loopback();
+        Place { url: origin.url(), via: is_local.then_some(self.me) }
     }
 
-    /// Takes one row back. One that cannot be used is left as it is.
-    fn replay(&self, id: WorkerId, value: &[u8]) {
-        if let Err(error) = self.try_replay(id, value) {
-            tracing::error!(worker = %id, %error, "what was decided about a worker cannot be used and is left as it is");
+    fn new_id(&self) -> InstanceId {
+        let halves = [self.grounds.entropy.next_u64(), self.grounds.entropy.next_u64()];
+        InstanceId(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+    }
+
+    /// Makes edits, puts them in force, and finds the worker they were about.
+    async fn make(&self, edits: Vec<Edit>, id: WorkerId) -> Edited {
+        let settled = self.grounds.tables.edit(edits).await?;
+        self.apply();
+        Ok((self.grounds.registry.get(id).ok_or(EditError::Unknown(id))?, settled))
+    }
+
+    fn read(&self) -> Reading {
+        Reading::of(&self.grounds.tables, self.me, &self.named.lock())
+    }
+
+    /// Puts in force what the tables say now.
+    fn apply(&self) {
+        let mut told = self.applying.lock();
+        let mut wanted = self.read().wanted(&self.grounds, &self.named.lock(), &mut told);
+        if wanted.len() > WORKERS_MAX {
+            tracing::error!(workers = wanted.len(), "more workers than there may be: some are not in force");
+            wanted.truncate(WORKERS_MAX);
+        }
+        let gone = self.grounds.registry.reconcile(wanted);
+        gone.into_iter().for_each(|id| (self.grounds.on_gone)(id));
+    }
+
+    async fn seal(&self, secret: Option<&Secret>, place: &Place) -> SealedKey {
+        match secret {
+            Some(secret) => Some(self.grounds.seals.seal(secret, &bound_to(place)).await),
+            None => None,
         }
     }
 
-    fn try_replay(&self, id: WorkerId, value: &[u8]) -> Result<(), RowError> {
-        let record = Record::decode(value)?;
-        let mut spec = record.spec()?;
-        spec.url = Origin::parse(&spec.url).map_err(EditError::from)?.url(); // the row may be older than this spelling
-        let url = spec.url.clone();
-        let named = self.known.lock().named.get(&spec.url).cloned();
-        if record.kind == Kind::Added || (record.kind == Kind::Changed && named.is_some()) {
-            spec.api_key = match &record.key {
-                Key::None => None,
-                Key::FromSource => named.flatten(),
-                Key::Sealed(_) => self.unsealed(id, &record),
-            };
-            self.registry.put(id, spec, record.kind.source())?;
+    /// Tells the others what this node's sources name.
+    async fn publish(&self, before: &BTreeMap<Place, Option<Secret>>) {
+        let named = self.named.lock().clone();
+        let name = |place: &Place| WorkerId::of(&place.url, place.via).0.to_be_bytes().to_vec();
+        let gone = before.keys().filter(|it| !named.contains_key(*it));
+        let mut rows: Vec<replication::NewRow> = gone.map(|it| (name(it), None)).collect();
+        for (place, secret) in &named {
+            let key = self.seal(secret.as_ref(), place).await;
+            rows.push((name(place), Some(rows::write_assertion(place, &key))));
         }
-        self.known.lock().decided.insert(url, (id, record.kind, record.key));
-        Ok(())
-    }
-
-    fn unsealed(&self, id: WorkerId, record: &Record) -> Option<Secret> {
-        let key = record.key.bytes().and_then(|it| self.journal.unseal(&it, &bound_to(id, &record.url)));
-        if key.is_none() {
+        if !self.grounds.tables.publish(SOURCES, rows) {
             tracing::error!(
-                worker = %id,
-                url = record.url,
-                "a worker's key cannot be opened, it goes without: give it again with `smg workers update`"
+                "too much waits to be replicated: other nodes are not told of this node's workers; reload the configuration (SIGHUP)"
             );
         }
-        key
     }
 
-    /// Keeps what was decided, then puts it in force.
-    async fn put(&self, id: WorkerId, spec: Spec, kind: Kind, key: KeyGiven) -> Result<(Arc<Entry>, Kept), EditError> {
-        Origin::parse(&spec.url)?;
-        let key = match key {
-            KeyGiven::Source => Key::FromSource,
-            KeyGiven::Own(None) => Key::None,
-            KeyGiven::Own(Some(secret)) => {
-                let sealed = self.journal.seal(&secret, &bound_to(id, &spec.url)).await;
-                sealed.map_or(Key::None, |it| Key::sealed(&it))
+    /// Keys that were sealed under a key that is being replaced, or before this node had a mesh, are sealed anew: the others could not open them.
+    async fn seal_again(&self) {
+        let mut edits = Vec::new();
+        for row in self.read().rows {
+            let Some(Some(sealed)) = &row.api_key else { continue };
+            let Some(opened) = self.grounds.seals.open(sealed, &bound_to(&row.place)) else { continue };
+            if !opened.is_current {
+                let key = self.seal(Some(&opened.secret), &row.place).await;
+                let fields = rows::fields_of_change(&Change::default(), Some(&key));
+                edits.push(Edit::Set(WORKERS, row.key.id, fields));
             }
-        };
-        let value = Record::new(kind, &spec, key.clone()).encode();
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(NotKept::TooLong.into());
         }
-        self.registry.check_room(id)?;
-        let kept = self.journal.put(Row::Worker(id), value).await?;
-        self.known.lock().decided.insert(spec.url.clone(), (id, kind, key));
-        Ok((self.registry.put(id, spec, kind.source())?, kept))
-    }
-
-    /// The id of the worker at this URL: the one it has, the one it had when it was removed, or a new one.
-    fn id_of(&self, url: &str) -> WorkerId {
-        let decided = || self.decided(url).map(|it| it.0);
-        self.at(url).map(|it| it.id).or_else(decided).unwrap_or_else(|| WorkerId(self.entropy.next_u64()))
-    }
-
-    fn at(&self, url: &str) -> Option<Arc<Entry>> {
-        self.registry.fleet().all.iter().find(|it| it.spec.url == url).cloned()
-    }
-
-    fn decided(&self, url: &str) -> Option<(WorkerId, Kind, Key)> {
-        self.known.lock().decided.get(url).cloned()
+        if !edits.is_empty()
+            && let Err(error) = self.grounds.tables.edit(edits).await
+        {
+            tracing::error!(%error, "keys of workers were not sealed anew: other nodes may lack them");
+        }
     }
 }
 
-/// Why a row was not taken back.
-#[derive(Debug, thiserror::Error)]
-enum RowError {
-    #[error(transparent)]
-    Unreadable(#[from] record::Unreadable),
-    #[error(transparent)]
-    Refused(#[from] EditError),
-}
-
-fn by_url(named: &[(Origin, Option<Secret>)]) -> BTreeMap<String, Option<Secret>> {
-    named.iter().map(|(origin, key)| (origin.url(), key.clone())).collect()
-}
-
-/// A sealed key opens for this worker at this place only.
-fn bound_to(id: WorkerId, url: &str) -> String {
-    format!("{id} {url}")
+/// A sealed key opens for the worker at this place only.
+fn bound_to(place: &Place) -> String {
+    format!("{} {}", WorkerId::of(&place.url, place.via), place.url)
 }
 
 #[cfg(test)]

@@ -1,62 +1,33 @@
-//! Edits against a journal in memory that outlives the registry, as a disk outlives a process.
+//! Edits over tables that outlive the registry, as a disk outlives a process.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::base::clock::Clock;
 use crate::base::ids::ModelId;
-use crate::base::journal::Keeping;
-use crate::base::journal::Sealing;
+use crate::base::seal::Sealer;
+use crate::replication::admin::Refusal;
+use crate::replication::store::memory::Disk;
 use crate::workers::config::Config;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
 use crate::workers::metrics::Metrics;
+use crate::workers::spec::Source;
 
-/// Rows in memory. Sealing turns the text round, which is enough to see that it was done.
-#[derive(Default)]
-struct Memory {
-    rows: Mutex<BTreeMap<Row, Vec<u8>>>,
-    fails: AtomicBool,
-}
-
-impl Journal for Memory {
-    fn put(&self, row: Row, value: Vec<u8>) -> Keeping<'_> {
-        Box::pin(async move {
-            if self.fails.load(Ordering::Relaxed) {
-                return Err(NotKept::Failed);
-            }
-            self.rows.lock().insert(row, value);
-            Ok(Kept::Durably)
-        })
-    }
-
-    fn remove(&self, row: Row) -> Keeping<'_> {
-        Box::pin(async move {
-            if self.fails.load(Ordering::Relaxed) {
-                return Err(NotKept::Failed);
-            }
-            self.rows.lock().remove(&row);
-            Ok(Kept::Durably)
-        })
-    }
-
-    fn rows(&self) -> Vec<(Row, Vec<u8>)> {
-        self.rows.lock().clone().into_iter().collect()
-    }
-
-    fn seal<'a>(&'a self, secret: &'a Secret, bound_to: &'a str) -> Sealing<'a> {
-        let sealed = format!("{bound_to}|{}", secret.expose()).bytes().rev().collect();
-        Box::pin(async move { Some(sealed) })
-    }
-
-    fn unseal(&self, sealed: &[u8], bound_to: &str) -> Option<Secret> {
-        let text = String::from_utf8(sealed.iter().rev().copied().collect()).ok()?;
-        text.strip_prefix(&format!("{bound_to}|")).map(Secret::new)
-    }
+struct Node {
+    edits: Edits,
+    registry: Arc<Registry>,
+    tables: replication::Handle,
+    gone: Arc<AtomicU64>,
 }
 
 /// A node's start over what was kept.
-fn start(journal: &Arc<Memory>, named: &[&str]) -> (Edits, Arc<Registry>) {
+fn start(disk: &Disk, named: &[&str]) -> Node {
+    start_with(disk, named, Sealer::new(&[[7; 32]]), false)
+}
+
+fn start_with(disk: &Disk, named: &[&str], seals: Sealer, owns_loopback: bool) -> Node {
     let rules = Rules {
         failure_threshold: 3,
         success_threshold: 1,
@@ -65,12 +36,23 @@ fn start(journal: &Arc<Memory>, named: &[&str]) -> (Edits, Arc<Registry>) {
         breaker_open: std::time::Duration::from_secs(10),
         pause_max: std::time::Duration::from_secs(60),
     };
-    let dialer = Dialer::new(&Config::default(), Tasks::new(), Metrics::default()).unwrap();
+    let tasks = Tasks::new();
+    let dialer = Dialer::new(&Config::default(), tasks.clone(), Metrics::default()).unwrap();
     let registry = Arc::new(Registry::new(rules, dialer));
-    let journal: Arc<dyn Journal> = Arc::<Memory>::clone(journal);
-    let named = named_by_flags(named, "sk-source");
-    let edits = Edits::restore(Arc::clone(&registry), journal, named, Entropy::from_os(), Tasks::new()).unwrap();
-    (edits, registry)
+    let (tables, gone) = (replication::alone(disk, &tasks), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&gone);
+    let grounds = Grounds {
+        registry: Arc::clone(&registry),
+        tables: tables.clone(),
+        seals: Arc::new(seals),
+        entropy: Entropy::from_os(),
+        tasks,
+        owns_loopback,
+        on_gone: Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }),
+    };
+    Node { edits: Edits::start(grounds, named_by_flags(named, "sk-source")), registry, tables, gone }
 }
 
 fn named_by_flags(urls: &[&str], key: &str) -> Vec<(Origin, Option<Secret>)> {
@@ -91,138 +73,165 @@ fn key(entry: &Entry) -> Option<&str> {
     entry.spec.api_key.as_ref().map(Secret::expose)
 }
 
+fn id(url: &str) -> WorkerId {
+    WorkerId::of(url, None)
+}
+
+impl Node {
+    /// Everything that was asked of it before is done.
+    async fn settled(&self) {
+        self.edits.0.turns.run(async {}).await.expect("its turn comes");
+    }
+}
+
 #[tokio::test]
 async fn what_was_added_and_changed_is_there_after_a_restart_and_what_was_removed_is_not() {
-    let journal = Arc::new(Memory::default());
-    let (edits, _registry) = start(&journal, &[]);
-    let (kept, _) = edits.add(spec("http://a:1")).await.unwrap();
-    let (gone, _) = edits.add(spec("http://b:1")).await.unwrap();
+    let disk = Disk::default();
+    let node = start(&disk, &[]);
+    let (kept, settled) = node.edits.add(spec("http://a:1")).await.unwrap();
+    assert!(settled.is_safe && settled.pending.is_empty());
+    let (gone, _) = node.edits.add(spec("http://b:1")).await.unwrap();
     let change = Change {
         draining: Some(true),
         models: Some(vec![ModelId::parse("m").unwrap()]),
         cost: Some(2.0),
         ..Change::default()
     };
-    edits.change(kept.id, change).await.unwrap();
-    edits.remove(gone.id).await.unwrap();
-    let rows = journal.rows();
-    assert!(rows.iter().all(|(_, it)| !String::from_utf8_lossy(it).contains("sk-canary")), "keys are kept sealed");
+    node.edits.change(kept.id, change).await.unwrap();
+    node.edits.remove(gone.id).await.unwrap();
+    assert_eq!(node.gone.load(Ordering::Relaxed), 1);
+    assert!(disk.has(b"http://a:1") && !disk.has(b"sk-canary"), "keys are kept sealed");
 
-    let (_edits, registry) = start(&journal, &[]);
-    assert_eq!(urls(&registry), ["http://a:1"]);
-    let entry = registry.get(kept.id).expect("under its id");
+    let node = start(&disk, &[]);
+    assert_eq!(urls(&node.registry), ["http://a:1"]);
+    let entry = node.registry.get(kept.id).expect("under its id");
     assert_eq!((key(&entry), entry.spec.is_draining, entry.spec.cost), (Some("sk-canary"), true, 2.0));
     assert_eq!((entry.source, entry.spec.models[0].as_str()), (Source::Api, "m"));
 }
 
 #[tokio::test]
-async fn a_removed_worker_that_a_flag_names_stays_out_until_it_is_added_again() {
-    let journal = Arc::new(Memory::default());
-    let (edits, registry) = start(&journal, &["http://a:1", "http://b:1"]);
-    let entry = registry.fleet().all.iter().find(|it| it.spec.url == "http://a:1").cloned().unwrap();
-    edits.remove(entry.id).await.unwrap();
-    assert_eq!(urls(&registry), ["http://b:1"]);
+async fn field_12_a_removed_worker_that_a_flag_names_stays_out_until_it_is_added_again() {
+    let disk = Disk::default();
+    let node = start(&disk, &["http://a:1", "http://b:1"]);
+    node.edits.remove(id("http://a:1")).await.unwrap();
+    assert_eq!(urls(&node.registry), ["http://b:1"]);
 
-    let (edits, registry) = start(&journal, &["http://a:1", "http://b:1"]);
-    assert_eq!(urls(&registry), ["http://b:1"], "a restart lifts nothing");
-    assert_eq!(edits.suppressed().into_iter().collect::<Vec<_>>(), ["http://a:1"]);
-    let (again, _) = edits.add(spec("http://a:1")).await.unwrap();
-    assert_eq!((again.id, edits.suppressed().len()), (entry.id, 0), "under the id it had");
+    let node = start(&disk, &["http://a:1", "http://b:1"]);
+    assert_eq!(urls(&node.registry), ["http://b:1"], "a restart lifts nothing");
+    assert_eq!(node.edits.suppressed().into_iter().collect::<Vec<_>>(), ["http://a:1"]);
+    node.edits.add(spec("http://a:1")).await.unwrap();
+    assert_eq!(node.edits.suppressed().len(), 0);
 
-    let (_edits, registry) = start(&journal, &["http://a:1", "http://b:1"]);
-    assert_eq!(urls(&registry), ["http://a:1", "http://b:1"]);
-}
-
-/// Rows may be older than the one spelling of a URL; a key opens at the place it was sealed for, as it was spelled then.
-#[tokio::test]
-async fn what_was_decided_under_another_spelling_counts_for_the_same_worker() {
-    let journal = Arc::new(Memory::default());
-    let spelled = |id: u64, kind, url: &str, key| {
-        let spec = Spec { url: url.to_owned(), ..spec("http://x") };
-        (Row::Worker(WorkerId(id)), Record::new(kind, &spec, key).encode())
-    };
-    let sealed = journal.seal(&Secret::new("sk-canary"), &bound_to(WorkerId(2), "http://b:80")).await.unwrap();
-    for (row, value) in [
-        spelled(1, Kind::Suppressed, "http://A:80", Key::FromSource),
-        spelled(2, Kind::Added, "http://b:80", Key::sealed(&sealed)),
-        spelled(3, Kind::Added, "http://c:80000", Key::None),
-    ] {
-        journal.put(row, value).await.unwrap();
-    }
-    let (edits, registry) = start(&journal, &["http://a", "http://b"]);
-    assert_eq!(urls(&registry), ["http://b"]);
-    assert_eq!(key(&registry.get(WorkerId(2)).expect("under its id")), Some("sk-canary"));
-    assert_eq!(edits.suppressed().into_iter().collect::<Vec<_>>(), ["http://a"]);
+    let node = start(&disk, &["http://a:1", "http://b:1"]);
+    assert_eq!(urls(&node.registry), ["http://a:1", "http://b:1"]);
+    assert_eq!(node.registry.get(id("http://a:1")).expect("there").source, Source::Api);
 }
 
 #[tokio::test]
 async fn a_flag_s_worker_keeps_its_changes_and_its_source_s_key_and_goes_with_the_flag() {
-    let journal = Arc::new(Memory::default());
-    let (edits, registry) = start(&journal, &["http://a:1"]);
-    let id = registry.fleet().all[0].id;
-    edits.change(id, Change { draining: Some(true), ..Change::default() }).await.unwrap();
+    let disk = Disk::default();
+    let node = start(&disk, &["http://a:1"]);
+    let worker = id("http://a:1");
+    node.edits.change(worker, Change { draining: Some(true), ..Change::default() }).await.unwrap();
 
-    let (edits, registry) = start(&journal, &["http://a:1"]);
-    let entry = registry.get(id).expect("under its id");
+    let node = start(&disk, &["http://a:1"]);
+    let entry = node.registry.get(worker).expect("under its id");
     assert_eq!((entry.spec.is_draining, key(&entry), entry.source), (true, Some("sk-source"), Source::Config));
-    edits.change(id, Change { api_key: Some(None), ..Change::default() }).await.unwrap();
+    node.edits.change(worker, Change { api_key: Some(None), ..Change::default() }).await.unwrap();
 
-    let (_edits, registry) = start(&journal, &["http://a:1"]);
-    assert_eq!(key(&registry.get(id).expect("there")), None, "a key taken away stays away");
-    assert_eq!(urls(&start(&journal, &[]).1), Vec::<String>::new());
+    let node = start(&disk, &["http://a:1"]);
+    assert_eq!(key(&node.registry.get(worker).expect("there")), None, "a key taken away stays away");
+    assert_eq!(urls(&start(&disk, &[]).registry), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_changed_configuration_adds_and_takes_away_what_only_it_names() {
-    let journal = Arc::new(Memory::default());
-    let (edits, registry) = start(&journal, &["http://a:1", "http://b:1", "http://c:1"]);
-    let id = |url| registry.fleet().all.iter().find(|it| it.spec.url == url).map(|it| it.id).unwrap();
+    let disk = Disk::default();
+    let node = start(&disk, &["http://a:1", "http://b:1", "http://c:1"]);
     let (changed, removed) = (id("http://b:1"), id("http://c:1"));
-    edits.change(changed, Change { cost: Some(2.0), ..Change::default() }).await.unwrap();
-    edits.remove(removed).await.unwrap();
-    edits.add(spec("http://added:1")).await.unwrap();
+    node.edits.change(changed, Change { cost: Some(2.0), ..Change::default() }).await.unwrap();
+    node.edits.remove(removed).await.unwrap();
+    node.edits.add(spec("http://added:1")).await.unwrap();
 
     let configure = async |urls: &[&str]| {
-        edits.configure(named_by_flags(urls, "sk-rotated"));
-        edits.0.turns.run(async {}).await.expect("its turn comes");
-        self::urls(&registry)
+        node.edits.configure(named_by_flags(urls, "sk-rotated"));
+        node.settled().await;
+        self::urls(&node.registry)
     };
     assert_eq!(configure(&["http://c:1", "http://d:1"]).await, ["http://added:1", "http://d:1"]);
     assert_eq!(configure(&["http://b:1", "http://added:1"]).await, ["http://added:1", "http://b:1"]);
-    let entry = registry.get(changed).expect("under the id it had");
+    let entry = node.registry.get(changed).expect("under the id it had");
     assert_eq!((entry.spec.cost, key(&entry)), (2.0, Some("sk-rotated")), "what was changed counts again");
     assert_eq!(configure(&[]).await, ["http://added:1"]);
 }
 
 #[tokio::test]
-async fn an_edit_that_cannot_be_kept_is_not_put_in_force() {
-    let journal = Arc::new(Memory::default());
-    let (edits, registry) = start(&journal, &[]);
-    let (entry, _) = edits.add(spec("http://a:1")).await.unwrap();
-    journal.fails.store(true, Ordering::Relaxed);
-    let failed = Some(EditError::NotKept(NotKept::Failed));
-    assert_eq!(edits.add(spec("http://b:1")).await.err(), failed);
-    assert_eq!(edits.remove(entry.id).await.err(), failed);
-    let change = Change { draining: Some(true), ..Change::default() };
-    assert_eq!(edits.change(entry.id, change).await.err(), failed);
-    assert_eq!(urls(&registry), ["http://a:1"]);
-    assert!(!registry.get(entry.id).expect("there").spec.is_draining);
+async fn an_edit_that_cannot_be_kept_is_refused_and_so_is_every_later_one() {
+    let disk = Disk::default();
+    let node = start(&disk, &[]);
     let mut long = spec("http://c:1");
-    long.labels.insert("x".to_owned(), "y".repeat(VALUE_BYTES_MAX));
-    assert_eq!(edits.add(long).await.err(), Some(EditError::NotKept(NotKept::TooLong)));
+    long.labels.insert("x".to_owned(), "y".repeat(64 << 10));
+    let too_large = TableError::Refused(Refusal::EntryTooLarge);
+    assert_eq!(node.edits.add(long).await.err(), Some(EditError::NotKept(too_large)));
+    let (entry, _) = node.edits.add(spec("http://a:1")).await.unwrap();
+    disk.fail();
+    let failed = Some(EditError::NotKept(TableError::DiskFailed));
+    let change = || Change { draining: Some(true), ..Change::default() };
+    assert_eq!(node.edits.change(entry.id, change()).await.err(), failed);
+    assert_eq!(node.edits.add(spec("http://b:1")).await.err(), failed);
+    assert_eq!(node.edits.remove(entry.id).await.err(), failed);
+    assert_eq!(urls(&node.registry), ["http://a:1"]);
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_used_is_left_alone_and_takes_no_other_with_it() {
-    let journal = Arc::new(Memory::default());
-    let (edits, _registry) = start(&journal, &[]);
-    let (moved, _) = edits.add(spec("http://a:1")).await.unwrap();
-    let newer = br#"{"version":9}"#.to_vec();
-    journal.rows.lock().insert(Row::Worker(WorkerId(1)), newer.clone());
-    // Somebody points the row elsewhere: its key does not go along.
-    let text = String::from_utf8(journal.rows.lock()[&Row::Worker(moved.id)].clone()).unwrap();
-    journal.rows.lock().insert(Row::Worker(moved.id), text.replace("http://a:1", "http://evil:1").into_bytes());
-    let (_edits, registry) = start(&journal, &[]);
-    assert_eq!((urls(&registry), key(&registry.fleet().all[0])), (vec!["http://evil:1".to_owned()], None));
-    assert_eq!(journal.rows.lock()[&Row::Worker(WorkerId(1))], newer);
+async fn a_row_that_somebody_points_elsewhere_loses_its_key_and_one_that_cannot_be_read_takes_no_other_with_it() {
+    let disk = Disk::default();
+    let node = start(&disk, &[]);
+    node.edits.add(spec("http://a:1")).await.unwrap();
+    let (instance, newer) = (node.edits.0.read().rows[0].key.id, InstanceId(1));
+    let evil = rows::fields_of_place(&Place { url: "http://evil:1".to_owned(), via: None });
+    let edits = vec![Edit::Set(WORKERS, instance, evil), Edit::Add(WORKERS, newer, ADDED, vec![(1, 9, b"?".to_vec())])];
+    node.tables.edit(edits).await.unwrap();
+    let node = start(&disk, &[]);
+    assert_eq!((urls(&node.registry), key(&node.registry.fleet().all[0])), (vec!["http://evil:1".to_owned()], None));
+    assert!(node.tables.admin(WORKERS, |it| it.find(newer).is_some()), "it is kept for those who understand it");
+}
+
+/// What another node edits arrives in the tables, not through the door.
+#[tokio::test]
+async fn field_04_what_the_tables_say_is_put_in_force_when_it_arrives() {
+    let node = start(&Disk::default(), &[]);
+    let place = Place { url: "http://far:1".to_owned(), via: None };
+    let edit = Edit::Add(WORKERS, InstanceId(5), ADDED, rows::fields_of_place(&place));
+    node.tables.edit(vec![edit]).await.unwrap();
+    let deadline = Clock.now() + std::time::Duration::from_secs(10);
+    while urls(&node.registry) != ["http://far:1"] {
+        assert!(Clock.now() < deadline, "not in time");
+        tokio::task::yield_now().await;
+    }
+    // Two nodes made one each: both go with one DELETE.
+    let edit = Edit::Add(WORKERS, InstanceId(6), ADDED, rows::fields_of_place(&place));
+    node.tables.edit(vec![edit]).await.unwrap();
+    node.edits.remove(id("http://far:1")).await.unwrap();
+    assert_eq!((urls(&node.registry).len(), node.tables.admin(WORKERS, |it| it.entries().count())), (0, 0));
+}
+
+#[tokio::test]
+async fn a_loopback_address_is_the_node_s_own_worker_where_other_machines_are_members() {
+    let node = start_with(&Disk::default(), &["http://localhost:1", "http://gpu:1"], Sealer::ephemeral(), true);
+    let me = node.tables.storage();
+    let vias: Vec<_> = node.registry.fleet().all.iter().map(|it| (it.id, it.spec.via)).collect();
+    assert!(vias.contains(&(WorkerId::of("http://localhost:1", Some(me)), Some(me))), "{vias:?}");
+    assert!(vias.contains(&(id("http://gpu:1"), None)), "{vias:?}");
+}
+
+#[tokio::test]
+async fn keys_are_sealed_anew_when_the_key_that_seals_is_another() {
+    let disk = Disk::default();
+    start(&disk, &[]).edits.add(spec("http://a:1")).await.unwrap();
+    let both = start_with(&disk, &[], Sealer::new(&[[8; 32], [7; 32]]), false);
+    assert_eq!(key(&both.registry.fleet().all[0]), Some("sk-canary"));
+    both.settled().await;
+    let new = start_with(&disk, &[], Sealer::new(&[[8; 32]]), false);
+    assert_eq!(key(&new.registry.fleet().all[0]), Some("sk-canary"), "the old key is not needed any more");
 }
