@@ -46,8 +46,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, moment: &Moment, trouble: Option<&str>
     draw_workers(frame, fleet, workers);
     // Side by side, so that a small terminal has lines left for workers.
     let halves = Layout::horizontal([Constraint::Ratio(1, 2); 2]).split(replicated);
-    for (area, tables) in halves.iter().zip(tables.chunks(tables.len().div_ceil(2).max(1))) {
-        draw_tables(frame, *area, moment, tables);
+    let titles = ["replicated tables", "the others"];
+    for ((area, title), tables) in halves.iter().zip(titles).zip(tables.chunks(tables.len().div_ceil(2).max(1))) {
+        draw_tables(frame, *area, title, moment, tables);
     }
 }
 
@@ -143,7 +144,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[Value]) {
     frame.render_widget(Table::new(rows, widths).header(head).block(block(&title)), area);
 }
 
-fn draw_tables(frame: &mut Frame<'_>, area: Rect, moment: &Moment, tables: &[Value]) {
+fn draw_tables(frame: &mut Frame<'_>, area: Rect, title: &str, moment: &Moment, tables: &[Value]) {
     let rows = tables.iter().map(|it| {
         let rate = moment.sent_per_second.iter().find(|(name, _)| it["name"] == **name).map(|it| it.1);
         let word = colour(it);
@@ -158,7 +159,7 @@ fn draw_tables(frame: &mut Frame<'_>, area: Rect, moment: &Moment, tables: &[Val
     });
     let widths = [13, 8, 8, 10, 9].map(Constraint::Length);
     let head = header(&["TABLE", "STATE", "ENTRIES", "SENT", "IN ALL"]);
-    frame.render_widget(Table::new(rows, widths).header(head).block(block("replicated tables")), area);
+    frame.render_widget(Table::new(rows, widths).header(head).block(block(title)), area);
 }
 
 fn state_style(state: &Value) -> Style {
