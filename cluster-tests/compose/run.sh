@@ -65,10 +65,8 @@ say "engine $(docker version --format '{{.Server.Version}}'), compose $(compose 
 
 container() { compose ps -q "$1"; }
 smg() { node=$1; shift; docker exec "$(container "$node")" smg "$@"; }
-# state_of ASKED NODE: what one node thinks of another.
-state_of() {
-  smg "$1" members --json | python3 -c 'import json, sys; print(*[m["state"] for m in json.load(sys.stdin)["members"] if m["addr"].startswith(sys.argv[1] + ":")])' "$SMG_NET.1${2#node-}"
-}
+# sees NODE: what it thinks of node-1, node-2 and node-3.
+sees() { smg "$1" members --json | python3 -c 'import json, sys; m = sorted(json.load(sys.stdin)["members"], key=lambda it: it["addr"]); print(*[it["state"] for it in m])'; }
 available() { smg "$1" workers --json | python3 -c 'import json, sys; print(sum(w["is_healthy"] for w in json.load(sys.stdin)["workers"]))'; }
 # answers NODE: of twenty requests, how many failed.
 answers() { smg "$1" bench --requests 20 --connections 2 --stream --json | python3 -c 'import json, sys; r = json.load(sys.stdin); print(r["requests"] - r["ok"])'; }
@@ -82,11 +80,11 @@ until_is() { # until_is WHAT EXPECTED COMMAND...
   done
   fail "$what: expected $expected, it is: $got"
 }
-# all_see "NODES" STATE OF WORKERS: what these nodes think of one, how many workers they can use, and that they answer.
+# all_see NODES STATES: these nodes see that, can use all four workers, and answer.
 all_see() {
   for node in $1; do
-    until_is "$node sees $3" "$2" state_of "$node" "$3"
-    until_is "workers that $node can use" "$4" available "$node"
+    until_is "$node sees" "$2" sees "$node"
+    until_is "workers that $node can use" 4 available "$node"
     until_is "requests of 20 that failed at $node" 0 answers "$node"
   done
 }
@@ -94,7 +92,7 @@ all_see() {
 touch "$work/up"
 compose up -d >"$work/compose.log" 2>&1 || { cat "$work/compose.log" >&2; fail "it does not come up"; }
 say "three nodes and four workers are up"
-for other in node-1 node-2 node-3; do all_see "node-1 node-2 node-3" alive "$other" 4; done
+all_see "node-1 node-2 node-3" "alive alive alive"
 for node in node-1 node-2 node-3; do
   until_is "health check of $node" healthy docker inspect -f '{{.State.Health.Status}}' "$(container "$node")"
 done
@@ -102,17 +100,17 @@ done
 network="${COMPOSE_PROJECT_NAME}_mesh"
 docker network disconnect "$network" "$(container node-3)"
 say "node-3 is cut off"
-all_see "node-1 node-2" down node-3 4
-until_is "node-3 sees node-1" down state_of node-3 node-1
+all_see "node-1 node-2" "alive alive down"
+until_is "node-3 sees" "down down alive" sees node-3
 docker network connect --ip "$SMG_NET.13" "$network" "$(container node-3)"
 say "node-3 is back"
-for other in node-1 node-2 node-3; do all_see "node-1 node-2 node-3" alive "$other" 4; done
+all_see "node-1 node-2 node-3" "alive alive alive"
 
 docker kill -s KILL "$(container node-2)" >/dev/null
 say "node-2 is killed"
-all_see "node-1 node-3" down node-2 4
+all_see "node-1 node-3" "alive down alive"
 docker start "$(docker ps -aq --filter "label=com.docker.compose.service=node-2" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" >/dev/null
-for other in node-1 node-2 node-3; do all_see "node-1 node-2 node-3" alive "$other" 4; done
+all_see "node-1 node-2 node-3" "alive alive alive"
 compose stop -t 20 >/dev/null 2>&1
 codes=$(docker inspect -f '{{.State.ExitCode}}' $(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME") | sort | uniq -c | xargs)
 [ "$codes" = "7 0" ] || fail "told to stop, all end with code 0, these did: $codes"
