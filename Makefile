@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose verify fix bless bench test-sdk test-engines measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster verify fix bless bench test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,6 +36,12 @@ image: release ## the Docker image smg:local, from this machine's binary, withou
 
 test-compose: setup ## docker-compose.yml: a node is cut off and comes back, one is killed; starts an installed Docker engine if none runs
 	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/compose/run.sh
+
+test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)
+
+report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

@@ -27,8 +27,8 @@ end() {
   if [ "$status" -ne 0 ] && [ -f "$work/up" ]; then compose logs --no-color --tail 15 2>/dev/null | cut -c1-300 >&2 || true; fi
   [ ! -f "$work/up" ] || compose down -v -t 3 >/dev/null 2>&1 || true
   if [ -n "$engine" ]; then kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || true; fi
-  [ -z "$namespace" ] || ip netns del "$namespace" 2>/dev/null || true
   for place in $(mount | awk -v work="$work/" 'index($3, work) == 1 {print $3}' | sort -r); do umount "$place" 2>/dev/null || true; done
+  [ -z "$namespace" ] || ip netns del "$namespace" || true
   rm -rf "$work" 2>/dev/null || true
   exit "$status"
 }

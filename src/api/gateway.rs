@@ -12,6 +12,7 @@ use crate::base::ids::NodeId;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Tasks;
 use crate::history;
+use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::replication;
@@ -53,6 +54,8 @@ pub struct Gateway {
     pub members: Option<Members>,
     /// What people are shown of this node.
     pub node: ThisNode,
+    /// What others have in flight; `None` without the mesh.
+    pub ledger: Option<ledger::Handle>,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.

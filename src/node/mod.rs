@@ -5,6 +5,7 @@ pub mod config;
 mod error;
 pub mod mesh;
 pub mod metrics;
+mod sharing;
 mod tables;
 mod wiring;
 

@@ -10,6 +10,7 @@ use super::mesh::ClusterSeals;
 use super::mesh::Inboxes;
 use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
+use super::sharing;
 use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
@@ -25,6 +26,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
+use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -33,9 +35,7 @@ use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::replication::Peers;
-use crate::routing;
 use crate::routing::Feedback;
-use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -87,17 +87,27 @@ pub(super) fn build(
     };
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
-    let (members, address, identity, peers) = match mesh {
-        None => (None, None, None, None),
+    let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
+    let (members, address, identity, peers, ledger) = match mesh {
+        None => (None, None, None, None, None),
         Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync } = inboxes;
+            let Inboxes { deltas, sync, ledger } = inboxes;
+            let peers =
+                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+            let told = ledger::metrics::Metrics::register(metrics);
+            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
             let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers))
+            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
-    let router = Router::new(config.routing.clone(), entropy.clone()).with_metrics(routing::Metrics::register(metrics));
-    let router = Arc::new(router);
+    let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
+    if let Some(sharing) = sharing {
+        sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
+    }
+    if let Some(ledger) = &ledger {
+        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
+    }
     let forgetting = Arc::clone(&router);
     let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
@@ -136,6 +146,7 @@ pub(super) fn build(
         policies,
         history,
         tables: tables.handle,
+        ledger,
         members,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster_tests::Client;
 use cluster_tests::Scrape;
+use cluster_tests::Upstream;
+use cluster_tests::chat;
 use smg::base::ids::ClusterName;
 use smg::base::ids::NodeId;
 use smg::base::ids::StorageId;
@@ -15,6 +17,7 @@ use smg::base::tasks::Tasks;
 use smg::membership;
 use smg::transport;
 use smg::transport::Peer;
+use smg::transport::RequestError;
 use smg::transport::lanes::Lane;
 use smg::transport::trust::MeshSecret;
 use smg::transport::trust::Trust;
@@ -45,6 +48,15 @@ pub(crate) const MESH: &[&str] = &[
     "smg_replication_sent_bytes_total",
 ];
 
+/// Set by requests of a node that is not alone.
+pub(crate) const LEDGER: &[&str] = &[
+    "smg_ledger_ignored_total",
+    "smg_ledger_messages_total",
+    "smg_ledger_owners_skipped_total",
+    "smg_ledger_probe_seconds",
+    "smg_ledger_probes_total",
+];
+
 fn bound() -> (UdpSocket, Peer) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let addr = socket.local_addr().expect("is bound");
@@ -62,6 +74,8 @@ async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
     for lane in [Lane::Swim, Lane::Deltas] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
+    let answer = handle.request(&peer, Lane::Ledger, b"rubbish", Duration::from_secs(10)).await;
+    assert_eq!(answer, Err(RequestError::Unanswered));
     let unread = handle.request(&peer, Lane::Bulk, b"rubbish", Duration::from_secs(10)).await;
     assert!(unread.is_err(), "nobody reads it");
 }
@@ -132,5 +146,42 @@ async fn what_the_mesh_does_is_measured() {
     watch.until("it came back", |it| it.value("smg_membership_renewed_total") >= 1.0).await;
     watch.until("round trips are measured", |it| it.sum("smg_mesh_rtt_seconds_count") >= 1.0).await;
     watch.end(MESH).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_ledgers_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut workers = Vec::new();
+    // One in four thousand times, the other node keeps the ledger of none of twelve.
+    for _ in 0..12 {
+        workers.push(Upstream::start("one").await);
+    }
+    let mut config = meshed(data.path(), 0, &[], &[]);
+    config.workers = cluster_tests::config(&workers.iter().collect::<Vec<_>>()).workers;
+    let mut watch = Watch::start(config).await;
+    let address = watch.node.mesh_address.expect("the mesh is on");
+    let other = Member::fresh(0, &[address]).await;
+    let alive = r#"smg_membership_members{status="alive"}"#;
+    watch.until("they see each other", |it| it.value(alive) == 2.0).await;
+    let asked = |result: &str| format!(r#"smg_ledger_probes_total{{result="{result}"}}"#);
+    let mut said = 0;
+    while watch.scrape().await.value(&asked("remote")) == 0.0 {
+        said += 1;
+        assert_eq!(watch.post("", &chat(&format!("question {said}"), false)).await, 200);
+    }
+    watch.until("what it began is told", |it| it.value(r#"smg_ledger_messages_total{kind="commits"}"#) >= 1.0).await;
+    let tasks = Tasks::new();
+    speak_rubbish(address, &tasks).await;
+    // The other stalls: it is asked twice, and then left alone. No request fails for it.
+    let (resume, stalled) = mpsc::channel::<()>();
+    other.runtime.spawn(async move { stalled.recv() });
+    while watch.scrape().await.sum("smg_ledger_owners_skipped_total") == 0.0 {
+        said += 1;
+        assert_eq!(watch.post("", &chat(&format!("question {said}"), false)).await, 200);
+    }
+    resume.send(()).expect("it waits for this");
+    assert!(watch.scrape().await.value(&asked("missed")) >= 2.0);
+    watch.end(LEDGER).await;
     other.stop().await;
 }

@@ -124,6 +124,7 @@ impl Edge {
             node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },
             tables,
             members: None,
+            ledger: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

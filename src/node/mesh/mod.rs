@@ -132,12 +132,15 @@ pub(super) struct Mesh {
     pub(super) inboxes: Inboxes,
     /// Keys that seal what travels.
     pub(super) seal_keys: Vec<[u8; 32]>,
+    /// What all nodes key their hashes of prompts with.
+    pub(super) prefix_key: [u8; 32],
 }
 
 /// What other nodes send, besides membership's packets.
 pub(super) struct Inboxes {
     pub(super) deltas: mpsc::Receiver<Received>,
     pub(super) sync: mpsc::Receiver<Request>,
+    pub(super) ledger: mpsc::Receiver<Request>,
 }
 
 /// Starts it. `data` is the data directory.
@@ -156,6 +159,7 @@ pub(super) async fn start(
     let identity = Identity::open(data, wall_ms, &Entropy::from_os())?;
     let seal_keys = source.seal_keys(config)?;
     let trust = source.trust(config, identity.node.clone())?;
+    let prefix_key = trust.prefix_key();
     let me = Peer {
         node: trust.node().clone(),
         storage: identity.storage,
@@ -175,9 +179,9 @@ pub(super) async fn start(
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
     let members = Members { handle, me: node, join_timeout };
-    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync };
+    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync, ledger: inboxes.ledger };
     let is_remote = !advertised.ip().is_loopback();
-    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys })
+    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key })
 }
 
 /// Seals for every node; opens also what this node sealed for itself before it had a mesh.

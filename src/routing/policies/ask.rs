@@ -44,6 +44,8 @@ pub struct Ask<'a, 'p> {
     pub prompt_tokens: u64,
     /// A number that equal prompts share and others do not.
     pub digest: u64,
+    /// To whom the routing key is bound at all nodes, if it is.
+    pub bound: Option<WorkerId>,
 }
 
 impl Ask<'_, '_> {
