@@ -125,6 +125,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
         super::meters_mesh::LEDGER,
         super::meters_mesh::FORWARDED,
         super::meters_mesh::WATCHED,
+        super::sharing::SHARING,
     ]
     .concat()
     .into_iter()
