@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replication", &["base", "observability", "transport", "membership"]),
     ("history", &["base", "observability", "proto", "transport", "membership"]),
     ("dialects", &["base"]),
-    ("workers", &["base", "observability", "proto", "dialects", "replication"]),
+    ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
     ("routing", &["base", "observability", "dialects", "workers", "transport", "replication"]),
@@ -57,6 +57,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("opentelemetry", &["observability"]),
     ("quinn", &["transport"]),
     ("rand", &["base"]),
+    ("ratatui", &["cli"]),
     ("rocksdb", &["history"]),
     // The client side's certificates are read where a node is put together.
     ("rustls", &["api", "node", "transport", "workers"]),
