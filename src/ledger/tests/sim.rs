@@ -1,9 +1,9 @@
 //! Several nodes on virtual time: the real cores over the transport's twin, with loss, delay and reorder, nodes that are killed, started anew and stopped, a way
 //! that is cut, and requests all the while.
 //!
-//! Whenever a node reads a ledger, what is said is compared with the truth of the last [`WINDOW`]: a report may be a second old and a quarter under way. *Bounds.*
-//! 1. Known: not less than all others had at every moment of that window, not more than they had at its beginning and began since. 2. What has been in flight all the time
-//! is not said to be nothing. 3. In calm weather nearly everything is known, and errors are small.
+//! Whenever a node reads a ledger, what is said is compared with the truth of the last [`WINDOW`]: a report may be a second old and a quarter under way.
+//! What is known must not be less than all others had at every moment of that window, so what was in flight all the time is never said to be nothing, and not
+//! more than they had at its beginning and began since. In calm weather nearly everything is known, and errors are small.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -420,7 +420,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             world.stop(sleeper, sleeps);
         } else if since(kills) {
             world.kill(victim);
-        } else if since(starts) && seed % 2 == 0 {
+        } else if since(starts) && seed.is_multiple_of(2) {
             world.restart(victim);
         } else if since(cuts) {
             let others = (1..=NODES).filter(|it| *it != mute).take(2);
