@@ -108,7 +108,10 @@ pub(super) fn build(
         ledger::gossip::start(ledger, tables.handle.clone(), tasks);
     }
     let forgetting = Arc::clone(&router);
-    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let on_restart = Arc::new(move |worker, is_certain| {
+        let feedback = if is_certain { Feedback::Forgotten(worker) } else { Feedback::Doubted(worker) };
+        forgetting.observe(Clock.now(), feedback);
+    });
     let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
     let forgetting = Arc::clone(&router);
     let grounds = Grounds {

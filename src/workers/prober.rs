@@ -62,8 +62,8 @@ pub struct Prober {
     pub on_restart: OnRestart,
 }
 
-/// What to do when a worker has restarted.
-pub type OnRestart = Arc<dyn Fn(WorkerId) + Send + Sync>;
+/// What to do when a worker has restarted; whether it said so itself, or was only away from this node.
+pub type OnRestart = Arc<dyn Fn(WorkerId, bool) + Send + Sync>;
 
 impl Prober {
     /// From the area's options.
@@ -170,7 +170,7 @@ impl Prober {
         if entry.lifetime().lock().look(signs, came_back) {
             self.metrics.restarted();
             entry.load.forget_rate();
-            (self.on_restart)(entry.id);
+            (self.on_restart)(entry.id, signs.is_any());
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker has restarted: its cache counts as empty");
         }
     }

@@ -116,7 +116,7 @@ impl Edge {
             keys: Keys::new(keys, counts.clone()),
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
-            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks, Arc::new(|_| ())),
+            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks, Arc::new(|_, _| ())),
             edits,
             policies,
             history,

@@ -222,6 +222,19 @@ fn a_restarted_worker_is_forgotten_everywhere_and_what_it_gets_then_is_not() {
 }
 
 #[test]
+fn a_worker_that_one_node_lost_sight_of_is_forgotten_by_no_other() {
+    let (mut mesh, fleet) = (Mesh::new(2), Fleet::new(1));
+    let prompt = prose(1, 9_000);
+    mesh.send(0, &Want::text(&prompt), &fleet);
+    mesh.share();
+    let bench = &mesh.nodes[0].bench;
+    bench.router.observe(bench.now, Feedback::Doubted(WorkerId(1)));
+    mesh.share();
+    assert_eq!(mesh.send(0, &Want::text(&prompt), &fleet).reason, Reason::Load);
+    assert_eq!(mesh.send(1, &Want::text(&prompt), &fleet).reason, Reason::Prefix);
+}
+
+#[test]
 fn a_cache_that_forgets_sooner_is_found_out_by_all_but_silence_teaches_nobody() {
     let forgets = |cached: Option<u64>| {
         let (mut mesh, fleet) = (Mesh::new(2), Fleet::new(1));
