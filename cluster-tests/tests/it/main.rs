@@ -10,6 +10,7 @@ mod field_workers;
 mod h2;
 mod hostile_worker;
 mod learned;
+mod ledger;
 mod load;
 mod logs;
 mod mesh;

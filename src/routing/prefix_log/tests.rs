@@ -219,6 +219,11 @@ fn a_restarted_worker_is_forgotten_everywhere_and_what_it_gets_then_is_not() {
     bench.router.observe(bench.now, Feedback::Forgotten(WorkerId(1)));
     mesh.share();
     assert_eq!(mesh.send(1, &Want::text(&after), &fleet).reason, Reason::Prefix);
+    // And hears of it from a third: the same.
+    let bench = &mesh.nodes[1].bench;
+    bench.router.observe(bench.now, Feedback::Doubted(WorkerId(1)));
+    mesh.share();
+    assert_eq!(mesh.send(1, &Want::text(&after), &fleet).reason, Reason::Prefix);
 }
 
 #[test]
