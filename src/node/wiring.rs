@@ -182,7 +182,10 @@ fn prober(
     tasks: &Tasks,
 ) -> Prober {
     let forgetting = Arc::clone(router);
-    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let on_restart: OnRestart = Arc::new(move |worker, is_certain| {
+        let feedback = if is_certain { Feedback::Forgotten(worker) } else { Feedback::Doubted(worker) };
+        forgetting.observe(Clock.now(), feedback);
+    });
     let observers = Observers::alone(tables.storage(), config.workers.away_max);
     let setup = observers::Setup {
         observers: observers.clone(),
