@@ -46,6 +46,7 @@ pub(super) fn command() -> Command {
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
+        .subcommands(super::tenants::commands())
         .subcommands(super::mesh::commands())
 }
 
@@ -113,7 +114,7 @@ fn route() -> Command {
         .subcommand(explain)
 }
 
-fn required(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn required(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(name.to_ascii_uppercase()).help(help)
 }
 

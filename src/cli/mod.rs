@@ -13,6 +13,7 @@ mod lab;
 mod mesh;
 #[cfg(test)]
 mod reference;
+mod tenants;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("keys", matches)) => tenants::keys(matches).map_err(Failure::Run),
+        Some(("tenants", matches)) => tenants::tenants(matches).map_err(Failure::Run),
         Some(("members", matches)) => mesh::members(matches).map_err(Failure::Run),
         Some(("status", matches)) => mesh::status(matches).map_err(Failure::Run),
         Some(("mesh", _secret)) => {

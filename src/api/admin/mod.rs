@@ -1,7 +1,9 @@
 //! The admin API and the health pages. Edits go through the doors of their areas, which keep them before they answer.
 
+pub mod keys;
 pub mod members;
 pub mod policies;
+pub mod tenants;
 pub mod workers;
 
 use std::sync::Arc;
