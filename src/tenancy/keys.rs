@@ -57,10 +57,14 @@ pub enum AuthError {
     #[error("this API key is disabled: an admin can enable it with `smg keys update`, or make another one")]
     Disabled,
     /// An admin disabled the key's tenant.
-    #[error("the tenant of this API key is disabled: an admin can enable it with `smg tenants update {0} --enable`")]
+    #[error(
+        "the tenant of this API key is disabled: `{0}`. An admin can enable it with `smg tenants update {0} --enable`"
+    )]
     TenantDisabled(TenantId),
     /// An admin removed the key's tenant.
-    #[error("the tenant of this API key was removed: `{0}`. It needs a key of a tenant that is there, made with `smg keys add`")]
+    #[error(
+        "the tenant of this API key was removed: `{0}`. It needs a key of a tenant that is there, made with `smg keys add`"
+    )]
     TenantGone(TenantId),
     /// A user's key on an admin endpoint.
     #[error("this endpoint needs a key with the role `admin`")]

@@ -94,8 +94,7 @@ impl Keys {
             let rows = index.keys.iter().filter_map(|(key, held)| Some((key, held.row.as_ref()?)));
             let mut all: Vec<_> = rows.filter(|it| counts(it.0, it.1)).map(|(key, row)| index.show(key, row)).collect();
             all.sort_by_key(|it| Reverse((it.created, it.id.map(|it| it.0))));
-            let mut configured: Vec<_> =
-                index.configured_principals().map(|it| index.show_configured(it)).collect();
+            let mut configured: Vec<_> = index.configured_principals().map(|it| index.show_configured(it)).collect();
             configured.sort_by(|a, b| a.principal.name.cmp(&b.principal.name));
             all.extend(configured);
             all
@@ -139,7 +138,11 @@ impl Index {
         let state = match self.tenant(name) {
             _ if row.is_disabled => KeyState::Disabled,
             Some((_, tenant)) if self.has_instance(name, row.tenant) => {
-                if tenant.is_enabled { KeyState::Active } else { KeyState::TenantDisabled }
+                if tenant.is_enabled {
+                    KeyState::Active
+                } else {
+                    KeyState::TenantDisabled
+                }
             }
             Some(_) | None => KeyState::TenantRemoved,
         };

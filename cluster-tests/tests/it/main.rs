@@ -19,6 +19,7 @@ mod secrets;
 mod service;
 mod slow;
 mod smuggling;
+mod tenants;
 mod timeouts;
 mod tls;
 mod traces;

@@ -61,7 +61,8 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let role = wanted.role.as_deref().map_or(Some(Role::User), Role::parse);
         let role = role.ok_or_else(|| ApiError::Refused("`role` must be `admin` or `user`".to_owned()))?;
         let is_made_here = wanted.key.is_none();
-        let (edited, key) = gateway.tenants.add_key(NewKey { name: wanted.name, tenant, role, key: wanted.key }).await?;
+        let (edited, key) =
+            gateway.tenants.add_key(NewKey { name: wanted.name, tenant, role, key: wanted.key }).await?;
         let added = view(&edited.what);
         author.decided("key_added", &name(&edited.what), &Value::Null, &added);
         let mut answer = added;

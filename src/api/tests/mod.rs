@@ -4,6 +4,7 @@ mod bodies;
 mod errors;
 mod relay;
 mod routes;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

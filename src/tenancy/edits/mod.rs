@@ -73,13 +73,17 @@ pub enum EditError {
     #[error("a tenant of this name is there already: `{0}`. Change it with PATCH /tenants/{0}")]
     TenantTaken(TenantId),
     /// The caller's fault.
-    #[error("the name of a tenant has up to 64 letters, digits, `-`, `_` and `.`, begins with a letter or digit, and is not `anonymous`")]
+    #[error(
+        "the name of a tenant has up to 64 letters, digits, `-`, `_` and `.`, begins with a letter or digit, and is not `anonymous`"
+    )]
     TenantName,
     /// The caller's fault.
     #[error("`name`: {0}")]
     KeyName(InvalidId),
     /// The caller's fault.
-    #[error("`key` must have {KEY_LEN_MIN} to {KEY_LEN_MAX} printable ASCII characters without spaces; leave it out and one is made")]
+    #[error(
+        "`key` must have {KEY_LEN_MIN} to {KEY_LEN_MAX} printable ASCII characters without spaces; leave it out and one is made"
+    )]
     KeyText,
     /// The caller's fault.
     #[error("this key is there already, as `{0}`: remove that one first, or give another key")]
@@ -94,7 +98,9 @@ pub enum EditError {
     #[error("there are as many keys as there may be: remove some that are not used any more, with DELETE /keys/ID")]
     TooManyKeys,
     /// The table's bound.
-    #[error("there are as many tenants as there may be: remove some that are not used any more, with DELETE /tenants/NAME")]
+    #[error(
+        "there are as many tenants as there may be: remove some that are not used any more, with DELETE /tenants/NAME"
+    )]
     TooManyTenants,
     /// The tables.
     #[error(transparent)]
@@ -171,7 +177,8 @@ impl Edits {
     pub async fn add_key(&self, new: NewKey) -> Result<(Edited<ShownKey>, Secret), EditError> {
         let name = TenantId::parse(&new.name).map_err(EditError::KeyName)?; // the same rule holds for it
         let is_fit = |it: &Secret| {
-            (KEY_LEN_MIN..=KEY_LEN_MAX).contains(&it.expose().len()) && it.expose().bytes().all(|it| it.is_ascii_graphic())
+            (KEY_LEN_MIN..=KEY_LEN_MAX).contains(&it.expose().len())
+                && it.expose().bytes().all(|it| it.is_ascii_graphic())
         };
         if new.key.as_ref().is_some_and(|it| !is_fit(it)) {
             return Err(EditError::KeyText);
@@ -311,7 +318,8 @@ impl Inner {
             other => EditError::NotKept(other),
         })?;
         let _applying = self.applying.lock();
-        let tenants = self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news_of(&index.tenants, tenants, it)));
+        let tenants =
+            self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news_of(&index.tenants, tenants, it)));
         let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index::news_of(&index.keys, keys, it)));
         self.keys.change(|index| {
             index.take_tenants(tenants);

@@ -51,7 +51,10 @@ async fn a_key_works_until_it_is_removed_and_stays_so_over_restarts() {
     let disk = Disk::default();
     let node = start(&disk);
     assert!(node.keys.authenticate(&HeaderMap::new()).is_ok(), "nobody needs a key yet");
-    assert_eq!(node.edits.add_key(new("a", "team", Role::User)).await.unwrap_err(), EditError::NoTenant(tenant("team")));
+    assert_eq!(
+        node.edits.add_key(new("a", "team", Role::User)).await.unwrap_err(),
+        EditError::NoTenant(tenant("team"))
+    );
     node.edits.add_tenant("team", true).await.unwrap();
     let (edited, key) = node.edits.add_key(new("app", "team", Role::User)).await.unwrap();
     assert_eq!(edited.note.as_deref(), Some("From now on model requests need a key, at every node."));
