@@ -1,18 +1,20 @@
 //! System tests of `smg`: whole nodes in this process, workers that do exactly what a test says, real sockets.
 //!
 //! [`Upstream`] is a worker whose answers are bytes: what a test must be able to break, it writes itself. [`Client`] is a
-//! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. Nothing here
-//! sleeps: tests wait for conditions with a deadline.
+//! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. [`net`] is for whole clusters:
+//! machines, a network that can be hurt, processes. Nothing here sleeps: tests wait for conditions with a deadline.
 
 pub mod capture;
 pub mod client;
 pub mod h2;
+pub mod net;
 pub mod scrape;
 pub mod tls;
 pub mod upstream;
 
 use std::time::Duration;
 
+use smg::base::clock::Clock;
 use smg::base::setting::Setting;
 use smg::config::Config;
 use smg::node::Node;
@@ -38,6 +40,21 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "did not happen: {what}");
+}
+
+/// Waits until `condition` holds, and says how long that took.
+///
+/// # Panics
+/// When it does not within `deadline`.
+pub async fn within(what: &str, deadline: Duration, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let start = Clock.now();
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(deadline, waiting).await.is_ok(), "did not happen within {deadline:?}: {what}");
+    Clock.now() - start
 }
 
 /// Lets time pass, where how long something lasts is what is tested. Never to wait for something: see [`eventually`].

@@ -89,6 +89,9 @@ pub enum ApiError {
     /// `/tenants/{id}` of a tenant that is not there. The client's fault.
     #[error("no such tenant: `{0}`")]
     UnknownTenant(String),
+    /// `/cluster/members/{id}` of a node that is not known. The client's fault.
+    #[error("no node with this id, data directory or name: `{0}`; `smg members` lists them")]
+    UnknownMember(String),
     /// An admin edit that cannot be done. The client's fault.
     #[error("{0}")]
     Refused(String),
@@ -327,6 +330,7 @@ impl ApiError {
             Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
             Self::UnknownKey(_) => (StatusCode::NOT_FOUND, INVALID, "key_not_found"),
             Self::UnknownTenant(_) => (StatusCode::NOT_FOUND, INVALID, "tenant_not_found"),
+            Self::UnknownMember(_) => (StatusCode::NOT_FOUND, INVALID, "member_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
             Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),

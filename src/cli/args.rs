@@ -37,7 +37,10 @@ pub(super) fn command() -> Command {
         .after_help(EXAMPLES)
         .args_conflicts_with_subcommands(true)
         .subcommand(
-            serving(Command::new("serve")).about("Serve; what `smg` alone does").visible_aliases(["launch", "start"]),
+            serving(Command::new("serve"))
+                .about("Serve; what `smg` alone does")
+                .visible_aliases(["launch", "start"])
+                .arg(lab::end_with_stdin()),
         )
         .subcommand(configuration())
         .subcommand(lab::lab_command())
@@ -47,7 +50,9 @@ pub(super) fn command() -> Command {
         .subcommand(policies())
         .subcommand(route())
         .subcommands(super::tenants::commands())
-        .subcommands(super::mesh::commands())
+        .subcommands(super::cluster::commands())
+        .subcommand(super::top::command())
+        .subcommand(super::mesh::command())
 }
 
 fn configuration() -> Command {

@@ -31,6 +31,8 @@ crate::config! {
         "manual-keys-max" => manual_keys_max: usize = 65_536,
         /// manual: how a new routing key gets its worker: random or min_load (the less loaded of two).
         "assignment-mode" => assignment_mode: AssignmentMode = AssignmentMode::Random,
+        /// Let nodes of a mesh keep to themselves which worker got which prompt prefix, and which routing key is bound where: each then knows only its own. For comparisons.
+        "disable-placement-sharing" => disable_placement_sharing: bool = false,
         /// Attempts per request, the first one included. Each goes to another worker.
         "retry-max-attempts" => retry_max_attempts: u32 = 3,
         /// Pause before the first retry; doubled for each further one, half of it random.

@@ -11,6 +11,7 @@ use crate::observability::labels::label;
 use crate::observability::metrics::Each;
 use crate::observability::metrics::Registry;
 use crate::observability::metrics::own_seconds;
+use crate::routing::prefix_log::core::Counts;
 use crate::routing::prefix_map::table::Table;
 use crate::routing::retry::Class;
 use crate::routing::retry::GiveUp;
@@ -45,6 +46,52 @@ pub struct Metrics {
     map_evictions: Counter,
     manual_keys: Gauge,
     retries: Retries,
+    shared: Shared,
+}
+
+label! {
+    /// Why something was not told to, or not taken from, other nodes.
+    pub enum Lost {
+        /// More was placed at once than the outbox holds.
+        Outbox = "outbox",
+        /// More than a batch holds.
+        Batch = "batch",
+        /// A row went before its time, for a newer one.
+        Share = "share",
+        /// A row that could not be read.
+        Garbage = "garbage",
+        /// A row hashed under another key.
+        ForeignKey = "foreign_key",
+        /// A binding of a routing key: too many waited, or the table refused it.
+        Binding = "binding",
+    }
+}
+
+/// What nodes tell each other of placements.
+#[derive(Clone, Debug)]
+struct Shared {
+    sent: Counter,
+    received: Counter,
+    retractions_sent: Counter,
+    retractions_received: Counter,
+    batch_bytes: Counter,
+    lost: Each<Lost, Counter>,
+    bindings: Gauge,
+}
+
+impl Shared {
+    #[rustfmt::skip]
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            sent: registry.counter("smg_routing_prefix_hints_sent", "Prefixes that this node told other nodes a worker got"),
+            received: registry.counter("smg_routing_prefix_hints_received", "Prefixes that other nodes told, for workers that are known here. 0 while others send: look at `smg_routing_sharing_lost_total` and at the `prefixes` table"),
+            retractions_sent: registry.counter("smg_routing_prefix_retractions_sent", "What this node told other nodes to believe no longer: attempts that failed, caches that turned out to remember less or more, workers that began anew"),
+            retractions_received: registry.counter("smg_routing_prefix_retractions_received", "The same, as told by other nodes"),
+            batch_bytes: registry.counter("smg_routing_prefix_batch_bytes", "Bytes of this node's rows about placements; each goes to every other node"),
+            lost: registry.counters("smg_routing_sharing_lost", "What was not told to or not taken from other nodes, by reason: cache misses at most. `outbox`, `batch`, `share`: more placements than are shared; `foreign_key`: nodes have different mesh secrets first, normal while one is replaced; `garbage`: another release; `binding`: a routing key may be with two workers until its next turn", "reason"),
+            bindings: registry.gauge("smg_manual_policy_shared_bindings", "Routing keys that are bound at every node"),
+        }
+    }
 }
 
 /// Attempts after the first.
@@ -88,6 +135,7 @@ impl Metrics {
             map_bytes: registry.gauge("smg_routing_prefix_map_bytes", "Bytes allocated by the prefix map; never above `--cache-map-bytes`"),
             map_evictions: registry.counter("smg_routing_prefix_map_evictions", "Entries of the prefix map that went for newer ones. A high rate: raise `--cache-map-bytes`"),
             retries: Retries::register(registry),
+            shared: Shared::register(registry),
             manual_keys: registry.gauge("smg_manual_policy_cache_entries", "Routing keys bound to a worker by the manual policy"),
         }
     }
@@ -124,6 +172,41 @@ impl Metrics {
         self.map_entries.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
         self.map_bytes.set(i64::try_from(table.bytes()).unwrap_or(i64::MAX));
         self.map_evictions.inc_by(evicted);
+    }
+
+    /// What the prefix log told, heard and gave up in one step.
+    pub fn shared(&self, before: Counts, after: Counts) {
+        self.shared.sent.inc_by(after.sent - before.sent);
+        self.shared.received.inc_by(after.received - before.received);
+        self.shared.retractions_sent.inc_by(after.retractions_sent - before.retractions_sent);
+        self.shared.retractions_received.inc_by(after.retractions_received - before.retractions_received);
+        self.shared.batch_bytes.inc_by(after.batch_bytes - before.batch_bytes);
+        self.shared.lost.of(Lost::Batch).inc_by(after.over_batch - before.over_batch);
+        self.shared.lost.of(Lost::Share).inc_by(after.over_share - before.over_share);
+        self.shared.lost.of(Lost::Garbage).inc_by(after.garbage - before.garbage);
+        self.shared.lost.of(Lost::ForeignKey).inc_by(after.foreign_keys - before.foreign_keys);
+    }
+
+    /// So many keys are bound at every node.
+    pub fn bindings_shared(&self, count: usize) {
+        self.shared.bindings.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many were not told.
+    pub fn bindings_lost(&self, count: usize) {
+        self.shared.lost.of(Lost::Binding).inc_by(count as u64);
+    }
+
+    /// Where a full queue of bindings counts.
+    #[must_use]
+    pub fn bindings_full(&self) -> Counter {
+        self.shared.lost.of(Lost::Binding).clone()
+    }
+
+    /// Where a full outbox counts.
+    #[must_use]
+    pub fn outbox_full(&self) -> Counter {
+        self.shared.lost.of(Lost::Outbox).clone()
     }
 
     /// Routing keys were bound or forgotten.

@@ -37,6 +37,8 @@ pub struct Placed {
 /// The prefix map entries behind a decision.
 #[derive(Debug)]
 pub(super) struct Hints {
+    /// Who was chosen.
+    pub worker: WorkerId,
     /// The worker's slot in the map when it was placed.
     pub slot: u16,
     /// Bytes of the prompt that the worker was believed to hold.

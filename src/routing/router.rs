@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::WorkerId;
+use crate::routing::affinity::Bindings;
 use crate::routing::candidate::Candidates;
 use crate::routing::config::Config;
 use crate::routing::draw::Draw;
@@ -28,9 +29,12 @@ use crate::routing::models::Models;
 use crate::routing::policies::Ask;
 use crate::routing::policies::Choice;
 use crate::routing::policies::Holding;
+use crate::routing::prefix_log::Outbox;
+use crate::routing::prefix_log::core::Said;
 use crate::routing::prefix_map;
 use crate::routing::prefix_map::Holders;
 use crate::routing::prefix_map::chain::BLOCK_BYTES;
+use crate::routing::prefix_map::chain::Boundary;
 use crate::routing::prefix_map::chain::Key;
 use crate::routing::prefix_map::slots::Slots;
 use crate::routing::prefix_map::slots::TTL_TICKS;
@@ -58,22 +62,26 @@ const LAST_RESORT_MAX: usize = 64;
 /// See the file's header.
 #[derive(Debug)]
 pub struct Router {
-    config: Config,
-    entropy: Entropy,
-    key: Key,
-    table: Table,
-    slots: RwLock<Slots>,
-    models: Models,
+    pub(super) config: Config,
+    pub(super) entropy: Entropy,
+    pub(super) key: Key,
+    pub(super) table: Table,
+    pub(super) slots: RwLock<Slots>,
+    pub(super) models: Models,
     budget: Mutex<Budget>,
     /// What ticks are counted from: the first time we were told.
-    epoch: OnceLock<Instant>,
-    tick: Duration,
-    metrics: Metrics,
+    pub(super) epoch: OnceLock<Instant>,
+    pub(super) tick: Duration,
+    pub(super) metrics: Metrics,
+    /// What other nodes should know is left here, where there are any.
+    pub(super) outbox: Option<Arc<Outbox>>,
+    /// What routing keys are bound to at all nodes, where there are several.
+    pub(super) bindings: Option<Arc<Bindings>>,
 }
 
 /// What is known before a policy is asked.
-struct Known {
-    model: Arc<Model>,
+pub(super) struct Known {
+    pub(super) model: Arc<Model>,
     reading: Option<Reading>,
     holders: Holders,
     holdings: SmallVec<[Holding; prefix_map::HOLDERS_MAX]>,
@@ -81,6 +89,9 @@ struct Known {
     size: u64,
     prompt_tokens: u64,
     digest: u64,
+    /// The routing key as other nodes know it, where the policy binds keys, and to whom it is bound there.
+    pub(super) key: Option<u64>,
+    bound: Option<WorkerId>,
 }
 
 impl Router {
@@ -95,8 +106,11 @@ impl Router {
             models: Models::new(&config),
             budget: Mutex::new(Budget::new(config.retry_budget_percent)),
             epoch: OnceLock::new(),
-            tick: (config.cache_ttl / u32::from(TTL_TICKS)).max(Duration::from_millis(1)),
+            // Whole milliseconds, because ages come in those.
+            tick: Duration::from_millis((config.cache_ttl.as_millis() as u64 / u64::from(TTL_TICKS)).max(1)),
             metrics: Metrics::default(),
+            outbox: None,
+            bindings: None,
             entropy,
             config,
         }
@@ -137,11 +151,7 @@ impl Router {
         tell: impl FnOnce(&Ask<'_, '_>) -> T,
     ) -> Result<(Route, T), RouteError> {
         let started = Clock.now();
-        if request.tried.is_empty() {
-            let mut budget = self.budget.lock();
-            budget.request();
-            self.metrics.retry_budget(budget.left());
-        }
+        self.count(request);
         let result = scratch::with(|scratch| {
             let draw = &mut Draw::new(self.entropy.next_u64());
             let known = self.know(now, request, candidates, scratch, draw)?;
@@ -153,14 +163,29 @@ impl Router {
                 }
                 choice
             })?;
-            Ok((self.route(now, &ask, choice, &known, scratch), tell(&ask)))
+            self.binds(&known, ask.candidates.id(choice.index), choice.reason);
+            Ok((self.route(now, &ask, choice, &known, &scratch.hashes), tell(&ask)))
         });
-        match &result {
-            Ok((route, _)) => self.metrics.decided(route.policy, route.reason),
+        self.tell(result.as_ref().map(|it| &it.0), Clock.now().saturating_duration_since(started));
+        result
+    }
+
+    /// A request wants a worker, perhaps not for the first time.
+    pub(super) fn count(&self, request: &RouteRequest<'_, '_>) {
+        if request.tried.is_empty() {
+            let mut budget = self.budget.lock();
+            budget.request();
+            self.metrics.retry_budget(budget.left());
+        }
+    }
+
+    /// What was decided, and how long it took.
+    pub(super) fn tell(&self, result: Result<&Route, &RouteError>, took: Duration) {
+        match result {
+            Ok(route) => self.metrics.decided(route.policy, route.reason),
             Err(error) => self.metrics.refused(*error),
         }
-        self.metrics.decision_took(Clock.now().saturating_duration_since(started).as_secs_f64());
-        result
+        self.metrics.decision_took(took.as_secs_f64());
     }
 
     /// The decision [`Router::choose`] would make, without any effect. Random policies draw other numbers.
@@ -177,15 +202,7 @@ impl Router {
             let known = self.know(now, request, &watched, scratch, draw)?;
             let ask = known.ask(now, request, &watched);
             let choice = decide(&ask, draw, |ask, draw| known.model.rehearse(ask, draw))?;
-            Ok(Explanation {
-                worker: candidates.id(choice.index).to_string(),
-                policy: known.model.policy.as_str(),
-                reason: choice.reason.as_str(),
-                prompt_tokens: known.prompt_tokens,
-                bytes_per_token: known.model.bytes_per_token(),
-                workers: candidates.len(),
-                considered: watched.considered(&ask),
-            })
+            Ok(known.explanation(&ask, choice, watched.considered(&ask)))
         })
     }
 
@@ -205,14 +222,19 @@ impl Router {
                     |tokens| placed.size as f64 / tokens as f64,
                 );
                 let held = (cached as f64 * ratio) as u64;
-                self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                let lesson = self.slots.read().learn(hints.slot, hints.age, u64::from(hints.held_bytes), held);
+                self.say(lesson.map(|it| Said::Taught(hints.worker, it, self.tick * u32::from(hints.age))));
             }
             Feedback::NotServed { placed } => {
                 let Some(hints) = &placed.hints else { return };
                 hints.announced.iter().for_each(|hash| self.table.remove(*hash, hints.slot));
                 self.metrics.map_written(&self.table, 0);
+                self.say(hints.announced.iter().map(|it| Said::Withdrawn(hints.worker, Boundary::of(*it))));
             }
-            Feedback::Forgotten(worker) => self.slots.write().forget(worker, self.tick_at(now)),
+            Feedback::Forgotten(worker) => {
+                self.slots.write().forget(worker, self.tick_at(now));
+                self.say([Said::NewLife(worker)]);
+            }
         }
     }
 
@@ -249,7 +271,7 @@ impl Router {
     }
 
     /// Reads the prompt as far as the model's policy wants to know it.
-    fn know(
+    pub(super) fn know(
         &self,
         now: Instant,
         request: &RouteRequest<'_, '_>,
@@ -277,17 +299,23 @@ impl Router {
         let holdings =
             holders.iter().map(|it| Holding { worker: it.worker, tokens: tokens(u64::from(it.bytes)) }).collect();
         let digest = reading.as_ref().map_or_else(|| draw.next_u64(), |it| it.digest);
-        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest })
+        let (key, bound) = self.bound(&model, request);
+        Ok(Known { model, reading, holders, holdings, size, prompt_tokens: tokens(size).max(1), digest, key, bound })
     }
 
     /// The decision as it is handed out, noted in the prefix map.
-    fn route(&self, now: Instant, ask: &Ask<'_, '_>, choice: Choice, known: &Known, scratch: &Scratch) -> Route {
+    pub(super) fn route(
+        &self,
+        now: Instant,
+        ask: &Ask<'_, '_>,
+        choice: Choice,
+        known: &Known,
+        hashes: &[u64],
+    ) -> Route {
         let worker = ask.candidates.id(choice.index);
         let expected_cached_tokens = ask.held_by(worker);
         let hints = match &known.reading {
-            Some(reading) if !scratch.hashes.is_empty() => {
-                self.announce(now, worker, reading, &known.holders, &scratch.hashes)
-            }
+            Some(reading) if !hashes.is_empty() => self.announce(now, worker, reading, &known.holders, hashes),
             Some(_) | None => None,
         };
         let model = Arc::clone(&known.model);
@@ -323,10 +351,12 @@ impl Router {
             }
         }
         self.metrics.map_written(&self.table, evicted);
-        Some(Box::new(Hints { slot, held_bytes, age, announced }))
+        let told = prefix_map::told(hashes.len(), reading.marked);
+        self.say(told.map(|blocks| Said::Placed(worker, Boundary::of(hashes[blocks - 1]))));
+        Some(Box::new(Hints { worker, slot, held_bytes, age, announced }))
     }
 
-    fn tick_at(&self, now: Instant) -> u16 {
+    pub(super) fn tick_at(&self, now: Instant) -> u16 {
         let since = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
         // Wraps after a thousand times to live; ages are differences.
         (since.as_nanos() / self.tick.as_nanos()) as u16
@@ -334,7 +364,7 @@ impl Router {
 }
 
 impl Known {
-    fn ask<'a, 'p>(
+    pub(super) fn ask<'a, 'p>(
         &'a self,
         now: Instant,
         request: &'a RouteRequest<'a, 'p>,
@@ -347,25 +377,40 @@ impl Known {
             holdings: &self.holdings,
             prompt_tokens: self.prompt_tokens,
             digest: self.digest,
+            takes_suspects: false,
+            bound: self.bound,
+        }
+    }
+
+    pub(super) fn explanation(&self, ask: &Ask<'_, '_>, choice: Choice, considered: Vec<Considered>) -> Explanation {
+        Explanation {
+            worker: ask.candidates.id(choice.index).to_string(),
+            policy: self.model.policy.as_str(),
+            reason: choice.reason.as_str(),
+            prompt_tokens: self.prompt_tokens,
+            bytes_per_token: self.model.bytes_per_token(),
+            workers: ask.candidates.len(),
+            considered,
         }
     }
 }
 
-/// The caller's target if it names one, else the policy's choice, else the best that is left.
-fn decide(
+/// The caller's target if it names one, else the policy's choice, else its choice among suspects too, else the best that is left.
+pub(super) fn decide(
     ask: &Ask<'_, '_>,
     draw: &mut Draw,
-    policy: impl FnOnce(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
+    mut policy: impl FnMut(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
 ) -> Result<Choice, RouteError> {
     if let Some(target) = ask.request.target {
         let index = ask.candidates.position(target).ok_or(RouteError::TargetUnknown(target))?;
         if ask.request.tried.contains(&target) {
             return Err(RouteError::AllTried);
         }
-        ask.usable(index).ok_or(RouteError::TargetUnavailable(target))?;
+        ask.with_suspects().usable(index).ok_or(RouteError::TargetUnavailable(target))?;
         return Ok(Choice { index, reason: Reason::Target });
     }
-    let choice = policy(ask, draw).or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
+    let choice = policy(ask, draw).or_else(|| policy(&ask.with_suspects(), draw));
+    let choice = choice.or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
     debug_assert!(!ask.request.tried.contains(&ask.candidates.id(choice.index)), "a tried worker was chosen");
     Ok(choice)
 }

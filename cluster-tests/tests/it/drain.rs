@@ -1,4 +1,4 @@
-//! A node that stops: what is in flight finishes or is told, what is idle is closed, nobody is left in silence (P10).
+//! A node that stops: what is in flight finishes or is told, what stays idle is closed, nobody is left in silence (P10).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use cluster_tests::Upstream;
 use cluster_tests::chat;
 use cluster_tests::config;
 use cluster_tests::eventually;
+use cluster_tests::lasting;
 use cluster_tests::node;
 use tokio::sync::Semaphore;
 
 const CHAT: &str = "/v1/chat/completions";
 
 #[tokio::test]
-async fn p10_http_1_is_told_to_close_and_idle_connections_are_closed_at_once() {
+async fn p10_http_1_is_told_to_close_and_idle_connections_are_closed_soon() {
     let worker = Upstream::start("one").await;
     let node = node(config(&[&worker])).await;
     let mut idle = Client::connect(node.address).await;
@@ -35,6 +36,29 @@ async fn p10_http_1_is_told_to_close_and_idle_connections_are_closed_at_once() {
     let begun = tokio::time::Instant::now();
     tokio::join!(node.shutdown(), served);
     assert!(begun.elapsed() < Duration::from_secs(10), "nothing waited for the drain timeout");
+}
+
+#[tokio::test]
+async fn p10_a_request_on_a_kept_connection_is_served_though_the_node_has_begun_to_stop() {
+    let worker = Upstream::start("one").await;
+    let node = node(config(&[&worker])).await;
+    let mut kept = Client::connect(node.address).await;
+    assert_eq!(kept.post(CHAT, &chat("hi", false)).await.status, 200);
+    let gate = Arc::new(Semaphore::new(0));
+    worker.script([Step::Await(Arc::clone(&gate))].into_iter().chain(Step::completion("late")).collect());
+    let address = node.address;
+    let asked = async {
+        let refused = async || tokio::net::TcpStream::connect(address).await.is_err();
+        eventually("the node takes no connections", refused).await;
+        lasting(Duration::from_millis(100)).await; // it closes what is of no use next
+        kept.start_post(CHAT, "", &chat("hi", false)).await;
+        eventually("the worker has it", async || worker.requests().len() == 2).await;
+        lasting(Duration::from_millis(100)).await;
+        gate.add_permits(1);
+        let answer = kept.answer().await;
+        assert!(answer.status == 200 && answer.head.contains("connection: close"), "{}", answer.head);
+    };
+    tokio::join!(node.shutdown(), asked);
 }
 
 #[tokio::test]

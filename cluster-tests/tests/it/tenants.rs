@@ -63,7 +63,8 @@ async fn p2_a_key_made_at_one_node_is_in_force_at_all_and_one_removed_never_come
 
     let none = Value::Null;
     assert_eq!(call(first, "POST", "/tenants", "", &json!({"name": "ops"})).await.status, 201);
-    let made = call(first, "POST", "/keys", "", &json!({"name": "root", "tenant": "ops", "role": "admin"})).await.json();
+    let made =
+        call(first, "POST", "/keys", "", &json!({"name": "root", "tenant": "ops", "role": "admin"})).await.json();
     let root = made["key"].as_str().expect("the key").to_owned();
     let took = until(second, &root, 200).await;
     assert!(took <= IN_FORCE, "in force at the other node after {took:?}");

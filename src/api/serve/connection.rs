@@ -51,6 +51,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After our last byte, how long the client's are read and thrown away, or an idle h2 client may take to say goodbye; and
 /// how long a node that stops waits for a request to begin. Less cuts what is on a slow line, more delays the stop.
 const LINGER: Duration = Duration::from_secs(2);
+/// The same for another request on a kept connection, which is answered and told to be the last. Its client sent it before it could know that we stop: less
+/// than a round trip, and a busy node's delay in reading, loses it; more delays every stop.
+const LINGER_KEPT: Duration = Duration::from_millis(500);
 
 /// Streams a client may have open on one h2 connection; more are refused by the h2 stack.
 const STREAMS_MAX: u32 = 1024;
@@ -141,8 +144,9 @@ where
     let mut overdue = std::pin::pin!(watch.overdue());
     let mut stopped = std::pin::pin!(async {
         stop.cancelled().await;
-        // The library would close a connection that was not read from yet, and its first request may be there.
-        let _ = tokio::time::timeout(LINGER, watch.touched()).await; // none came
+        // The library would close a connection without a request at once, and one may be on its way: its client does not know yet.
+        let patience = if watch.is_fresh() { LINGER } else { LINGER_KEPT };
+        let _ = tokio::time::timeout(patience, watch.touched()).await; // none came
     });
     let mut is_stopping = false;
     let late = loop {

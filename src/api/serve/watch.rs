@@ -145,6 +145,11 @@ impl Watch {
         self.serving.load(Relaxed) == 0
     }
 
+    /// Whether there never was a request, nor a part of one.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.is_quiet() && self.phase.load(Relaxed) == FRESH
+    }
+
     /// Whether not even a part of a request came.
     pub(super) fn is_empty(&self) -> bool {
         self.is_quiet() && self.phase.load(Relaxed) != HEAD
@@ -166,9 +171,9 @@ impl Watch {
         parcels.push(Arc::downgrade(parcel));
     }
 
-    /// Resolves when a first byte came. Looked at often, and only where a node stops.
+    /// Resolves when a request, or a part of one, is there. Looked at often, and only where a node stops.
     pub(super) async fn touched(&self) {
-        while self.is_quiet() && self.phase.load(Relaxed) == FRESH {
+        while self.is_empty() {
             self.clock.sleep(Duration::from_millis(10)).await;
         }
     }

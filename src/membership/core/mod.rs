@@ -191,7 +191,9 @@ impl Core {
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(first) = self.timers.first_entry().filter(|it| it.key().0 <= now) {
             let timer = first.remove();
-            self.swim(now, effects, |foca, out| foca.handle_timer(timer, out));
+            if self.is_still_due(&timer) {
+                self.swim(now, effects, |foca, out| foca.handle_timer(timer, out));
+            }
         }
         if self.roster.expire(now, self.config.forget_after) {
             effects.push(Effect::Forgotten);
@@ -203,6 +205,14 @@ impl Core {
         let round = self.seeds.round(now, &self.entropy, is_here, &here, self.roster.lost());
         effects.extend(round.look_up.then_some(Effect::LookUp));
         effects.extend(round.greet.into_iter().map(Effect::Greet));
+    }
+
+    /// A suspicion's end is nothing once it was refuted. foca 2.0 would not declare the member down either, but it would tell it that it was: the member would begin
+    /// a new life, be missed by probes of the old one, and be suspected again.
+    fn is_still_due(&self, timer: &Timer<Peer>) -> bool {
+        let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = timer else { return true };
+        let is_it = |it: &foca::Member<Peer>| it.id() == member_id && it.incarnation() == *incarnation;
+        self.foca.iter_members().any(|it| is_it(it) && it.state() == State::Suspect)
     }
 
     fn meet(&mut self, now: Instant, addr: SocketAddr, peer: Peer, effects: &mut Vec<Effect>) {

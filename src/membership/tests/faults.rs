@@ -77,6 +77,17 @@ fn nobody_who_runs_is_declared_down_though_every_twentieth_packet_is_lost() {
 }
 
 #[test]
+fn a_suspect_that_refuted_is_not_told_to_be_dead_when_its_time_would_have_been_up() {
+    for seed in seeds(3) {
+        let mut sim = formed(seed, 5, 0.2);
+        let before = sim.renewed;
+        sim.run(Duration::from_secs(60));
+        assert!(sim.refuted > 0, "seed {seed}: nobody was suspected");
+        assert_eq!((sim.false_downs.len(), sim.renewed - before), (0, 0), "seed {seed}: {} refuted", sim.refuted);
+    }
+}
+
+#[test]
 fn a_split_of_any_length_heals_without_help() {
     for away in [3, 60, 300] {
         let mut times: Vec<_> = seeds(2).map(|seed| heal(seed, Duration::from_secs(away))).collect();

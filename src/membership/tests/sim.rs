@@ -57,6 +57,9 @@ pub(super) struct Sim {
     trace: DefaultHasher,
     /// Members declared down that ran at that time: (when, by whom, whom).
     pub(super) false_downs: Vec<(Duration, usize, usize)>,
+    /// Suspects that turned out to be alive, and nodes that had to begin a new life: as often.
+    pub(super) refuted: u64,
+    pub(super) renewed: u64,
     pub(super) packets: u64,
     pub(super) bytes: u64,
 }
@@ -85,6 +88,8 @@ impl Sim {
             config: Config::default(),
             trace: DefaultHasher::new(),
             false_downs: Vec::new(),
+            refuted: 0,
+            renewed: 0,
             packets: 0,
             bytes: 0,
         }
@@ -304,12 +309,11 @@ impl Sim {
                     self.false_downs.push((self.elapsed(), node, whom));
                 }
             }
-            Effect::Changed(_)
-            | Effect::Evict(_)
-            | Effect::Renewed(_)
-            | Effect::Forgotten
-            | Effect::Slept(_)
-            | Effect::Ignored => {}
+            Effect::Changed(change) => {
+                self.refuted += u64::from((change.from, change.to) == (Some(Status::Suspect), Status::Alive));
+            }
+            Effect::Renewed(_) => self.renewed += 1,
+            Effect::Evict(_) | Effect::Forgotten | Effect::Slept(_) | Effect::Ignored => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `manual`: a routing key stays with its worker until that one is gone, out, or has failed the request; then it is bound
 //! to another for good, since the session's cache is there from then on.
 //!
+//! Where nodes share their bindings, what they agreed on goes before what is remembered here.
+//!
 //! Keys live in two generations of hash maps. When the young one has half of the bound, it becomes the old one and the
 //! old one is dropped whole: no pass over the entries, and a key in use is carried over.
 
@@ -75,7 +77,7 @@ impl Remembering for Manual {
         let Some(key) = ask.routing_key() else {
             return self.assign(ask, draw).map(|index| Choice { index, reason: Reason::Assigned });
         };
-        let place = self.bound(key, ask.now).and_then(|worker| ask.candidates.position(worker));
+        let place = ask.bound.or_else(|| self.bound(key, ask.now)).and_then(|worker| ask.candidates.position(worker));
         let (index, reason) = match place.filter(|index| ask.usable(*index).is_some()) {
             Some(index) => (index, Reason::Bound),
             None => (self.assign(ask, draw)?, Reason::Assigned),

@@ -1,4 +1,4 @@
-//! Which worker holds which prompt prefix, as far as this node placed it: hints with an age, not facts.
+//! Which worker holds which prompt prefix, as far as nodes placed it: hints with an age, not facts.
 //!
 //! A prompt's canonical rendering is cut at fixed byte positions, every [`chain::BLOCK_BYTES`]; the chain hash at a
 //! position names everything before it. A placement stores few of these positions ([`boundaries`]); a lookup tests all
@@ -7,7 +7,8 @@
 //!
 //! *Invariants:* memory is bounded by construction ([`table`]); no byte of a prompt is kept; hashes start from the
 //! tenant's key, so tenants never share an entry; a worker that is forgotten takes all its entries with it at once
-//! ([`slots`]). Absent on purpose: engine events and the mesh's log, which will write to the same table.
+//! ([`slots`]). What other nodes placed comes through [`prefix_log`](super::prefix_log) into the same table, and counts like an own
+//! placement of that age. Absent on purpose: engine events, which will come the same way.
 
 pub mod chain;
 pub mod slots;
@@ -23,6 +24,10 @@ use crate::base::ids::WorkerId;
 /// Holders reported by one lookup. Fewer hide alternatives to a busy holder; more cost a probe of every shallow
 /// boundary although what they add is small.
 pub const HOLDERS_MAX: usize = 16;
+
+/// Blocks between two positions that other nodes are told. Half as many double the traffic and find nothing more; four times as many lose a
+/// tenth of the hits (ROUTING.md 2).
+const TOLD_BLOCKS: usize = 32;
 
 /// A worker that is believed to hold the first `bytes` of the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,15 @@ pub fn boundaries(blocks: usize, marked: usize) -> impl Iterator<Item = usize> {
     let regular = std::iter::successors(Some(1), move |at| Some(at + step(*at)));
     let extra = (marked != 0 && marked < blocks).then_some(marked);
     regular.take_while(move |at| *at < blocks).chain(extra).chain((blocks != 0).then_some(blocks))
+}
+
+/// The block counts at which a placement is told to other nodes: every 8 KiB (about 2,048 tokens), where the last message begins,
+/// and the end. Multiples, because those of two prompts that begin alike are the same (powers of two lose most of the depth of
+/// long sessions, ROUTING.md 2); the other two, because short prompts have no multiple and lookups test every block.
+pub fn told(blocks: usize, marked: usize) -> impl Iterator<Item = usize> {
+    let is_extra = |at: &usize| *at != 0 && !at.is_multiple_of(TOLD_BLOCKS);
+    let extra = [blocks, marked].into_iter().filter(move |at| is_extra(at) && *at <= blocks);
+    (1..=blocks / TOLD_BLOCKS).map(|step| step * TOLD_BLOCKS).chain(extra)
 }
 
 #[cfg(test)]

@@ -16,6 +16,15 @@ pub const TTL_TICKS: u16 = 64;
 /// A prediction below this many bytes teaches nothing: engines cache whole blocks only.
 const LESSON_BYTES_MIN: u64 = 1024;
 
+/// What an answer says of a worker's cache, where it says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lesson {
+    /// It does not remember for as long as was believed.
+    Forgets,
+    /// It remembers for longer than half of what is believed.
+    Remembers,
+}
+
 /// See the file's header.
 #[derive(Debug, Default)]
 pub struct Slots {
@@ -73,21 +82,32 @@ impl Slots {
         slot.worker.filter(|_| age <= slot.horizon.load(Relaxed))
     }
 
-    /// What a worker's cache really held, against a belief of `age` ticks. A cache that forgot shortens its horizon half
-    /// way to that age (one answer may be an accident, several are not); one that remembered lengthens it slowly. One
-    /// tick always counts, so a worker that only seemed to forget can show that it does not.
-    pub fn learn(&self, slot: u16, age: u16, expected_bytes: u64, held_bytes: u64) {
-        let Some(slot) = self.slots.get(usize::from(slot).wrapping_sub(1)) else { return };
+    /// What a worker's cache really held, against a belief of `age` ticks; `None`: that teaches nothing.
+    pub fn learn(&self, slot: u16, age: u16, expected_bytes: u64, held_bytes: u64) -> Option<Lesson> {
+        let horizon = self.slots.get(usize::from(slot).wrapping_sub(1))?.horizon.load(Relaxed);
         if expected_bytes < LESSON_BYTES_MIN {
-            return;
+            return None;
         }
-        let horizon = slot.horizon.load(Relaxed);
-        let learned = if held_bytes * 2 < expected_bytes && age > 1 {
-            horizon.midpoint(age.min(horizon) - 1)
+        let lesson = if held_bytes * 2 < expected_bytes && age > 1 {
+            Lesson::Forgets
         } else if held_bytes * 4 >= expected_bytes * 3 && age >= horizon / 2 {
-            horizon + (horizon / 8).max(1)
+            Lesson::Remembers
         } else {
-            return;
+            return None;
+        };
+        self.take(slot, age, lesson);
+        Some(lesson)
+    }
+
+    /// A cache that forgot shortens its horizon half way to that age (one answer may be an accident, several are not); one that
+    /// remembered lengthens it slowly. One tick always counts, so a worker that only seemed to forget can show that it does not.
+    pub fn take(&self, slot: u16, age: u16, lesson: Lesson) {
+        let Some(slot) = self.slots.get(usize::from(slot).wrapping_sub(1)) else { return };
+        let horizon = slot.horizon.load(Relaxed);
+        let learned = match lesson {
+            Lesson::Forgets if age > 1 => horizon.midpoint(age.min(horizon) - 1),
+            Lesson::Remembers if age >= horizon / 2 => horizon + (horizon / 8).max(1),
+            Lesson::Forgets | Lesson::Remembers => return,
         };
         slot.horizon.store(learned.clamp(1, TTL_TICKS), Relaxed);
     }

@@ -3,8 +3,8 @@
 //! Bounded by construction: a full bucket replaces its oldest entry, so there is no eviction pass, no growth and no
 //! rehash. The price: of a table that is half full, one entry in thirty was lost to a full bucket already. Segments are allocated when first written to, so an idle node pays nothing. Every word is an atomic and there
 //! is no lock: two threads that write the same entry may lose one hint, which costs at most one cache miss. An entry is
-//! found by its bucket and 32 bits of its hash (51 bits at the default size), so a false hit is expected once in some
-//! 10^7 lookups of a long prompt.
+//! found by the upper 48 bits of its hash, because other nodes tell no more of it: a false hit is expected once in some
+//! 10^6 lookups of a long prompt.
 //!
 //! Entry: word 0 = tag (32) | slot (16) | stamp (16); word 1 = slot | stamp | slot | stamp; newest holder first.
 
@@ -13,6 +13,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
+
+use smallvec::SmallVec;
 
 /// Entries in a bucket: as many as fit a cache line.
 const WAYS: usize = 4;
@@ -129,13 +131,33 @@ impl Table {
             }
             return false;
         }
-        let victim = bucket.victim(tick);
-        let is_eviction = victim[0].load(Relaxed) != 0;
-        if !is_eviction {
-            self.entries.fetch_add(1, Relaxed);
+        self.replace(bucket, tag, pair, tick)
+    }
+
+    /// Notes that `slot` got `hash` at `stamp`, which may be a while ago: nothing newer goes for it. `None`: that was known, or
+    /// there is no room for something so old; else whether another entry had to go.
+    pub fn note(&self, hash: u64, slot: u16, stamp: u16, tick: u16) -> Option<bool> {
+        let age = tick.wrapping_sub(stamp);
+        let (segment, bucket, tag) = self.place(hash);
+        let Some(bucket) = segment.get().map(|it| &it[bucket]) else { return Some(self.put(hash, slot, stamp)) };
+        for words in &bucket.0 {
+            let Some(entry) = Entry::read(words, tag) else { continue };
+            let noted = entry.noting(slot, stamp, tick)?;
+            noted.write(words, tag);
+            return Some(false);
         }
-        Entry { pairs: [pair, 0, 0] }.write(victim, tag);
-        is_eviction
+        let first = bucket.victim(tick)[0].load(Relaxed);
+        let is_older = first != 0 && tick.wrapping_sub(first as u16) < age;
+        (!is_older).then(|| self.replace(bucket, tag, u32::from(slot) << 16 | u32::from(stamp), tick))
+    }
+
+    /// Notes that `slot` did not hold `hash` at `stamp`: what it got later stays.
+    pub fn withdraw(&self, hash: u64, slot: u16, stamp: u16, tick: u16) {
+        let age = tick.wrapping_sub(stamp);
+        let is_later = |it: (u16, u16)| it.0 == slot && tick.wrapping_sub(it.1) < age;
+        if self.find(hash).is_some_and(|entry| !entry.holders().any(is_later)) {
+            self.remove(hash, slot);
+        }
     }
 
     /// Notes that `slot` does not hold `hash`.
@@ -154,12 +176,24 @@ impl Table {
         }
     }
 
-    /// Segment, bucket inside it, tag. The bucket comes from the upper half of the hash, the tag from the lower one.
+    /// A new entry in an empty place or that of the oldest. Says whether another had to go.
+    fn replace(&self, bucket: &Bucket, tag: u32, pair: u32, tick: u16) -> bool {
+        let victim = bucket.victim(tick);
+        let is_eviction = victim[0].load(Relaxed) != 0;
+        if !is_eviction {
+            self.entries.fetch_add(1, Relaxed);
+        }
+        Entry { pairs: [pair, 0, 0] }.write(victim, tag);
+        is_eviction
+    }
+
+    /// Segment, bucket inside it, tag. The bucket comes from the upper half of the hash, the tag from the 32 bits before the last
+    /// 16, which do not count.
     fn place(&self, hash: u64) -> (&Segment, usize, u32) {
         let buckets = (self.segments.len() * SEGMENT_BUCKETS) as u64;
         let index = (((hash >> 32) * buckets) >> 32) as usize;
         // Tag 0 would read as an empty place.
-        let tag = (hash as u32).max(1);
+        let tag = ((hash >> 16) as u32).max(1);
         (&self.segments[index / SEGMENT_BUCKETS], index % SEGMENT_BUCKETS, tag)
     }
 }
@@ -175,6 +209,22 @@ impl Entry {
             _ => [pair, a, b],
         };
         Self { pairs }
+    }
+
+    /// With one more holder at its place by age; `None` where that changes nothing.
+    fn noting(self, slot: u16, stamp: u16, tick: u16) -> Option<Self> {
+        let age = |pair: &u32| tick.wrapping_sub(*pair as u16);
+        let pair = u32::from(slot) << 16 | u32::from(stamp);
+        let has_newer = |it: u32| it >> 16 == u32::from(slot) && age(&it) <= age(&pair);
+        if self.pairs.into_iter().any(has_newer) {
+            return None;
+        }
+        let others = self.pairs.into_iter().filter(|it| *it != 0 && it >> 16 != u32::from(slot));
+        // Equal ages are ordered by slot, so that the order in which they came does not matter.
+        let mut holders: SmallVec<[u32; ENTRY_HOLDERS_MAX + 1]> = others.chain([pair]).collect();
+        holders.sort_unstable_by_key(|it| (age(it), it >> 16));
+        let noted = Self { pairs: std::array::from_fn(|at| holders.get(at).copied().unwrap_or(0)) };
+        (noted.pairs != self.pairs).then_some(noted)
     }
 
     /// Without the holder in `slot`.

@@ -4,10 +4,13 @@ use proptest::prelude::*;
 
 use super::boundaries;
 use super::chain::BLOCK_BYTES;
+use super::chain::Boundary;
 use super::chain::Key;
+use super::slots::Lesson;
 use super::slots::Slots;
 use super::slots::TTL_TICKS;
 use super::table::Table;
+use super::told;
 use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::base::ids::WorkerId;
@@ -37,9 +40,9 @@ fn an_entry_keeps_its_last_three_holders_newest_first() {
 fn a_full_bucket_replaces_its_oldest_entry() {
     let table = Table::new(0);
     // Equal upper halves: one bucket.
-    let evicted: Vec<bool> = (1..=6).map(|n| table.put(n, 1, n as u16)).collect();
+    let evicted: Vec<bool> = (1..=6).map(|n| table.put(n << 16, 1, n as u16)).collect();
     assert_eq!(evicted, [false, false, false, false, true, true]);
-    let alive: Vec<u64> = (1..=6).filter(|n| table.find(*n).is_some()).collect();
+    let alive: Vec<u64> = (1..=6).filter(|n| table.find(n << 16).is_some()).collect();
     assert_eq!((alive, table.len()), (vec![3, 4, 5, 6], 4));
 }
 
@@ -109,12 +112,76 @@ fn slots_run_out_without_harm() {
 fn a_cache_that_remembers_again_is_trusted_again() {
     let mut slots = Slots::default();
     let slot = slots.assign(WorkerId(1), 0).expect("room");
-    (0..20).for_each(|_| slots.learn(slot, 40, 8_000, 0));
+    assert!((0..20).all(|_| slots.learn(slot, 40, 8_000, 0) == Some(Lesson::Forgets)));
     assert!(slots.worker(slot, 41).is_none() && slots.worker(slot, 10).is_some());
-    (0..100).for_each(|_| slots.learn(slot, 38, 8_000, 8_000));
+    assert!((0..100).all(|_| slots.learn(slot, 38, 8_000, 8_000) == Some(Lesson::Remembers)));
     assert!(slots.worker(slot, TTL_TICKS).is_some() && slots.worker(slot, TTL_TICKS + 1).is_none());
-    (0..100).for_each(|_| slots.learn(slot, 1, 8_000, 0));
+    assert!((0..100).all(|_| slots.learn(slot, 1, 8_000, 0).is_none()));
     assert!(slots.worker(slot, 40).is_some(), "a prompt that is still being read is no evidence");
+}
+
+#[test]
+fn what_is_noted_late_takes_its_place_by_age_whatever_the_order() {
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let table = Table::new(1 << 20);
+        let hints = [(1, 10), (2, 30), (3, 20), (4, 25)];
+        for at in order {
+            table.note(77, hints[at].0, hints[at].1, 40);
+        }
+        assert_eq!(holders(&table, 77), [(2, 30), (4, 25), (3, 20)]);
+        assert_eq!(table.note(77, 4, 24, 40), None, "older than what is known");
+        table.withdraw(77, 2, 29, 40);
+        assert_eq!(holders(&table, 77).len(), 3, "it got it again since");
+        table.withdraw(77, 2, 30, 40);
+        assert_eq!(holders(&table, 77), [(4, 25), (3, 20)]);
+    }
+}
+
+#[test]
+fn an_old_hint_replaces_nothing_newer_in_a_full_bucket() {
+    let table = Table::new(0);
+    assert!((1..=4).all(|n| !table.put(n << 16, 1, 10 + n as u16)));
+    assert_eq!(table.note(9 << 16, 1, 8, 20), None);
+    assert_eq!(table.note(9 << 16, 1, 12, 20), Some(true));
+    assert!(table.find(1 << 16).is_none() && table.find(9 << 16).is_some());
+}
+
+#[test]
+fn the_last_16_bits_of_a_hash_do_not_count_because_others_are_not_told_them() {
+    let (table, hash) = (Table::new(32 << 20), 0x1234_5678_9abc_def0);
+    table.note(Boundary::of(hash).hash(), 1, 1, 1);
+    assert_eq!(holders(&table, hash), [(1, 1)]);
+    assert_eq!(holders(&table, hash ^ 1 << 16), []);
+}
+
+#[test]
+fn hashes_of_one_seed_are_the_same_on_every_node_and_in_every_release() {
+    let [key, same] = [Key::shared(&[7; 32]), Key::shared(&[7; 32])];
+    let (tenant, model) = (TenantId::parse("team").expect("valid"), ModelId::parse("llama").expect("valid"));
+    let chain = |key: &Key| {
+        let mut hashes = Vec::new();
+        key.chain(key.root(&tenant, &model), &[b'x'; 600], &mut hashes);
+        hashes
+    };
+    assert_eq!(chain(&key), chain(&same));
+    assert_eq!(chain(&key), [16_730_879_973_394_941_294, 13_180_436_125_466_789_682]);
+    assert_eq!(
+        (key.fingerprint(), key.routing_key(&tenant, &model, "session")),
+        (865_368_449, 412_914_489_985_830_887)
+    );
+    assert_ne!(chain(&key), chain(&Key::shared(&[8; 32])));
+    assert_ne!(key.fingerprint(), Key::shared(&[8; 32]).fingerprint());
+    let other = ModelId::parse("qwen").expect("valid");
+    assert_ne!(key.routing_key(&tenant, &model, "session"), key.routing_key(&tenant, &other, "session"));
+}
+
+#[test]
+fn others_are_told_multiples_of_8_kib_the_last_message_and_the_end() {
+    let at = |blocks, marked| told(blocks, marked).collect::<Vec<_>>();
+    assert_eq!(at(0, 0), Vec::<usize>::new());
+    assert_eq!(at(5, 3), [5, 3]);
+    assert_eq!(at(100, 70), [32, 64, 96, 100, 70]);
+    assert_eq!(at(64, 32), [32, 64], "nothing twice");
 }
 
 #[test]
@@ -150,6 +217,7 @@ proptest! {
     fn boundaries_include_the_end_and_leave_gaps_of_at_most_a_quarter(blocks in 1_usize..5_000, marked in 0_usize..5_000) {
         let mut at: Vec<usize> = boundaries(blocks, marked).collect();
         prop_assert!(at.iter().all(|it| (1..=blocks).contains(it)));
+        prop_assert!(told(blocks, marked).all(|it| at.contains(&it)), "what is told is stored here too");
         prop_assert!(at.contains(&blocks) && (marked == 0 || marked >= blocks || at.contains(&marked)));
         at.sort_unstable();
         for pair in at.windows(2) {

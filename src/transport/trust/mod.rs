@@ -96,6 +96,7 @@ struct Inner {
     key: PrivateKeyDer<'static>,
     anchors: Vec<TrustAnchor<'static>>,
     reset_key: [u8; 32],
+    prefix_key: [u8; 32],
 }
 
 impl std::fmt::Debug for Trust {
@@ -112,7 +113,8 @@ impl Trust {
         let (chain, key) = authority::issue(first, &cluster, &node)?;
         let anchors = secrets.iter().map(|it| authority::anchor(it, &cluster)).collect::<Result<_, _>>()?;
         let reset_key = first.derive(Purpose::Reset, &cluster);
-        Ok(Self(Arc::new(Inner { cluster, node, chain: vec![chain], key, anchors, reset_key })))
+        let prefix_key = first.derive(Purpose::Prefixes, &cluster);
+        Ok(Self(Arc::new(Inner { cluster, node, chain: vec![chain], key, anchors, reset_key, prefix_key })))
     }
 
     /// From PKI files; the certificate says which node this is.
@@ -122,7 +124,8 @@ impl Trust {
         let node = EndEntityCert::try_from(&chain[0]).ok().and_then(|it| verifier::name(&it, &cluster));
         let node = node.ok_or_else(unnamed)?;
         let reset_key = std::array::from_fn(|i| digest(&SHA256, key.secret_der()).as_ref()[i]);
-        let trust = Self(Arc::new(Inner { cluster, node, chain, key, anchors, reset_key }));
+        let prefix_key = pki::prefix_key(&anchors, &cluster);
+        let trust = Self(Arc::new(Inner { cluster, node, chain, key, anchors, reset_key, prefix_key }));
         match trust.0.judge_own() {
             Ok(_) => Ok(trust),
             Err(verdict) => Err(TrustError::Refused { path: files.certificate.clone(), verdict }),
@@ -161,6 +164,13 @@ impl Trust {
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
         Ok((server, client))
+    }
+
+    /// What hashes of prompt prefixes are keyed with: the same on every node. With PKI files it is made of the authorities' public keys
+    /// and the cluster's name: whoever knows those could make prompts that collide, at the price of a cache miss.
+    #[must_use]
+    pub fn prefix_key(&self) -> [u8; 32] {
+        self.0.prefix_key
     }
 
     /// Signs stateless resets; the same after a restart.

@@ -25,6 +25,8 @@ pub enum Purpose {
     Authority,
     /// Sealing of workers' credentials before they are replicated.
     Seal,
+    /// Hashes of prompt prefixes: those that nodes tell each other mean the same on all of them, and nothing to others.
+    Prefixes,
     /// Stateless resets: a restarted node can tell peers that their old connections are gone.
     Reset,
 }
@@ -34,6 +36,7 @@ impl Purpose {
         match self {
             Self::Authority => b"authority",
             Self::Seal => b"seal",
+            Self::Prefixes => b"prefixes",
             Self::Reset => b"reset",
         }
     }

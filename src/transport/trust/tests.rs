@@ -52,8 +52,20 @@ fn judged(shown: &[MeshSecret], believed: &[MeshSecret], clusters: [&str; 2]) ->
         key: shown.0.key.clone_key(),
         anchors: believer.0.anchors.clone(),
         reset_key: [0; 32],
+        prefix_key: [0; 32],
     };
     mixed.judge_own()
+}
+
+#[test]
+fn the_key_of_prefixes_is_the_clusters_and_does_not_change_between_releases() {
+    let of = |secret: &MeshSecret, name| {
+        let secrets = std::slice::from_ref(secret);
+        Trust::from_secrets(cluster(name), node(), secrets).unwrap().prefix_key()
+    };
+    assert_ne!(of(&known(), "prod"), of(&known(), "test"));
+    let hex: String = of(&known(), "prod").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "7b916e736ce1fe45e98d970e33074d73b69c78336d41a3186583d8cc1a963e0d");
 }
 
 #[test]
@@ -73,6 +85,8 @@ fn pki_files_name_the_node_and_are_checked_before_anything_starts() {
     let files = write_pki(folder.path(), "spiffe://corp.example/smg/prod/gw-1", (2020, 2999));
     let trust = Trust::from_files(cluster("prod"), &files).unwrap();
     assert_eq!(trust.node().as_str(), "gw-1");
+    let other = Trust::from_files(cluster("prod"), &files).unwrap();
+    assert_eq!(trust.prefix_key(), other.prefix_key(), "the same on every node that has the authority");
     let error = Trust::from_files(cluster("test"), &files).unwrap_err();
     assert!(error.to_string().contains("spiffe://<domain>/smg/test/<node id>"), "{error}");
 
@@ -105,7 +119,8 @@ fn a_certificate_that_is_no_node_cannot_be_used_as_one() {
         params.not_before = date_time_ymd(2020, 1, 1);
         let chain = vec![params.signed_by(&key, &issuer).unwrap().der().clone()];
         let anchors = vec![webpki::anchor_from_trusted_cert(&root).unwrap().to_owned()];
-        Inner { cluster: cluster("a"), node: node(), chain, key: key.into(), anchors, reset_key: [0; 32] }.judge_own()
+        let (cluster, reset_key, prefix_key) = (cluster("a"), [0; 32], [0; 32]);
+        Inner { cluster, node: node(), chain, key: key.into(), anchors, reset_key, prefix_key }.judge_own()
     };
     let both = || vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     assert_eq!(issue(&["spiffe://x/smg/a/n-1"], both()), Ok(node()));

@@ -1,0 +1,80 @@
+//! Questions to a node that may be dead, cut off or stopped: every one ends in time, with an answer or with a reason.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The operator's key of every cluster here. It is looked for afterwards where no key may be.
+pub(crate) const ADMIN_KEY: &str = "sk-canary-admin-5e1f";
+/// A node that answers at all does so in a few milliseconds, in some hundred on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The connection was closed before anything of the request had been sent.
+pub(crate) const UNSENT: &str = "closed before the request was sent";
+
+/// A connection to a node, kept between requests.
+pub(crate) struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Link {
+    #[expect(clippy::disallowed_methods, reason = "the scenario's own runtime owns it, and it ends with the link")]
+    pub(crate) async fn open(to: SocketAddr) -> Result<Self, String> {
+        let stream = timeout(DEADLINE, TcpStream::connect(to)).await.map_err(|_late| "no connection in time")?;
+        let stream = stream.map_err(|error| format!("no connection: {error}"))?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let made = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = made;
+        let connection = tokio::spawn(async move {
+            let _ = connection.await; // the request that was under way tells why
+        });
+        Ok(Self { sender, connection })
+    }
+
+    /// Whether another request can be sent.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    pub(crate) async fn call(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Bytes), String> {
+        let answer = self.send(method, path, body).await?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+
+    /// The same, for those who read the head.
+    pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
+        let request = http::Request::builder().method(method).uri(path).header("host", "smg");
+        let request = request.header("authorization", format!("Bearer {ADMIN_KEY}"));
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
+        let answered = async {
+            self.sender.ready().await?;
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+        };
+        let answered = timeout(DEADLINE, answered).await.map_err(|_late| format!("no answer within {DEADLINE:?}"))?;
+        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+    }
+}
+
+/// One request on a connection of its own.
+pub(crate) async fn ask(to: SocketAddr, method: &str, path: &str, body: &Value) -> Result<(u16, Value), String> {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (status, bytes) = Link::open(to).await?.call(method, path, &body).await?;
+    Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
+}

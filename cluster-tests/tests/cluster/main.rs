@@ -1,0 +1,66 @@
+//! Whole clusters: real processes in network namespaces behind the switch of `cluster_tests::net`.
+//!
+//! `make test-cluster` runs the scenarios, one line each; arguments are words that choose by name. `make report-cluster` runs what takes figures instead.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it prints is what it is for")]
+
+mod ask;
+mod case;
+mod edits;
+mod fleet;
+mod forming;
+mod forwarding;
+mod killing;
+mod load;
+mod prefixes;
+mod report;
+mod runner;
+mod secrets;
+mod splitting;
+mod stalling;
+mod strangers;
+mod switch;
+mod trail;
+mod wire;
+mod workers;
+
+use std::process::ExitCode;
+
+use runner::Scenario;
+
+fn main() -> ExitCode {
+    let is_report = std::env::args().any(|it| it == "--report");
+    runner::run(&if is_report { report::all() } else { scenarios() })
+}
+
+fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("the_switch_does_what_it_says", 2, switch::does_what_it_says),
+        Scenario::new("nodes_split_for_a_minute_are_whole_again", 8, splitting::for_a_minute),
+        Scenario::new("nodes_form_a_cluster_in_any_order", 8, forming::in_any_order),
+        Scenario::new("nodes_find_each_other_by_name", 3, forming::by_name),
+        Scenario::new("a_killed_node_is_seen_and_comes_back", 5, killing::is_seen),
+        Scenario::new("nobody_that_runs_is_declared_down_at_5_percent_loss", 8, stalling::at_loss),
+        Scenario::new("a_one_way_cut_evicts_nobody_who_can_be_reached", 3, splitting::one_way),
+        Scenario::new("a_paused_observer_evicts_nobody", 5, stalling::paused),
+        Scenario::new("nodes_that_run_by_fits_and_starts_are_whole_afterwards", 5, stalling::by_fits_and_starts),
+        Scenario::new("who_is_no_member_stays_out", 3, strangers::stay_out),
+        Scenario::new("a_copied_data_directory_does_not_start", 3, strangers::copied_directory),
+        Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
+        Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
+        Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("p1_a_split_and_a_slow_mesh_fail_and_slow_nothing", 3, load::split),
+        Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
+        Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),
+        Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
+        Scenario::new("a_worker_outlives_the_node_that_was_told_of_it", 3, workers::outlive_their_node),
+        Scenario::new("field_04_a_removed_worker_gets_no_request_from_anybody", 3, workers::field_04_removed),
+        Scenario::new("field_12_a_deleted_worker_stays_away_from_the_flag", 3, workers::field_12_flag),
+        Scenario::new("field_12_an_edit_that_races_a_delete_revives_nothing", 3, edits::field_12_races),
+        Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
+        Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
+        Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
+        Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
+        Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
+    ]
+}
