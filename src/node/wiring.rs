@@ -144,10 +144,13 @@ pub(super) fn build(
         tenancy.queue_timeout,
         tenancy_metrics.clone(),
     );
+    let keys = Arc::new(Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics));
+    let tenants = tenancy::edits::Edits::start(Arc::clone(&keys), tables.handle.clone(), entropy.clone(), tasks);
     let intake = intake(server);
     intake.register(metrics);
     let gateway = Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
+        keys,
+        tenants,
         admission,
         intake,
         registry,
