@@ -27,6 +27,7 @@ pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
     ("INFLIGHT", "load"),
+    ("CLUSTER", "cluster_load"),
 ];
 
 /// What an explanation says of each worker that was looked at.

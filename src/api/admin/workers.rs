@@ -76,10 +76,19 @@ pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let fleet = Arc::clone(&*gateway.registry.fleet());
         let now = gateway.clock.now();
-        let workers: Vec<_> = fleet.all.iter().map(|it| view(it, now)).collect();
+        let workers: Vec<_> = fleet.all.iter().map(|it| with_ledger(&gateway, it.id, view(it, now))).collect();
         let suppressed = gateway.edits.suppressed();
         Ok(super::super::json(&json!({"workers": workers, "total": workers.len(), "suppressed": suppressed})))
     })
+}
+
+/// A worker with what all nodes have in flight there, as they last told.
+fn with_ledger(gateway: &Gateway, id: WorkerId, mut shown: Value) -> Value {
+    if let Some(ledger) = &gateway.ledger {
+        let (others, _age) = ledger.gossiped(id);
+        shown["cluster_load"] = json!(shown["load"].as_u64().unwrap_or(0) + u64::from(others.requests));
+    }
+    shown
 }
 
 /// One worker.
