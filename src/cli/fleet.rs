@@ -21,6 +21,7 @@ use crate::workers::address::Origin;
 pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
+    ("VIA", "via"),
     ("STATE", "state"),
     ("SOURCE", "source"),
     ("VIA", "via"),
