@@ -77,7 +77,8 @@ pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let fleet = Arc::clone(&*gateway.registry.fleet());
         let now = gateway.clock.now();
-        let workers: Vec<_> = fleet.all.iter().map(|it| with_ledger(&gateway, it.id, view(&gateway, it, now))).collect();
+        let workers: Vec<_> =
+            fleet.all.iter().map(|it| with_ledger(&gateway, it.id, view(&gateway, it, now))).collect();
         let suppressed = gateway.edits.suppressed();
         Ok(super::super::json(&json!({"workers": workers, "total": workers.len(), "suppressed": suppressed})))
     })
@@ -207,8 +208,8 @@ fn observed_by(gateway: &Gateway, entry: &Entry) -> Vec<Value> {
 
 /// A node as people know it, else as its certificate names it, where that is known.
 fn node_name(gateway: &Gateway, storage: StorageId) -> String {
-    if let Some(about) = super::members::told(gateway).remove(&storage).filter(|it| !it.name.is_empty()) {
-        return about.name;
+    if let Some(name) = super::members::name_of(gateway, storage) {
+        return name;
     }
     let view = gateway.members.as_ref().map(|it| it.handle.view());
     let found = view.as_ref().and_then(|it| it.members.iter().find(|it| it.peer.storage == storage));
