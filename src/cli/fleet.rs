@@ -21,7 +21,6 @@ use crate::workers::address::Origin;
 pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
-    ("VIA", "via"),
     ("STATE", "state"),
     ("SOURCE", "source"),
     ("VIA", "via"),
