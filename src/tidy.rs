@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replication", &["base", "observability", "transport", "membership"]),
     ("history", &["base", "observability", "proto", "transport", "membership"]),
     ("dialects", &["base"]),
-    ("workers", &["base", "observability", "proto", "dialects", "replication"]),
+    ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
     ("routing", &["base", "observability", "dialects", "workers", "replication"]),

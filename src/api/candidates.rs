@@ -101,6 +101,7 @@ impl Candidates for Pool<'_> {
 
     fn at(&self, index: usize) -> Candidate {
         let entry = &self.entries[index];
+        let (available, suspect) = entry.standing(self.now);
         let own = InFlight {
             requests: u32::try_from(entry.load.requests()).unwrap_or(u32::MAX),
             queued_tokens: entry.load.queued_prefill_tokens(self.now),
@@ -108,7 +109,8 @@ impl Candidates for Pool<'_> {
         let (load, told) = self.loads.all(entry.id, own);
         Candidate {
             worker: entry.id,
-            available: entry.is_available(self.now),
+            available,
+            suspect,
             inflight: load.requests,
             queued_prefill_tokens: load.queued_tokens,
             told,

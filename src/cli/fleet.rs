@@ -21,6 +21,7 @@ use crate::workers::address::Origin;
 const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
+    ("VIA", "via"),
     ("STATE", "state"),
     ("SOURCE", "source"),
     ("ENGINE", "runtime_type"),

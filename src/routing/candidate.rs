@@ -40,6 +40,8 @@ pub struct Candidate {
     pub worker: WorkerId,
     /// Whether health, breaker, backpressure and drain allow a new request.
     pub available: bool,
+    /// Whether other nodes hold it for away: chosen only when no other worker can be.
+    pub suspect: bool,
     /// Requests in flight at this worker.
     pub inflight: u32,
     /// Prompt tokens sent there whose prefill is not done yet.

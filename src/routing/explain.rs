@@ -35,6 +35,8 @@ pub struct Considered {
     pub worker: String,
     /// Whether it takes new requests.
     pub is_available: bool,
+    /// Whether other nodes cannot reach it, so that it is chosen last.
+    pub is_suspect: bool,
     /// Whether it failed this request already.
     pub is_tried: bool,
     /// Prompt tokens believed to be in its cache.
@@ -58,6 +60,7 @@ impl Considered {
         Self {
             worker: candidate.worker.to_string(),
             is_available: candidate.available,
+            is_suspect: candidate.suspect,
             is_tried: ask.request.tried.contains(&candidate.worker),
             expected_cached_tokens: ask.held_by(candidate.worker),
             queued_prefill_tokens: candidate.queued_prefill_tokens,

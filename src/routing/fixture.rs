@@ -36,6 +36,7 @@ impl Fleet {
         let idle = |id| Candidate {
             worker: WorkerId(id),
             available: true,
+            suspect: false,
             inflight: 0,
             queued_prefill_tokens: 0,
             told: Told::OWN,

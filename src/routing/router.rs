@@ -377,6 +377,7 @@ impl Known {
             holdings: &self.holdings,
             prompt_tokens: self.prompt_tokens,
             digest: self.digest,
+            takes_suspects: false,
             bound: self.bound,
         }
     }
@@ -394,21 +395,22 @@ impl Known {
     }
 }
 
-/// The caller's target if it names one, else the policy's choice, else the best that is left.
+/// The caller's target if it names one, else the policy's choice, else its choice among suspects too, else the best that is left.
 pub(super) fn decide(
     ask: &Ask<'_, '_>,
     draw: &mut Draw,
-    policy: impl FnOnce(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
+    mut policy: impl FnMut(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
 ) -> Result<Choice, RouteError> {
     if let Some(target) = ask.request.target {
         let index = ask.candidates.position(target).ok_or(RouteError::TargetUnknown(target))?;
         if ask.request.tried.contains(&target) {
             return Err(RouteError::AllTried);
         }
-        ask.usable(index).ok_or(RouteError::TargetUnavailable(target))?;
+        ask.with_suspects().usable(index).ok_or(RouteError::TargetUnavailable(target))?;
         return Ok(Choice { index, reason: Reason::Target });
     }
-    let choice = policy(ask, draw).or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
+    let choice = policy(ask, draw).or_else(|| policy(&ask.with_suspects(), draw));
+    let choice = choice.or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
     debug_assert!(!ask.request.tried.contains(&ask.candidates.id(choice.index)), "a tried worker was chosen");
     Ok(choice)
 }

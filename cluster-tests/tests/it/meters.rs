@@ -114,11 +114,22 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|it| it.strip_prefix("| `")?.split('`').next());
     let registered: BTreeSet<&str> = rows.collect();
-    let moved: BTreeSet<&str> =
-        [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS, super::meters_mesh::MESH, super::meters_mesh::LEDGER]
-            .concat()
-            .into_iter()
-            .collect();
+    let moved: BTreeSet<&str> = [
+        HAPPY,
+        IN_FLIGHT,
+        FAILURES,
+        ROUTING,
+        EDITS,
+        PROCESS,
+        super::meters_mesh::MESH,
+        super::meters_mesh::LEDGER,
+        super::meters_mesh::FORWARDED,
+        super::meters_mesh::WATCHED,
+        super::sharing::SHARING,
+    ]
+    .concat()
+    .into_iter()
+    .collect();
     let still: Vec<_> = registered.difference(&moved).collect();
     assert!(still.is_empty(), "registered, and no scenario moves them: {still:?}");
     let gone: Vec<_> = moved.difference(&registered).collect();

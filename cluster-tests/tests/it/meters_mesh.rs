@@ -21,10 +21,20 @@ use smg::transport::RequestError;
 use smg::transport::lanes::Lane;
 use smg::transport::trust::MeshSecret;
 use smg::transport::trust::Trust;
+use smg::transport::wire;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::mesh::Member;
 use super::mesh::meshed;
 use super::meters::Watch;
+
+/// Set by requests for workers that one node reaches.
+pub(crate) const FORWARDED: &[&str] =
+    &["smg_worker_forwards_active", "smg_worker_forwards_refused_total", "smg_worker_forwards_total"];
+
+/// Set by nodes that watch workers together.
+pub(crate) const WATCHED: &[&str] = &["smg_worker_doubted", "smg_worker_observations"];
 
 /// Registered with the mesh alone.
 pub(crate) const MESH: &[&str] = &[
@@ -64,13 +74,18 @@ fn bound() -> (UdpSocket, Peer) {
     (socket, Peer { node, storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None })
 }
 
-/// A member by its certificate, which says what no member says.
-async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handle, Peer) {
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
     let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
     let peer = handle.greet(to).await.expect("it is a member");
+    (handle, peer)
+}
+
+/// A member by its certificate, which says what no member says.
+async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+    let (handle, peer) = certified(to, tasks).await;
     for lane in [Lane::Swim, Lane::Deltas] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
@@ -150,6 +165,26 @@ async fn what_the_mesh_does_is_measured() {
 }
 
 #[tokio::test]
+async fn what_is_forwarded_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
+    let tasks = Tasks::new();
+    let (handle, peer) = certified(watch.node.mesh_address.expect("the mesh is on"), &tasks).await;
+    let mut stream = handle.open(&peer, Duration::from_secs(20)).await.expect("a stream");
+    let opening = wire::encode(&(7_u64, 1000_u64)).expect("numbers");
+    let len = u8::try_from(opening.len()).expect("short");
+    stream.write_all(&[&[len], &opening[..]].concat()).await.expect("written");
+    watch.until("it is under way", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 1.0).await;
+    stream.write_all(b"GET /v1/models HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("x-smg-forwarded: no_way"), "a worker that nobody has: {answer}");
+    watch.until("it is over", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 0.0).await;
+    watch.end(FORWARDED).await;
+}
+
+#[tokio::test]
 async fn what_is_asked_of_ledgers_is_measured() {
     let data = tempfile::tempdir().expect("a directory");
     let mut workers = Vec::new();
@@ -183,5 +218,27 @@ async fn what_is_asked_of_ledgers_is_measured() {
     resume.send(()).expect("it waits for this");
     assert!(watch.scrape().await.value(&asked("missed")) >= 2.0);
     watch.end(LEDGER).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn what_nodes_see_of_workers_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let worker = Upstream::start("one").await;
+    let mut config = meshed(data.path(), 0, &[], &[]);
+    config.workers = cluster_tests::config(&[&worker]).workers;
+    let mut watch = Watch::start(config).await;
+    let other = Member::fresh(0, &[watch.node.mesh_address.expect("the mesh is on")]).await;
+    let sees = |sight: &str, count: f64| {
+        let series = format!(r#"smg_worker_observations{{sight="{sight}"}}"#);
+        move |it: &Scrape| it.value(&series) == count
+    };
+    watch.until("both nodes see it", sees("up", 2.0)).await;
+    let listed = Client::connect(watch.node.address).await.get("/workers").await.json();
+    assert_eq!(listed["workers"][0]["observed_by"].as_array().map(Vec::len), Some(2), "{listed}");
+    drop(worker);
+    watch.until("both nodes miss it", sees("down", 2.0)).await;
+    watch.until("it is in doubt", |it| it.value("smg_worker_doubted") == 1.0).await;
+    watch.end(WATCHED).await;
     other.stop().await;
 }

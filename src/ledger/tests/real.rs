@@ -49,6 +49,7 @@ fn registry(tasks: &Tasks) -> Arc<Registry> {
         breaker_window: Duration::from_secs(60),
         breaker_open: Duration::from_secs(10),
         pause_max: Duration::from_secs(60),
+        memory: Duration::from_secs(60),
     };
     let registry = Registry::new(rules, dialer);
     for n in 0..WORKERS {
