@@ -57,6 +57,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("opentelemetry", &["observability"]),
     ("quinn", &["transport"]),
     ("rand", &["base"]),
+    ("ratatui", &["cli"]),
     ("rocksdb", &["history"]),
     // The client side's certificates are read where a node is put together.
     ("rustls", &["api", "node", "transport", "workers"]),

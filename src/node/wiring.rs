@@ -16,6 +16,7 @@ use crate::api;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
+use crate::api::gateway::ThisNode;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
 use crate::base::clock::Clock;
@@ -158,6 +159,7 @@ pub(super) fn build(
         tables: tables.handle,
         ledger,
         members,
+        node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
@@ -201,7 +203,7 @@ pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRe
     else {
         return Ok(None);
     };
-    Ok(Some(mesh::start(&config.mesh, &data, node_name(config), metrics, tasks).await?))
+    Ok(Some(mesh::start(&config.mesh, &data, metrics, tasks).await?))
 }
 
 fn rules(workers: &workers::config::Config) -> Rules {

@@ -9,6 +9,7 @@ mod field;
 mod field_workers;
 mod h2;
 mod hostile_worker;
+mod lab;
 mod learned;
 mod ledger;
 mod load;

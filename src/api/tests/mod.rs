@@ -26,6 +26,7 @@ use super::Response;
 use super::config::Config;
 use super::gateway::Gateway;
 use super::gateway::Phase;
+use super::gateway::ThisNode;
 use super::intake::Intake;
 use super::intake::Patience;
 use super::metrics::Metrics;
@@ -121,10 +122,11 @@ impl Edge {
             keys: Keys::new(keys, counts.clone()),
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
-            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks, Arc::new(|_| ()), observers),
+            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), Arc::new(|_| ()), observers),
             edits,
             policies,
             history,
+            node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },
             tables,
             members: None,
             ledger: None,

@@ -161,11 +161,10 @@ impl Mesh {
     }
 }
 
-/// Starts it. `data` is the data directory, `name` how people know this node.
+/// Starts it. `data` is the data directory.
 pub(super) async fn start(
     config: &Config,
     data: &Path,
-    name: String,
     metrics: &mut Registry,
     tasks: &Tasks,
 ) -> Result<Mesh, MeshError> {
@@ -197,7 +196,7 @@ pub(super) async fn start(
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
-    let members = Members { handle, me: node, name, join_timeout };
+    let members = Members { handle, me: node, join_timeout };
     let transport::Inboxes { deltas, sync, ledger, forward, .. } = inboxes;
     let inboxes = Inboxes { deltas, sync, ledger, forward };
     let is_remote = !advertised.ip().is_loopback();
