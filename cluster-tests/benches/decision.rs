@@ -47,7 +47,6 @@ impl Fleet {
             queued_prefill_tokens: id * 7_919 % 40_000,
             told: Told::OWN,
             relative_prefill_rate: 1.0,
-            suspect: false,
         };
         Self((1..=count).map(worker).collect())
     }
