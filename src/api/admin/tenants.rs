@@ -88,7 +88,7 @@ fn principal(request: &Request<Body>) -> Option<Arc<Principal>> {
 
 fn find(gateway: &Gateway, request: &Request<Body>) -> Result<ShownTenant, ApiError> {
     let text = super::super::last_segment(request);
-    let name = TenantId::parse(&text).map_err(|_| ApiError::UnknownTenant(text))?;
+    let name = TenantId::parse(&text).map_err(|_no_name| ApiError::UnknownTenant(text))?;
     gateway.keys.tenant(&name).ok_or_else(|| EditError::UnknownTenant(name).into())
 }
 
