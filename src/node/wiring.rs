@@ -84,32 +84,17 @@ pub(super) fn build(
     panics::register(metrics);
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let entropy = Entropy::from_os();
-    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let registry = Registry::new(rules(&config.workers), dialer);
-    let forwarder = mesh.as_ref().map(|it| Forwarder::new(it.ways())).unwrap_or_default();
-    let registry = Arc::new(registry.with_forwarder(forwarder));
+    let registry = registry(config, mesh.as_ref(), &worker_metrics, tasks)?;
     workers::fleet::register(metrics, Arc::clone(&registry));
     let place = data_place(config);
     let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
-    let seals: Arc<dyn Seals> = match &mesh {
-        Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
-        None => Arc::new(history.clone()),
-    };
+    let seals = seals(mesh.as_ref(), &history);
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let (members, address, identity, peers, ledger) = match mesh {
-        None => (None, None, None, None, None),
-        Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync, ledger, forward } = inboxes;
-            forward::owner::start(forward, Arc::clone(&registry), worker_metrics.clone(), tasks);
-            let peers =
-                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
-            let told = ledger::metrics::Metrics::register(metrics);
-            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
-            let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
-        }
+    let Joined { members, address, identity, peers, ledger } = match mesh {
+        None => Joined::default(),
+        Some(mesh) => join(config, mesh, &registry, &worker_metrics, metrics, tasks),
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
@@ -136,18 +121,12 @@ pub(super) fn build(
     let configured = config.routing.policies();
     let policies =
         PolicyEdits::start(Arc::clone(&router), tables.handle.clone(), configured, entropy.clone(), tasks.clone());
-    let (server, tenancy) = (&config.server, &config.tenancy);
-    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
-    let admission = Admission::new(
-        tenancy.max_concurrent_requests.0,
-        tenancy.queue_size,
-        tenancy.queue_timeout,
-        tenancy_metrics.clone(),
-    );
+    let server = &config.server;
+    let (keys, admission) = tenancy(&config.tenancy, metrics);
     let intake = intake(server);
     intake.register(metrics);
     let gateway = Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
+        keys,
         admission,
         intake,
         registry,
@@ -169,6 +148,69 @@ pub(super) fn build(
     };
     let counts = Counts::register(metrics);
     Ok(Built { gateway: Arc::new(gateway), counts, mesh_address: address, identity: identity.or(tables.identity) })
+}
+
+/// Where workers are put in force, and how those are reached that only other nodes reach.
+fn registry(
+    config: &Config,
+    mesh: Option<&Mesh>,
+    metrics: &workers::metrics::Metrics,
+    tasks: &Tasks,
+) -> Result<Arc<Registry>, Error> {
+    let dialer = Dialer::new(&config.workers, tasks.clone(), metrics.clone())?;
+    let forwarder = mesh.map(|it| Forwarder::new(it.ways())).unwrap_or_default();
+    Ok(Arc::new(Registry::new(rules(&config.workers), dialer).with_forwarder(forwarder)))
+}
+
+/// What workers' keys are sealed with.
+fn seals(mesh: Option<&Mesh>, history: &history::Handle) -> Arc<dyn Seals> {
+    match mesh {
+        Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
+        None => Arc::new(history.clone()),
+    }
+}
+
+/// What a node has because it is one of several.
+#[derive(Default)]
+struct Joined {
+    members: Option<Members>,
+    address: Option<SocketAddr>,
+    identity: Option<Identity>,
+    peers: Option<Peers>,
+    ledger: Option<ledger::Handle>,
+}
+
+/// Gives each lane of the mesh its reader.
+fn join(
+    config: &Config,
+    mesh: Mesh,
+    registry: &Arc<Registry>,
+    counts: &workers::metrics::Metrics,
+    metrics: &mut MetricsRegistry,
+    tasks: &Tasks,
+) -> Joined {
+    let Mesh { members, address, identity, transport, inboxes, .. } = mesh;
+    let Inboxes { deltas, sync, ledger, forward } = inboxes;
+    forward::owner::start(forward, Arc::clone(registry), counts.clone(), tasks);
+    let peers = ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+    let told = ledger::metrics::Metrics::register(metrics);
+    let ledger = ledger::start(&config.ledger, peers, Arc::clone(registry), told, tasks);
+    let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
+    Joined {
+        members: Some(members),
+        address: Some(address),
+        identity: Some(identity),
+        peers: Some(peers),
+        ledger: Some(ledger),
+    }
+}
+
+/// Who may ask, and how many at a time.
+fn tenancy(config: &tenancy::config::Config, metrics: &mut MetricsRegistry) -> (Keys, Admission) {
+    let counts = tenancy::metrics::Metrics::register(metrics);
+    let (concurrent, queue) = (config.max_concurrent_requests.0, config.queue_size);
+    let admission = Admission::new(concurrent, queue, config.queue_timeout, counts.clone());
+    (Keys::new(config.keys.iter().cloned().map(Into::into).collect(), counts), admission)
 }
 
 /// Who probes this node's share of the workers, and hears of the others'.
