@@ -18,6 +18,7 @@ use crate::observability::traces::span::Tracer;
 use crate::replication;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
+use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
 use crate::workers::edits::Edits;
@@ -31,7 +32,9 @@ use super::metrics::Metrics;
 /// Handles and views for the edge.
 pub struct Gateway {
     /// Who may ask.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
+    /// Changes who may.
+    pub tenants: tenancy::edits::Edits,
     /// How many at a time.
     pub admission: Admission,
     /// How much body.

@@ -121,12 +121,13 @@ pub(super) fn build(
     let configured = config.routing.policies();
     let policies =
         PolicyEdits::start(Arc::clone(&router), tables.handle.clone(), configured, entropy.clone(), tasks.clone());
-    let server = &config.server;
     let (keys, admission) = tenancy(&config.tenancy, metrics);
-    let intake = intake(server);
+    let tenants = tenancy::edits::Edits::start(Arc::clone(&keys), tables.handle.clone(), entropy.clone(), tasks);
+    let intake = intake(&config.server);
     intake.register(metrics);
     let gateway = Gateway {
         keys,
+        tenants,
         admission,
         intake,
         registry,
@@ -141,7 +142,7 @@ pub(super) fn build(
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
-        config: server.clone(),
+        config: config.server.clone(),
         clock: Clock,
         entropy,
         phase: Phase::default(),
@@ -206,11 +207,11 @@ fn join(
 }
 
 /// Who may ask, and how many at a time.
-fn tenancy(config: &tenancy::config::Config, metrics: &mut MetricsRegistry) -> (Keys, Admission) {
+fn tenancy(config: &tenancy::config::Config, metrics: &mut MetricsRegistry) -> (Arc<Keys>, Admission) {
     let counts = tenancy::metrics::Metrics::register(metrics);
     let (concurrent, queue) = (config.max_concurrent_requests.0, config.queue_size);
     let admission = Admission::new(concurrent, queue, config.queue_timeout, counts.clone());
-    (Keys::new(config.keys.iter().cloned().map(Into::into).collect(), counts), admission)
+    (Arc::new(Keys::new(config.keys.iter().cloned().map(Into::into).collect(), counts)), admission)
 }
 
 /// Who probes this node's share of the workers, and hears of the others'.
@@ -224,7 +225,10 @@ fn prober(
     tasks: &Tasks,
 ) -> Prober {
     let forgetting = Arc::clone(router);
-    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let on_restart: OnRestart = Arc::new(move |worker, is_certain| {
+        let feedback = if is_certain { Feedback::Forgotten(worker) } else { Feedback::Doubted(worker) };
+        forgetting.observe(Clock.now(), feedback);
+    });
     let observers = Observers::alone(tables.storage(), config.workers.away_max);
     let setup = observers::Setup {
         observers: observers.clone(),

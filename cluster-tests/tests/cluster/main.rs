@@ -52,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("p1_a_split_and_a_slow_mesh_fail_and_slow_nothing", 3, load::split),
         Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
         Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),
+        Scenario::new("a_key_bound_at_one_node_is_bound_at_all", 3, prefixes::bindings),
         Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
         Scenario::new("a_worker_outlives_the_node_that_was_told_of_it", 3, workers::outlive_their_node),
         Scenario::new("field_04_a_removed_worker_gets_no_request_from_anybody", 3, workers::field_04_removed),

@@ -37,6 +37,10 @@ impl Member {
         self.node.as_ref().expect("it runs")
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.node().address
+    }
+
     fn mesh(&self) -> SocketAddr {
         self.node().mesh_address.expect("the mesh is on")
     }
@@ -86,7 +90,7 @@ pub(crate) fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[Mes
 }
 
 /// Addresses for nodes that must be named before they run.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free_ports<const N: usize>() -> [SocketAddr; N] {
     let sockets: [_; N] = std::array::from_fn(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
     sockets.map(|it| it.local_addr().expect("is bound"))
 }

@@ -1,8 +1,10 @@
 //! The admin API and the health pages. Edits go through the doors of their areas, which keep them before they answer.
 
 pub mod cluster;
+pub mod keys;
 pub mod members;
 pub mod policies;
+pub mod tenants;
 pub mod workers;
 
 use std::sync::Arc;
