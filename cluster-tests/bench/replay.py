@@ -19,7 +19,7 @@ import urllib.request
 
 from processes import Process
 
-CLIENTS, MESH, METRICS, WORKERS = 32000, 33000, 34000, 35000
+CLIENTS, MESH, METRICS, WORKERS = 21000, 21100, 21200, 21300
 
 
 def get(port, path):
@@ -42,7 +42,7 @@ def until(what, seconds, condition):
         except OSError:
             pass
         time.sleep(0.05)
-    raise SystemExit(f"not in time: {what}")
+    raise TimeoutError(f"not in time: {what}")
 
 
 def ready(port, workers):
@@ -54,7 +54,7 @@ class Cluster:
     def __init__(self, options, nodes, extra, folder):
         self.nodes, self.workers, self.running = nodes, options.workers, []
         speed = options.speed
-        pace = [f"--prefill-rate={int(options.prefill_rate * speed)}", f"--token-delay={15 / speed:.3f}ms", "--prefill-base=1ms"]
+        pace = [f"--prefill-rate={int(options.prefill_rate * speed)}", f"--token-delay={max(1, round(15 / speed))}ms", "--prefill-base=1ms"]
         self.start([options.smg, "sim-worker", f"--port={WORKERS}", f"--workers={self.workers}", "--threads=2",
                     "--max-model-len=1000000", f"--kv-blocks={options.kv_blocks}", *pace], f"{folder}/workers.log")
         seeds = ",".join(f"127.0.0.1:{MESH + n}" for n in range(nodes))
@@ -63,8 +63,13 @@ class Cluster:
             mesh = ["--ha-mesh", f"--seeds={seeds}", "--mesh-host=127.0.0.1", f"--mesh-port={MESH + n}"] if nodes > 1 else []
             self.start([options.smg, f"--port={CLIENTS + n}", f"--prometheus-port={METRICS + n}", f"--data-dir={folder}/node-{n}",
                         "--threads=1", *mesh, *(["--worker-urls", *mine] if mine else []), *extra], f"{folder}/node-{n}.log")
-        for n in range(nodes):
-            until(f"node {n} knows all workers", 30, lambda: ready(CLIENTS + n, self.workers))
+        try:
+            for n in range(nodes):
+                until(f"node {n} knows all workers", 30, lambda: ready(CLIENTS + n, self.workers))
+        except TimeoutError as late:
+            words = "; ".join(it.last_words() for it in self.running)
+            self.stop()
+            raise SystemExit(f"{late}: {words}")
 
     def start(self, command, log):
         self.running.append(Process(command, log))
@@ -144,4 +149,5 @@ def main():
                       f"{row['failed']} of {row['requests']} | {row['remote']:.2f} | {row['fallback']:.4f} | {row['mesh_kb_s']:.1f} | {'VOID' if void else ''} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
