@@ -217,6 +217,11 @@ async fn dispatch(gateway: Arc<Gateway>, serve: Serve, mut request: Request<Body
             let is_loopback = peer.is_some_and(|it| it.0.ip().to_canonical().is_loopback());
             match gateway.keys.authorise_admin(request.headers(), is_loopback) {
                 Ok(principal) => {
+                    // Reading is what tells an operator why a node does not join.
+                    let is_edit = request.method() != http::Method::GET;
+                    if let Some(Err(error)) = is_edit.then(|| gateway.admit(Arc::clone(&principal))) {
+                        return error.response(Family::OpenAi);
+                    }
                     request.extensions_mut().insert(principal);
                     handler
                 }

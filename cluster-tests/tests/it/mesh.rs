@@ -179,3 +179,22 @@ async fn a_data_directory_serves_one_node_and_without_the_mesh_there_are_no_memb
     assert_eq!(answer, serde_json::json!({"members": [], "total": 0, "mesh": false}));
     alone.shutdown().await;
 }
+
+#[tokio::test]
+async fn p9_a_node_that_has_not_got_the_cluster_s_keys_lets_nobody_in_without_one() {
+    let data = tempfile::tempdir().expect("a directory");
+    let [nobody]: [SocketAddr; 1] = free_ports();
+    let mut config = meshed(data.path(), 0, &[nobody], &[]);
+    config.mesh.join_timeout = std::time::Duration::from_secs(3600);
+    let node = Node::start(config).await.expect("the node starts");
+    for (method, path, body) in [
+        ("POST", "/v1/chat/completions", cluster_tests::chat("hi", false)),
+        ("POST", "/workers", r#"{"url":"http://a"}"#.to_owned()),
+    ] {
+        let answer = Client::connect(node.address).await.call(method, path, &body).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &"joining".into()), "{path}");
+    }
+    let members = Client::connect(node.address).await.get("/cluster/members").await;
+    assert_eq!(members.status, 200, "who looks why it does not join sees it");
+    node.shutdown().await;
+}

@@ -36,8 +36,7 @@ pub fn readiness(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
         if gateway.phase.is_draining() {
             return Err(ApiError::Draining);
         }
-        let patience = gateway.members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout);
-        if !gateway.tables.is_in_force(patience) {
+        if !gateway.has_joined() {
             return Err(ApiError::Joining);
         }
         let fleet = gateway.registry.fleet();
