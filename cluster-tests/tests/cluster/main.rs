@@ -58,6 +58,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("field_04_a_removed_worker_gets_no_request_from_anybody", 3, workers::field_04_removed),
         Scenario::new("field_12_a_deleted_worker_stays_away_from_the_flag", 3, workers::field_12_flag),
         Scenario::new("field_12_an_edit_that_races_a_delete_revives_nothing", 3, edits::field_12_races),
+        Scenario::new("field_12_a_revoked_key_stays_revoked_everywhere", 4, edits::field_12_revoked),
         Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
         Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
