@@ -37,6 +37,13 @@ test-cluster: setup ## whole clusters in network namespaces: killed, cut, stoppe
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
 
+# Runs of the areas by themselves, and of all of them together. Optimised, because thousands are to be run.
+SEED ?= 0
+N ?= 2000
+SIM := SMG_SIM_SEED=$(SEED) SMG_SIM_SEEDS=$(N) SMG_SIM_LONG=$(LONG) cargo test --locked --release --lib
+sim: setup ## simulation: N seeds from SEED on; LONG=thousand for a thousand nodes
+	@$(ENV) $(SIM) -- --nocapture --test-threads=2 sim::
+
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check
 	@$(ENV) cargo clippy --locked --workspace --all-targets -- -D warnings

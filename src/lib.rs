@@ -29,4 +29,6 @@ pub mod config;
 pub mod node;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tidy;
