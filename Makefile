@@ -10,10 +10,10 @@ ENV = set -e; lib="$$(SMG_CACHE="$(CACHE)" .ci/rocksdb)"; export ROCKSDB_LIB_DIR
 TEST := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo nextest run || echo test)
 
 ENGINE ?= sim
-LAB_sim = exec "$(RELEASE_BIN)" lab
+LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test test-cluster report-cluster verify fix bless bench test-sdk test-engines measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster verify fix bless bench test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,11 +25,17 @@ setup: ## install what the build needs, and build RocksDB once
 release: setup ## build the binary people run
 	@$(ENV) cargo build --locked --release --bin smg
 
-lab: release ## a gateway on :30000 and four simulated workers; ENGINE=llama.cpp: four real llama.cpp servers
+lab: release ## three nodes on :30000, :30010, :30020 and four simulated workers; NODES=1; ENGINE=llama.cpp: one node, four real llama.cpp servers
 	@$(or $(LAB_$(ENGINE)),$(error ENGINE is sim or llama.cpp))
 
 test: setup ## all tests, those with real processes included
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" cargo $(TEST) --locked --workspace
+
+image: release ## the Docker image smg:local, from this machine's binary, without a registry
+	@SMG_BIN="$(RELEASE_BIN)" .ci/image
+
+test-compose: setup ## docker-compose.yml: a node is cut off and comes back, one is killed; starts an installed Docker engine if none runs
+	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/compose/run.sh
 
 test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)

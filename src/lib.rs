@@ -14,6 +14,8 @@ pub mod transport;
 pub mod dialects;
 pub mod workers;
 
+pub mod ledger;
+
 pub mod routing;
 pub mod tenancy;
 

@@ -24,6 +24,7 @@ use smg::routing::Reason;
 use smg::routing::Router;
 use smg::routing::candidate::Candidate;
 use smg::routing::candidate::Candidates;
+use smg::routing::candidate::Told;
 use smg::routing::policies::POLICIES;
 use smg::routing::policies::PolicyName;
 use smg::routing::request::RouteRequest;
@@ -43,6 +44,7 @@ impl Fleet {
             available: id % 50 != 7,
             inflight: (id * 31 % 17) as u32,
             queued_prefill_tokens: id * 7_919 % 40_000,
+            told: Told::OWN,
             relative_prefill_rate: 1.0,
         };
         Self((1..=count).map(worker).collect())

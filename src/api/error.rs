@@ -81,6 +81,9 @@ pub enum ApiError {
     /// `/workers/{id}` of a worker that is not there. The client's fault.
     #[error("no worker with this id: `{0}`")]
     UnknownWorker(String),
+    /// `/cluster/members/{id}` of a node that is not known. The client's fault.
+    #[error("no node with this id, data directory or name: `{0}`; `smg members` lists them")]
+    UnknownMember(String),
     /// An admin edit that cannot be done. The client's fault.
     #[error("{0}")]
     Refused(String),
@@ -294,6 +297,7 @@ impl ApiError {
             Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
             Self::ModelRequired => (StatusCode::BAD_REQUEST, INVALID, "model_required"),
             Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
+            Self::UnknownMember(_) => (StatusCode::NOT_FOUND, INVALID, "member_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
             Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),

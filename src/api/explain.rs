@@ -27,7 +27,7 @@ pub fn explain(gateway: Arc<Gateway>, request: Request<Body>) -> BoxFuture<'stat
         let object = json::parse(&body)?;
         let wire = if object.get("prompt").is_some() { &completions::WIRE } else { &chat::WIRE };
         let parsed = (wire.read)(&object)?;
-        let explanation = relay::explain(gateway, wire, head, &parsed, held, principal)?;
+        let explanation = relay::explain(gateway, wire, head, &parsed, held, principal).await?;
         let value = serde_json::to_value(&explanation).unwrap_or_else(|_| json!({}));
         Ok(super::json(&value))
     })

@@ -6,9 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
+use crate::base::tasks::Stop;
+use crate::base::tasks::Tasks;
 use crate::history;
+use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::replication;
@@ -48,6 +52,10 @@ pub struct Gateway {
     pub tables: replication::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
+    /// What people are shown of this node.
+    pub node: ThisNode,
+    /// What others have in flight; `None` without the mesh.
+    pub ledger: Option<ledger::Handle>,
     /// What happened.
     pub metrics: Metrics,
     /// Spans of what happened.
@@ -69,10 +77,18 @@ pub struct Members {
     pub handle: membership::Handle,
     /// This node.
     pub me: NodeId,
-    /// How people know it.
-    pub name: String,
     /// How long it waits for the cluster's tables before it says to be ready without them.
     pub join_timeout: Duration,
+}
+
+/// This process.
+pub struct ThisNode {
+    /// How people know it.
+    pub name: String,
+    /// When it began.
+    pub started: Instant,
+    /// What runs in it.
+    pub tasks: Tasks,
 }
 
 /// Set once each, on the way down.
@@ -80,9 +96,20 @@ pub struct Members {
 pub struct Phase {
     draining: AtomicBool,
     cut_off: AtomicBool,
+    asked: Stop,
 }
 
 impl Phase {
+    /// An admin wants this node to stop, as SIGTERM would.
+    pub fn ask(&self) {
+        self.asked.cancel();
+    }
+
+    /// Waits for that.
+    pub async fn asked(&self) {
+        self.asked.cancelled().await;
+    }
+
     /// No new connections; readiness is false.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);

@@ -230,6 +230,12 @@ impl Metrics {
         self.keep_alives.inc();
     }
 
+    /// Model requests in flight.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        u64::try_from(self.active.get()).unwrap_or(0)
+    }
+
     /// Counts a request in flight until dropped.
     #[must_use]
     pub fn in_flight(&self) -> GaugeGuard {

@@ -22,6 +22,7 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::admin::cluster;
 use super::admin::members;
 use super::admin::policies;
 use super::admin::workers;
@@ -115,6 +116,12 @@ pub const ROUTES: &[Route] = &[
     route("PUT", "/policies", Admin(policies::set), "NewPolicies", "Policies", "Replace the rules, in force at once"),
     route("DELETE", "/policies", Admin(policies::reset), "", "Policies", "Take them back: the options' rules are in force again"),
     route("GET", "/cluster/members", Admin(members::list), "", "MemberList", "The nodes of the cluster and how they are, as this one sees them"),
+    route("DELETE", "/cluster/members/{id}", Admin(members::forget), "", "Forgotten", "Forget one that left or is down, everywhere and for good, with what it alone said"),
+    route("GET", "/cluster/health", Admin(cluster::health), "", "Health", "Whether this node is as it should be, and if not, why"),
+    route("GET", "/cluster/tables", Admin(cluster::tables), "", "TableList", "The replicated tables, as they are here"),
+    route("GET", "/cluster/node", Admin(cluster::node), "", "Node", "This node: who it is, how it is, what runs in it"),
+    route("GET", "/cluster/links", Admin(cluster::links), "", "LinkList", "Its connections to other nodes"),
+    route("POST", "/cluster/drain", Admin(cluster::drain), "", "Drained", "Take this node out of service as SIGTERM does: it finishes what is in flight and ends"),
     route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 

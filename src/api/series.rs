@@ -136,11 +136,39 @@ impl Models {
         }
     }
 
+    /// What all came to since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let known = self.known.load();
+        // Tokens are counted by model: its endpoints share the counters.
+        let by_model: HashMap<_, _> = known.iter().map(|((_, model), series)| (model, series)).collect();
+        let tokens = |at: usize| by_model.values().map(|it| it.tokens[at].get()).sum();
+        Totals {
+            requests: known.values().map(|it| it.whole.get() + it.streamed.get()).sum(),
+            input_tokens: tokens(0),
+            output_tokens: tokens(1),
+            cached_tokens: tokens(2),
+        }
+    }
+
     /// A model request failed.
     pub fn failed(&self, series: &Series, error_type: &'static str) {
         let Endpoint { model, endpoint } = series.labels.clone();
         self.failed.get_or_create(&Failed { model, endpoint, error_type }).inc();
     }
+}
+
+/// What all models came to since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests given to a worker.
+    pub requests: u64,
+    /// Prompt tokens, cached ones included, as workers report them.
+    pub input_tokens: u64,
+    /// Generated tokens.
+    pub output_tokens: u64,
+    /// Prompt tokens that workers had in their cache.
+    pub cached_tokens: u64,
 }
 
 impl Series {

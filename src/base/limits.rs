@@ -33,6 +33,16 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Workers in one registry. Beyond it adding one is refused.
 pub const WORKERS_MAX: usize = 16_384;
 
+/// Requests that one node forwards to one other at a time. Beyond it that worker asks for a pause, and the request goes elsewhere.
+/// They share the 512 streams of a link with questions about load and tables, which must always find one.
+pub const FORWARDED_TO_NODE_MAX: usize = 384;
+
+/// Requests that a node carries out for others at a time. Beyond it they are refused. More is more than local workers compute.
+pub const FORWARDED_FROM_NODES_MAX: usize = 1024;
+
+/// Bytes of their bodies that it holds at a time. Beyond it they are refused. At least two of the largest must fit.
+pub const FORWARDED_BYTES_MAX: usize = 256 << 20;
+
 /// Distinct models shown as a metric label; later ones are counted under `other`, so that clients cannot grow series.
 pub const MODEL_LABELS_MAX: usize = 256;
 
@@ -40,5 +50,6 @@ pub const MODEL_LABELS_MAX: usize = 256;
 /// it tells; the sums count all.
 pub const WORKER_SERIES_MAX: usize = 1024;
 
+const _: () = assert!(2 * BODY_BYTES_MAX <= FORWARDED_BYTES_MAX, "a forwarded body must fit, and another beside it");
 const _: () = assert!(BODY_BYTES_MAX <= BODY_BUDGET_BYTES, "one body must fit the budget");
 const _: () = assert!(RESPONSE_HELD_BYTES_MAX <= SSE_EVENT_BYTES_MAX, "a whole answer may be one event");

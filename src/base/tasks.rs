@@ -3,8 +3,10 @@
 //! Shutdown goes through [`Stage`]s in order, each with a deadline, so that what serves is stopped before what it
 //! stands on. A task that ends by itself before its stage is an event in the log, never silence.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +35,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Serve => "serve",
+            Self::Decide => "decide",
+            Self::Agree => "agree",
+            Self::Share => "share",
+            Self::Belong => "belong",
+            Self::Carry => "carry",
+        }
+    }
+
     /// All, in stopping order.
     pub const ALL: [Self; 7] =
         [Self::Accept, Self::Serve, Self::Decide, Self::Agree, Self::Share, Self::Belong, Self::Carry];
@@ -68,6 +84,19 @@ struct Inner {
     stops: [Stop; Stage::ALL.len()],
     sets: Mutex<[JoinSet<()>; Stage::ALL.len()]>,
     fatal: Stop,
+    /// How many of each kind run. BOUND: names are words of the program.
+    running: Mutex<BTreeMap<(Stage, &'static str), usize>>,
+}
+
+/// Tasks of one kind that run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Their name.
+    pub name: &'static str,
+    /// When they stop.
+    pub stage: Stage,
+    /// How many.
+    pub count: usize,
 }
 
 impl Default for Tasks {
@@ -80,7 +109,12 @@ impl Tasks {
     /// No tasks yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Inner { stops: Default::default(), sets: Mutex::default(), fatal: Stop::new() }))
+        Self(Arc::new(Inner {
+            stops: Default::default(),
+            sets: Mutex::default(),
+            fatal: Stop::new(),
+            running: Mutex::default(),
+        }))
     }
 
     /// Starts a task on the current runtime. `work` gets the token that fires when its stage stops; it must then end.
@@ -90,12 +124,13 @@ impl Tasks {
     {
         let stop = self.stop(task.stage);
         let work = work(stop.clone());
-        let fatal = self.0.fatal.clone();
+        *self.0.running.lock().entry((task.stage, task.name)).or_default() += 1;
+        let owner = Arc::downgrade(&self.0);
         let mut sets = self.0.sets.lock();
         let set = &mut sets[task.stage as usize];
         // BOUND: finished tasks are collected as new ones come, so the set holds at most twice the live ones.
         while set.try_join_next().is_some() {}
-        let end = End { task, stop, fatal };
+        let end = End { task, stop, owner };
         set.spawn(async move {
             let _end = end;
             work.await;
@@ -112,6 +147,14 @@ impl Tasks {
     #[must_use]
     pub fn fatal(&self) -> Stop {
         self.0.fatal.clone()
+    }
+
+    /// What runs, in stopping order.
+    #[must_use]
+    pub fn running(&self) -> Vec<Running> {
+        let running = self.0.running.lock();
+        let alive = running.iter().filter(|(_, count)| **count > 0);
+        alive.map(|((stage, name), count)| Running { name, stage: *stage, count: *count }).collect()
     }
 
     /// Waits until the tasks of a stage have all ended by themselves.
@@ -144,19 +187,26 @@ impl Tasks {
 struct End {
     task: Task,
     stop: Stop,
-    fatal: Stop,
+    /// Weak: tasks do not keep alive who owns them.
+    owner: Weak<Inner>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
         let name = self.task.name;
+        let owner = self.owner.upgrade();
+        if let Some(count) =
+            owner.as_ref().map(|it| it.running.lock()).as_mut().and_then(|it| it.get_mut(&(self.task.stage, name)))
+        {
+            *count -= 1;
+        }
         match self.task.on_end {
             _ if self.stop.is_cancelled() => {}
             OnEnd::Fine => {}
             OnEnd::Log => tracing::warn!(task = name, "a task ended early"),
             OnEnd::StopNode => {
                 tracing::error!(task = name, "a task the node cannot go on without has ended");
-                self.fatal.cancel();
+                owner.iter().for_each(|it| it.fatal.cancel());
             }
         }
     }
@@ -203,6 +253,19 @@ mod tests {
         assert!(!tasks.fatal().is_cancelled());
         tasks.spawn(TASK, |_| async { panic!("in a vital task") });
         tokio::time::timeout(Duration::from_secs(1), tasks.fatal().cancelled()).await.expect("fatal fires");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_is_listed_by_kind_and_what_ended_is_not() {
+        const FINE: Task = Task { name: "brief", stage: Stage::Accept, on_end: OnEnd::Fine };
+        let tasks = Tasks::new();
+        tasks.spawn(TASK, |_| std::future::pending());
+        tasks.spawn(TASK, |_| std::future::pending());
+        tasks.spawn(FINE, |_| async {});
+        tokio::task::yield_now().await;
+        assert_eq!(tasks.running(), [Running { name: "test", stage: Stage::Serve, count: 2 }]);
+        assert_eq!(tasks.stop_stage(Stage::Serve, Duration::ZERO).await, 2);
+        assert_eq!(tasks.running(), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,7 +37,10 @@ pub(super) fn command() -> Command {
         .after_help(EXAMPLES)
         .args_conflicts_with_subcommands(true)
         .subcommand(
-            serving(Command::new("serve")).about("Serve; what `smg` alone does").visible_aliases(["launch", "start"]),
+            serving(Command::new("serve"))
+                .about("Serve; what `smg` alone does")
+                .visible_aliases(["launch", "start"])
+                .arg(lab::end_with_stdin()),
         )
         .subcommand(configuration())
         .subcommand(lab::lab_command())
@@ -46,7 +49,9 @@ pub(super) fn command() -> Command {
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
-        .subcommands(super::mesh::commands())
+        .subcommands(super::cluster::commands())
+        .subcommand(super::top::command())
+        .subcommand(super::mesh::command())
 }
 
 fn configuration() -> Command {
@@ -113,7 +118,7 @@ fn route() -> Command {
         .subcommand(explain)
 }
 
-fn required(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn required(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).required(true).value_name(name.to_ascii_uppercase()).help(help)
 }
 

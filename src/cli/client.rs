@@ -38,12 +38,20 @@ impl Node {
     /// From `--node` and `--key`.
     pub(super) fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
         let url = matches.get_one::<String>("node").expect("it has a default");
+        Self::at(url, matches.get_one::<String>("key").cloned().or_else(key_of_environment))
+    }
+
+    /// Another node, asked with the same key.
+    pub(super) fn beside(&self, url: &str) -> anyhow::Result<Self> {
+        Self::at(url, self.key.clone())
+    }
+
+    fn at(url: &str, key: Option<String>) -> anyhow::Result<Self> {
         let uri: http::Uri = url.parse().with_context(|| format!("`--node` is not a URL: `{url}`"))?;
         if uri.scheme_str() != Some("http") {
             bail!("`--node` must be an http:// URL, it is: `{url}`");
         }
         let host = uri.host().with_context(|| format!("`--node` names no host: `{url}`"))?.to_owned();
-        let key = matches.get_one::<String>("key").cloned().or_else(key_of_environment);
         Ok(Self { host, port: uri.port_u16().unwrap_or(30_000), key })
     }
 
@@ -61,8 +69,23 @@ impl Node {
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = async { tokio::time::timeout(deadline, self.exchange(method, path, body)).await };
-        let (status, bytes) = runtime.block_on(answer).with_context(|| format!("no answer from {self} in time"))??;
+        runtime.block_on(self.answer(deadline, method, path, body))
+    }
+
+    /// Reads, on a runtime that is there already.
+    pub(super) async fn get(&self, deadline: Duration, path: &str) -> anyhow::Result<Value> {
+        self.answer(deadline, Method::GET, path, None).await
+    }
+
+    async fn answer(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let answer = tokio::time::timeout(deadline, self.exchange(method, path, body)).await;
+        let (status, bytes) = answer.with_context(|| format!("no answer from {self} in time"))??;
         let text = String::from_utf8_lossy(&bytes);
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|_not_json| Value::String(text.into_owned()));
         if status.is_success() {

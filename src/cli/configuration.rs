@@ -8,9 +8,9 @@ use crate::config::render_print;
 /// Runs either.
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     match matches.subcommand() {
-        Some(("print", matches)) => super::say(&render_print(&super::load(matches, &[])?)),
+        Some(("print", matches)) => super::say(&render_print(&super::load(matches)?)),
         Some((_check, matches)) => {
-            super::load(matches, &[])?;
+            super::load(matches)?;
             super::say("smg: the configuration is fine\n");
         }
         None => unreachable!("clap requires one"),

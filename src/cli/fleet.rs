@@ -18,14 +18,28 @@ use crate::base::ids::WorkerId;
 use crate::workers::address::Origin;
 
 /// Columns of the table, with the fields of the admin API they show.
-const COLUMNS: &[(&str, &str)] = &[
+pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
+    ("VIA", "via"),
     ("STATE", "state"),
     ("SOURCE", "source"),
+    ("VIA", "via"),
     ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
     ("INFLIGHT", "load"),
+];
+
+/// What an explanation says of each worker that was looked at.
+const CONSIDERED: &[(&str, &str)] = &[
+    ("WORKER", "worker"),
+    ("CACHED", "expected_cached_tokens"),
+    ("QUEUED", "queued_prefill_tokens"),
+    ("INFLIGHT", "inflight"),
+    ("PACE", "relative_prefill_rate"),
+    ("COST", "cost"),
+    ("AVAILABLE", "is_available"),
+    ("TRIED", "is_tried"),
 ];
 
 /// Lists, adds, changes, drains or removes.
@@ -122,8 +136,15 @@ pub(super) fn route(matches: &ArgMatches) -> anyhow::Result<()> {
     let (_explain, matches) = matches.subcommand().expect("clap requires one");
     let body = request(matches.get_one::<String>("prompt").expect("required"), matches.get_one::<String>("model"))?;
     let answer = Node::of(matches)?.ask(Method::POST, "/v1/route/explain", Some(&body))?;
-    show(matches, &answer, None);
+    show(matches, &answer, Some(explained(&answer)));
     Ok(())
+}
+
+fn explained(answer: &Value) -> String {
+    let (worker, rows) = (cell(answer.get("worker")), answer["considered"].as_array().map(Vec::as_slice));
+    let why = format!("{worker} by {}, {}\n", cell(answer.get("policy")), cell(answer.get("reason")));
+    let prompt = format!("about {} tokens, {} workers serve the model\n\n", answer["prompt_tokens"], answer["workers"]);
+    why + &prompt + &table(CONSIDERED, rows.unwrap_or_default())
 }
 
 fn request(prompt: &str, model: Option<&String>) -> anyhow::Result<Value> {
@@ -190,6 +211,16 @@ mod tests {
                         w-1   http://gpu1:8000  m,n     3\n\
                         w-22  http://g:1                0\n";
         assert_eq!(table(COLUMNS, &rows), expected);
+    }
+
+    #[test]
+    fn an_explanation_is_who_why_and_against_whom() {
+        let looked =
+            json!({"worker": "w-1", "expected_cached_tokens": 7, "cost": 3.5, "is_available": true, "is_tried": false});
+        let answer = json!({"worker": "w-1", "policy": "cache_aware", "reason": "prefix", "prompt_tokens": 9, "workers": 2, "considered": [looked]});
+        let expected = "w-1 by cache_aware, prefix\nabout 9 tokens, 2 workers serve the model\n\n\
+                        WORKER  CACHED  COST  AVAILABLE  TRIED\nw-1     7       3.5   true       false\n";
+        assert_eq!(explained(&answer), expected);
     }
 
     #[test]

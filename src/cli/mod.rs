@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod client;
+mod cluster;
 mod configuration;
 mod fleet;
 mod incumbent;
@@ -13,8 +14,10 @@ mod lab;
 mod mesh;
 #[cfg(test)]
 mod reference;
+mod top;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
@@ -80,8 +83,10 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
-        Some(("members", matches)) => mesh::members(matches).map_err(Failure::Run),
-        Some(("status", matches)) => mesh::status(matches).map_err(Failure::Run),
+        Some(("members", matches)) => cluster::members(matches).map_err(Failure::Run),
+        Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),
+        Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
+        Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
         Some(("mesh", _secret)) => {
             mesh::secret();
             Ok(())
@@ -92,25 +97,34 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn serve(matches: &ArgMatches) -> Result<(), Failure> {
-    let loaded = load(matches, &[])?;
-    crate::node::run(loaded).map_err(Failure::from)
+    let loaded = load(matches)?;
+    crate::node::run(loaded, &lab::stop(matches)).map_err(Failure::from)
 }
 
-/// The configuration of this command line, after the incumbent's flags had their word, with these workers added.
-fn load(matches: &ArgMatches, workers: &[String]) -> Result<Loaded, Failure> {
-    let given = args::given(matches);
-    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(it.into()))?;
-    for warning in &translated.warnings {
+/// The configuration of this command line.
+fn load(matches: &ArgMatches) -> Result<Loaded, Failure> {
+    let given = flags(matches)?;
+    for warning in &given.warnings {
         eprintln!("smg: warning: {warning}");
     }
+    Ok(crate::config::Sources::of_process(given.flags, given.config).load()?)
+}
+
+/// What a command line says, after the incumbent's flags had their word.
+struct Said {
+    flags: args::Flags,
+    config: Option<PathBuf>,
+    warnings: Vec<String>,
+}
+
+fn flags(matches: &ArgMatches) -> Result<Said, Failure> {
+    let given = args::given(matches);
+    let translated = incumbent::translate(given.incumbent).map_err(|it| Failure::Usage(it.into()))?;
     let mut flags = translated.flags;
     for (flag, values) in given.flags {
         args::merge(&mut flags, flag, values);
     }
-    if !workers.is_empty() {
-        args::merge(&mut flags, "worker-urls".to_owned(), workers.to_vec());
-    }
-    Ok(crate::config::Sources::of_process(flags, given.config).load()?)
+    Ok(Said { flags, config: given.config, warnings: translated.warnings })
 }
 
 /// Prints what the command was asked for.

@@ -87,6 +87,8 @@ sections! {
     workers: crate::workers::config::Config,
     /// How a worker is chosen, and what follows when it fails.
     routing: crate::routing::Config,
+    /// What is asked of other nodes before a worker is chosen.
+    ledger: crate::ledger::Config,
     /// Other nodes: where they are, and who may be one.
     mesh: crate::node::mesh::config::Config,
     /// The process: data, logs, metrics, traces.

@@ -146,9 +146,11 @@ fn the_reference_page_is_up_to_date() {
 
 #[test]
 fn the_examples_in_the_docs_load() {
-    for file in
-        [include_str!("../../docs/examples/single.toml"), include_str!("../../docs/examples/mixed-engines.toml")]
-    {
+    for file in [
+        include_str!("../../docs/examples/single.toml"),
+        include_str!("../../docs/examples/mixed-engines.toml"),
+        include_str!("../../docs/examples/three-nodes.toml"),
+    ] {
         assert_eq!(load(&[], &[], file).config.server.port, 30_000);
     }
 }

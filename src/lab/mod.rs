@@ -14,9 +14,9 @@
 //!
 //! `Options::default()` is vLLM without delays and with a prefix cache; `Options::like_a_gpu()` keeps time;
 //! `Options::fastest()` is for measuring. What a worker saw is told by `snapshot()` and `requests()`, from outside the
-//! process by `/sim/state` and `/sim/requests`. The gateway of a lab is started elsewhere: this area stands in for what
-//! is behind it.
+//! process by `/sim/state` and `/sim/requests`. `cluster` is what `smg lab` runs: gateways and simulated workers as processes.
 
+pub mod cluster;
 pub mod engine;
 pub mod process;
 pub mod sim_worker;

@@ -1,6 +1,6 @@
-//! Simulated workers as a process: what `smg sim-worker` runs, and `smg lab` when it wants workers alone.
+//! Simulated workers as a process: what `smg sim-worker` runs.
 //!
-//! The caller parses flags into [`Options`] and prints; this builds the runtime and waits for the signal to end.
+//! The caller parses flags into [`Options`] and prints; this builds the runtime and waits for what ends it.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::Lab;
 use super::sim_worker::Options;
 use super::sim_worker::StartError;
 use crate::base::tasks::Stage;
+use crate::base::tasks::Stop;
 use crate::base::tasks::Tasks;
 
 /// Connections get this long to notice that the process ends; nothing a simulation says is worth waiting for.
@@ -24,8 +25,8 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
-/// Runs `count` workers until SIGINT or SIGTERM; `ready` gets their URLs once they listen.
-pub fn run(count: usize, options: &Options, ready: impl FnOnce(&[String])) -> Result<(), RunError> {
+/// Runs `count` workers until SIGINT, SIGTERM or `stop`; `ready` gets their URLs once they listen.
+pub fn run(count: usize, options: &Options, stop: &Stop, ready: impl FnOnce(&[String])) -> Result<(), RunError> {
     // One thread needs no stealing between queues, which is a quarter of the time of a small answer.
     let mut builder = match options.threads {
         0 | 1 => tokio::runtime::Builder::new_current_thread(),
@@ -40,6 +41,7 @@ pub fn run(count: usize, options: &Options, ready: impl FnOnce(&[String])) -> Re
         tokio::select! {
             interrupted = tokio::signal::ctrl_c() => interrupted?,
             _ = terminate.recv() => {}
+            () = stop.cancelled() => {}
         }
         for stage in [Stage::Accept, Stage::Serve] {
             tasks.stop_stage(stage, STOP_DEADLINE).await;

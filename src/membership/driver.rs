@@ -45,9 +45,16 @@ pub struct Handle {
     view: Arc<ArcSwap<View>>,
     changes: watch::Receiver<u64>,
     commands: mpsc::Sender<NodeId>,
+    transport: transport::Handle,
 }
 
 impl Handle {
+    /// This node's connections to members, for people.
+    #[must_use]
+    pub fn links(&self) -> Vec<transport::LinkView> {
+        self.transport.links()
+    }
+
     /// Everybody at this moment.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
@@ -80,7 +87,7 @@ pub fn start(
     let view = Arc::new(ArcSwap::from_pointee(core.view()));
     let (commands, asked) = mpsc::channel(COMMANDS_MAX);
     let (changed, changes) = watch::channel(0);
-    let handle = Handle { view: Arc::clone(&view), changes, commands };
+    let handle = Handle { view: Arc::clone(&view), changes, commands, transport: transport.clone() };
     metrics.members(&view.load());
     let work = JoinSet::new();
     let driver = Driver { core, seeds: seeds.into(), transport, packets, asked, view, changed, metrics, work };

@@ -8,6 +8,7 @@
 //! help. 2. A node whose own time stood still suspects nobody for it. 3. What a peer says of itself counts only if its certificate names it. 4. The view is published whole: readers
 //! see one moment. *Absent on purpose:* agreement. Two nodes may see different members for a while, and nothing that needs to be exact may rest on this.
 
+pub mod about;
 pub mod core;
 mod driver;
 pub mod metrics;

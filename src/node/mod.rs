@@ -1,5 +1,6 @@
 //! The composition root: `wiring` builds each area with the few handles it needs; here it is run and drained. Holds no logic.
 
+mod about;
 pub mod config;
 mod error;
 pub mod mesh;
@@ -26,6 +27,7 @@ use crate::api::gateway::Gateway;
 use crate::base::clock::Clock;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
+use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
@@ -69,6 +71,7 @@ impl Node {
         let Built { gateway, counts, mesh_address, identity } = build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
+        about::start(&gateway, address, config.server.tls_cert_path.is_some(), &tasks);
         let edge = api::serve::Edge {
             routes: api::routes::router(&gateway),
             gateway: Arc::clone(&gateway),
@@ -191,8 +194,8 @@ async fn serve_metrics(host: &str, port: u16, registry: MetricsRegistry, tasks: 
     Ok(address)
 }
 
-/// Runs a node until a signal: the first drains, the second ends it. SIGHUP reads the configuration again.
-pub fn run(loaded: Loaded) -> Result<(), Error> {
+/// Runs a node until a signal, `stop` or an admin's word: the first drains, a second signal ends it. SIGHUP reads the configuration again.
+pub fn run(loaded: Loaded, stop: &Stop) -> Result<(), Error> {
     let node = &loaded.config.node;
     let log = logs::start(&node.log_level, node.log_json)?;
     panics::watch();
@@ -208,6 +211,8 @@ pub fn run(loaded: Loaded) -> Result<(), Error> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = node.fatal().cancelled_owned() => break,
+                () = stop.cancelled() => break,
+                () = node.gateway.phase.asked() => break,
                 _ = hangup.recv() => loaded = node.reload(loaded, log.as_ref()),
             }
         }

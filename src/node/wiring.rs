@@ -14,7 +14,9 @@ use super::sharing;
 use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
+use crate::api::gateway::Members;
 use crate::api::gateway::Phase;
+use crate::api::gateway::ThisNode;
 use crate::api::intake::Intake;
 use crate::api::intake::Patience;
 use crate::base::clock::Clock;
@@ -25,6 +27,7 @@ use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
+use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -32,8 +35,10 @@ use crate::observability::panics;
 use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
+use crate::replication;
 use crate::replication::Peers;
 use crate::routing::Feedback;
+use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
@@ -44,8 +49,13 @@ use crate::workers::address::Origin;
 use crate::workers::address::without_credentials;
 use crate::workers::edits::Edits;
 use crate::workers::edits::Grounds;
+use crate::workers::forward;
+use crate::workers::forward::Forwarder;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
+use crate::workers::observers;
+use crate::workers::observers::Observers;
+use crate::workers::prober::OnRestart;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
 
@@ -75,7 +85,9 @@ pub(super) fn build(
     let worker_metrics = workers::metrics::Metrics::register(metrics);
     let entropy = Entropy::from_os();
     let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let registry = Arc::new(Registry::new(rules(&config.workers), dialer));
+    let registry = Registry::new(rules(&config.workers), dialer);
+    let forwarder = mesh.as_ref().map(|it| Forwarder::new(it.ways())).unwrap_or_default();
+    let registry = Arc::new(registry.with_forwarder(forwarder));
     workers::fleet::register(metrics, Arc::clone(&registry));
     let place = data_place(config);
     let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
@@ -86,12 +98,17 @@ pub(super) fn build(
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let me = mesh.as_ref().map(tables::member_of);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let (members, address, identity, peers) = match mesh {
-        None => (None, None, None, None),
+    let (members, address, identity, peers, ledger) = match mesh {
+        None => (None, None, None, None, None),
         Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync } = inboxes;
+            let Inboxes { deltas, sync, ledger, forward } = inboxes;
+            forward::owner::start(forward, Arc::clone(&registry), worker_metrics.clone(), tasks);
+            let peers =
+                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+            let told = ledger::metrics::Metrics::register(metrics);
+            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
             let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers))
+            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
         }
     };
     let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
@@ -99,9 +116,11 @@ pub(super) fn build(
     if let Some(sharing) = sharing {
         sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
     }
-    let forgetting = Arc::clone(&router);
-    let on_restart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
-    let prober = Prober::new(Arc::clone(&registry), &config.workers, worker_metrics, tasks.clone(), on_restart);
+    if let Some(ledger) = &ledger {
+        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
+    }
+    let prober = prober(config, &registry, &tables.handle, members.as_ref(), &router, worker_metrics, tasks);
+    let standing = prober.observers.clone();
     let forgetting = Arc::clone(&router);
     let grounds = Grounds {
         registry: Arc::clone(&registry),
@@ -110,6 +129,7 @@ pub(super) fn build(
         entropy: entropy.clone(),
         tasks: tasks.clone(),
         owns_loopback,
+        is_dead: Arc::new(move |place| standing.is_dead(&place.url, place.via)),
         on_gone: Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker))),
     };
     let edits = Edits::start(grounds, named_workers(config)?);
@@ -137,7 +157,9 @@ pub(super) fn build(
         policies,
         history,
         tables: tables.handle,
+        ledger,
         members,
+        node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
         config: server.clone(),
@@ -149,13 +171,39 @@ pub(super) fn build(
     Ok(Built { gateway: Arc::new(gateway), counts, mesh_address: address, identity: identity.or(tables.identity) })
 }
 
+/// Who probes this node's share of the workers, and hears of the others'.
+fn prober(
+    config: &Config,
+    registry: &Arc<Registry>,
+    tables: &replication::Handle,
+    members: Option<&Members>,
+    router: &Arc<Router>,
+    metrics: workers::metrics::Metrics,
+    tasks: &Tasks,
+) -> Prober {
+    let forgetting = Arc::clone(router);
+    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let observers = Observers::alone(tables.storage(), config.workers.away_max);
+    let setup = observers::Setup {
+        observers: observers.clone(),
+        registry: Arc::clone(registry),
+        tables: tables.clone(),
+        members: members.map(|it| it.handle.clone()),
+        interval: config.workers.probe_interval,
+        on_restart: Arc::clone(&on_restart),
+        metrics: metrics.clone(),
+    };
+    observers::start(setup, tasks);
+    Prober::new(Arc::clone(registry), &config.workers, metrics, tasks.clone(), on_restart, observers)
+}
+
 /// This node as one of several, if it is to be.
 pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Option<Mesh>, Error> {
     let (true, history::Place::Named(data) | history::Place::Default(data)) = (config.mesh.ha_mesh, data_place(config))
     else {
         return Ok(None);
     };
-    Ok(Some(mesh::start(&config.mesh, &data, node_name(config), metrics, tasks).await?))
+    Ok(Some(mesh::start(&config.mesh, &data, metrics, tasks).await?))
 }
 
 fn rules(workers: &workers::config::Config) -> Rules {
@@ -166,6 +214,7 @@ fn rules(workers: &workers::config::Config) -> Rules {
         breaker_window: workers.breaker_window,
         breaker_open: workers.breaker_open,
         pause_max: PAUSE_MAX,
+        memory: observers::memory(workers.probe_interval),
     }
 }
 

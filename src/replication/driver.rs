@@ -102,6 +102,7 @@ pub fn start(
         written,
         questions: JoinSet::new(),
         addresses: BTreeMap::new(),
+        has_forgotten: false,
         metrics,
     };
     tasks.spawn(TASK, |stop| driver.run(stop, peers));
@@ -120,6 +121,8 @@ struct Driver {
     written: mpsc::Receiver<Written>,
     questions: JoinSet<Option<Event>>,
     addresses: BTreeMap<NodeId, Arc<Peer>>,
+    /// Somebody was forgotten, and membership does not know yet.
+    has_forgotten: bool,
     metrics: Metrics,
 }
 
@@ -177,6 +180,9 @@ impl Driver {
                 }
                 Some(command) = self.asked.recv() => self.command(command, Some(&transport)).await,
                 else => break,
+            }
+            if std::mem::take(&mut self.has_forgotten) {
+                self.members(&membership, &transport).await;
             }
         }
     }
@@ -238,6 +244,7 @@ impl Driver {
                 named.filter_map(|it| Some(StorageId(u128::from_be_bytes(it.bytes.as_slice().try_into().ok()?))));
             storages.filter(|it| !core.is_forgotten(*it)).collect()
         });
+        self.has_forgotten |= !forgotten.is_empty();
         for storage in forgotten {
             Box::pin(self.step(Event::Forget(storage), None, None)).await;
         }

@@ -34,6 +34,8 @@ pub mod store;
 pub mod tables;
 mod writer;
 
+/// How values of rows are written by areas that have no form of their own: the codec of frames.
+pub use crate::transport::wire;
 pub use driver::Peers;
 pub use driver::start;
 pub use handle::Handle;

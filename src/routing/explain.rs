@@ -35,6 +35,8 @@ pub struct Considered {
     pub worker: String,
     /// Whether it takes new requests.
     pub is_available: bool,
+    /// Whether other nodes cannot reach it, so that it is chosen last.
+    pub is_suspect: bool,
     /// Whether it failed this request already.
     pub is_tried: bool,
     /// Prompt tokens believed to be in its cache.
@@ -43,6 +45,10 @@ pub struct Considered {
     pub queued_prefill_tokens: u64,
     /// Requests in flight there.
     pub inflight: u32,
+    /// Whose requests and tokens these are: `own`, `local`, `probed`, `gossiped` or `fallback`.
+    pub load_source: &'static str,
+    /// How old the oldest part of them is.
+    pub load_age_ms: u32,
     /// Its prefill rate relative to the mean.
     pub relative_prefill_rate: f32,
     /// What `cache_aware` would say it costs, in tokens.
@@ -54,10 +60,13 @@ impl Considered {
         Self {
             worker: candidate.worker.to_string(),
             is_available: candidate.available,
+            is_suspect: candidate.suspect,
             is_tried: ask.request.tried.contains(&candidate.worker),
             expected_cached_tokens: ask.held_by(candidate.worker),
             queued_prefill_tokens: candidate.queued_prefill_tokens,
             inflight: candidate.inflight,
+            load_source: candidate.told.by.as_str(),
+            load_age_ms: candidate.told.age_ms,
             relative_prefill_rate: candidate.relative_prefill_rate,
             cost: ask.cost(candidate),
         }

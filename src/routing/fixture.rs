@@ -19,6 +19,7 @@ use crate::routing::RouteError;
 use crate::routing::Router;
 use crate::routing::candidate::Candidate;
 use crate::routing::candidate::Candidates;
+use crate::routing::candidate::Told;
 use crate::routing::policies::PolicyName;
 use crate::routing::request::RouteRequest;
 
@@ -35,8 +36,10 @@ impl Fleet {
         let idle = |id| Candidate {
             worker: WorkerId(id),
             available: true,
+            suspect: false,
             inflight: 0,
             queued_prefill_tokens: 0,
+            told: Told::OWN,
             relative_prefill_rate: 1.0,
         };
         Self { workers: (1..=count).map(idle).collect(), generation: 1 }

@@ -25,6 +25,7 @@ pub mod route;
 pub mod router;
 pub mod rules;
 mod scratch;
+pub mod shortlist;
 
 pub use config::Config;
 pub use metrics::Metrics;

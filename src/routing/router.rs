@@ -63,11 +63,11 @@ const LAST_RESORT_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Router {
     pub(super) config: Config,
-    entropy: Entropy,
+    pub(super) entropy: Entropy,
     pub(super) key: Key,
     pub(super) table: Table,
     pub(super) slots: RwLock<Slots>,
-    models: Models,
+    pub(super) models: Models,
     budget: Mutex<Budget>,
     /// What ticks are counted from: the first time we were told.
     pub(super) epoch: OnceLock<Instant>,
@@ -81,7 +81,7 @@ pub struct Router {
 
 /// What is known before a policy is asked.
 pub(super) struct Known {
-    model: Arc<Model>,
+    pub(super) model: Arc<Model>,
     reading: Option<Reading>,
     holders: Holders,
     holdings: SmallVec<[Holding; prefix_map::HOLDERS_MAX]>,
@@ -151,11 +151,7 @@ impl Router {
         tell: impl FnOnce(&Ask<'_, '_>) -> T,
     ) -> Result<(Route, T), RouteError> {
         let started = Clock.now();
-        if request.tried.is_empty() {
-            let mut budget = self.budget.lock();
-            budget.request();
-            self.metrics.retry_budget(budget.left());
-        }
+        self.count(request);
         let result = scratch::with(|scratch| {
             let draw = &mut Draw::new(self.entropy.next_u64());
             let known = self.know(now, request, candidates, scratch, draw)?;
@@ -168,14 +164,28 @@ impl Router {
                 choice
             })?;
             self.binds(&known, ask.candidates.id(choice.index), choice.reason);
-            Ok((self.route(now, &ask, choice, &known, scratch), tell(&ask)))
+            Ok((self.route(now, &ask, choice, &known, &scratch.hashes), tell(&ask)))
         });
-        match &result {
-            Ok((route, _)) => self.metrics.decided(route.policy, route.reason),
+        self.tell(result.as_ref().map(|it| &it.0), Clock.now().saturating_duration_since(started));
+        result
+    }
+
+    /// A request wants a worker, perhaps not for the first time.
+    pub(super) fn count(&self, request: &RouteRequest<'_, '_>) {
+        if request.tried.is_empty() {
+            let mut budget = self.budget.lock();
+            budget.request();
+            self.metrics.retry_budget(budget.left());
+        }
+    }
+
+    /// What was decided, and how long it took.
+    pub(super) fn tell(&self, result: Result<&Route, &RouteError>, took: Duration) {
+        match result {
+            Ok(route) => self.metrics.decided(route.policy, route.reason),
             Err(error) => self.metrics.refused(*error),
         }
-        self.metrics.decision_took(Clock.now().saturating_duration_since(started).as_secs_f64());
-        result
+        self.metrics.decision_took(took.as_secs_f64());
     }
 
     /// The decision [`Router::choose`] would make, without any effect. Random policies draw other numbers.
@@ -192,15 +202,7 @@ impl Router {
             let known = self.know(now, request, &watched, scratch, draw)?;
             let ask = known.ask(now, request, &watched);
             let choice = decide(&ask, draw, |ask, draw| known.model.rehearse(ask, draw))?;
-            Ok(Explanation {
-                worker: candidates.id(choice.index).to_string(),
-                policy: known.model.policy.as_str(),
-                reason: choice.reason.as_str(),
-                prompt_tokens: known.prompt_tokens,
-                bytes_per_token: known.model.bytes_per_token(),
-                workers: candidates.len(),
-                considered: watched.considered(&ask),
-            })
+            Ok(known.explanation(&ask, choice, watched.considered(&ask)))
         })
     }
 
@@ -269,7 +271,7 @@ impl Router {
     }
 
     /// Reads the prompt as far as the model's policy wants to know it.
-    fn know(
+    pub(super) fn know(
         &self,
         now: Instant,
         request: &RouteRequest<'_, '_>,
@@ -302,13 +304,18 @@ impl Router {
     }
 
     /// The decision as it is handed out, noted in the prefix map.
-    fn route(&self, now: Instant, ask: &Ask<'_, '_>, choice: Choice, known: &Known, scratch: &Scratch) -> Route {
+    pub(super) fn route(
+        &self,
+        now: Instant,
+        ask: &Ask<'_, '_>,
+        choice: Choice,
+        known: &Known,
+        hashes: &[u64],
+    ) -> Route {
         let worker = ask.candidates.id(choice.index);
         let expected_cached_tokens = ask.held_by(worker);
         let hints = match &known.reading {
-            Some(reading) if !scratch.hashes.is_empty() => {
-                self.announce(now, worker, reading, &known.holders, &scratch.hashes)
-            }
+            Some(reading) if !hashes.is_empty() => self.announce(now, worker, reading, &known.holders, hashes),
             Some(_) | None => None,
         };
         let model = Arc::clone(&known.model);
@@ -357,7 +364,7 @@ impl Router {
 }
 
 impl Known {
-    fn ask<'a, 'p>(
+    pub(super) fn ask<'a, 'p>(
         &'a self,
         now: Instant,
         request: &'a RouteRequest<'a, 'p>,
@@ -370,26 +377,40 @@ impl Known {
             holdings: &self.holdings,
             prompt_tokens: self.prompt_tokens,
             digest: self.digest,
+            takes_suspects: false,
             bound: self.bound,
+        }
+    }
+
+    pub(super) fn explanation(&self, ask: &Ask<'_, '_>, choice: Choice, considered: Vec<Considered>) -> Explanation {
+        Explanation {
+            worker: ask.candidates.id(choice.index).to_string(),
+            policy: self.model.policy.as_str(),
+            reason: choice.reason.as_str(),
+            prompt_tokens: self.prompt_tokens,
+            bytes_per_token: self.model.bytes_per_token(),
+            workers: ask.candidates.len(),
+            considered,
         }
     }
 }
 
-/// The caller's target if it names one, else the policy's choice, else the best that is left.
-fn decide(
+/// The caller's target if it names one, else the policy's choice, else its choice among suspects too, else the best that is left.
+pub(super) fn decide(
     ask: &Ask<'_, '_>,
     draw: &mut Draw,
-    policy: impl FnOnce(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
+    mut policy: impl FnMut(&Ask<'_, '_>, &mut Draw) -> Option<Choice>,
 ) -> Result<Choice, RouteError> {
     if let Some(target) = ask.request.target {
         let index = ask.candidates.position(target).ok_or(RouteError::TargetUnknown(target))?;
         if ask.request.tried.contains(&target) {
             return Err(RouteError::AllTried);
         }
-        ask.usable(index).ok_or(RouteError::TargetUnavailable(target))?;
+        ask.with_suspects().usable(index).ok_or(RouteError::TargetUnavailable(target))?;
         return Ok(Choice { index, reason: Reason::Target });
     }
-    let choice = policy(ask, draw).or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
+    let choice = policy(ask, draw).or_else(|| policy(&ask.with_suspects(), draw));
+    let choice = choice.or_else(|| last_resort(ask, draw)).ok_or(RouteError::AllTried)?;
     debug_assert!(!ask.request.tried.contains(&ask.candidates.id(choice.index)), "a tried worker was chosen");
     Ok(choice)
 }

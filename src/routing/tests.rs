@@ -308,14 +308,15 @@ proptest! {
     #[test]
     fn never_a_tried_worker_and_always_an_available_one_where_there_is_any(
         policy in 0..POLICIES.len(),
-        states in proptest::collection::vec((any::<bool>(), any::<bool>(), 0_u32..40), 1..40),
+        states in proptest::collection::vec((any::<bool>(), any::<bool>(), 0_u32..40, any::<bool>()), 1..40),
         text in "[a-z ]{0,700}",
         key in proptest::option::of("[a-z]{1,8}"),
     ) {
         let (bench, mut fleet) = (Bench::new(POLICIES[policy].name), Fleet::new(states.len() as u64));
         let mut want = Want { key: key.as_deref(), ..Want::text(&text) };
-        for (id, (available, tried, inflight)) in (1..).zip(&states) {
+        for (id, (available, tried, inflight, suspect)) in (1..).zip(&states) {
             (fleet.worker(id).available, fleet.worker(id).inflight) = (*available, *inflight);
+            fleet.worker(id).suspect = *suspect;
             if *tried {
                 want.tried.push(WorkerId(id));
             }
@@ -330,6 +331,9 @@ proptest! {
                     let chosen = states[route.worker.0 as usize - 1];
                     prop_assert!(!chosen.1, "tried");
                     prop_assert!(chosen.0 || states.iter().all(|it| !it.0 || it.1), "an available one was left");
+                    let unsuspected = |it: &(bool, bool, u32, bool)| it.0 && !it.1 && !it.3;
+                    let is_hasty = chosen.0 && chosen.3 && states.iter().any(unsuspected);
+                    prop_assert!(!is_hasty, "a suspect before another");
                     prop_assert_eq!(route.reason == Reason::LastResort, !chosen.0);
                 }
             }

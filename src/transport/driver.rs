@@ -24,6 +24,7 @@ use super::core::Event;
 use super::core::LinkId;
 use super::core::Links;
 use super::core::Side;
+use super::ends::Clients;
 use super::ends::Ends;
 use super::ends::Made;
 use super::handle::Command;
@@ -55,6 +56,9 @@ use crate::base::tasks::Tasks;
 const TASK: Task = Task { name: "transport", stage: Stage::Carry, on_end: OnEnd::StopNode };
 /// A connection without a packet for this long is over. Membership evicts a dead peer sooner; an idle bulk connection ends by it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that carries what must be quick is kept while nothing is said on it: a forwarded request may be silent for minutes. Longer than a third
+/// of [`IDLE_TIMEOUT`] would lose it with two lost packets, shorter costs packets. One for bulk data is not, so that it ends.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Handshakes at one time that others began. Beyond it they are refused: each costs signatures.
 const HANDSHAKES_MAX: usize = 64;
 /// From here on a peer must first show that it receives what is sent to its address, so that a forged one costs nothing.
@@ -91,7 +95,7 @@ pub fn start(
     metrics: Metrics,
     tasks: &Tasks,
 ) -> Result<(Handle, Inboxes), StartError> {
-    let (server, client) = quic(&trust, &metrics)?;
+    let (server, clients) = quic(&trust, &metrics)?;
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &trust.reset_key());
     let config = quinn::EndpointConfig::new(Arc::new(reset_key));
     let endpoint = quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?;
@@ -105,7 +109,7 @@ pub fn start(
         metrics: metrics.clone(),
     };
     let pacer = Arc::new(Mutex::new(Pacer::new(Clock.now(), BULK_BYTES_PER_SECOND)));
-    let ends = Ends { endpoint, client, trust, me: Arc::clone(&handle.me), metrics: metrics.clone() };
+    let ends = Ends { endpoint, clients, trust, me: Arc::clone(&handle.me), metrics: metrics.clone() };
     let driver = Driver {
         ends,
         shared: Shared { outlets, metrics, pacer },
@@ -122,20 +126,25 @@ pub fn start(
     Ok((handle, inboxes))
 }
 
-fn quic(trust: &Trust, metrics: &Metrics) -> Result<(quinn::ServerConfig, quinn::ClientConfig), StartError> {
+fn quic(trust: &Trust, metrics: &Metrics) -> Result<(quinn::ServerConfig, Clients), StartError> {
     let (server, client) = trust.tls(metrics)?;
-    let mut carry = quinn::TransportConfig::default();
-    carry.max_idle_timeout(quinn::IdleTimeout::try_from(IDLE_TIMEOUT).ok());
-    carry.initial_rtt(Duration::from_millis(100)); // the default of 333 ms waits a second before it repeats a lost first packet
-    carry.max_concurrent_uni_streams(MESSAGES_MAX.into()).max_concurrent_bidi_streams(QUESTIONS_MAX.into());
-    let carry = Arc::new(carry);
     let unsuitable = |_| StartError::Unsuitable;
     let mut server =
         quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(unsuitable)?));
-    server.transport_config(Arc::clone(&carry)).migration(false);
-    let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(unsuitable)?));
-    client.transport_config(carry);
-    Ok((server, client))
+    server.transport_config(Arc::new(carry(None))).migration(false);
+    let mut bulk = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(unsuitable)?));
+    let mut main = bulk.clone();
+    bulk.transport_config(Arc::new(carry(None)));
+    main.transport_config(Arc::new(carry(Some(KEEP_ALIVE))));
+    Ok((server, Clients { main, bulk }))
+}
+
+fn carry(keep_alive: Option<Duration>) -> quinn::TransportConfig {
+    let mut carry = quinn::TransportConfig::default();
+    carry.max_idle_timeout(quinn::IdleTimeout::try_from(IDLE_TIMEOUT).ok()).keep_alive_interval(keep_alive);
+    carry.initial_rtt(Duration::from_millis(100)); // the default of 333 ms waits a second before it repeats a lost first packet
+    carry.max_concurrent_uni_streams(MESSAGES_MAX.into()).max_concurrent_bidi_streams(QUESTIONS_MAX.into());
+    carry
 }
 
 /// How a task of the driver ended.

@@ -29,10 +29,26 @@ const HOST: &str = "smg.internal";
 #[derive(Clone)]
 pub(super) struct Ends {
     pub(super) endpoint: quinn::Endpoint,
-    pub(super) client: quinn::ClientConfig,
+    pub(super) clients: Clients,
     pub(super) trust: Trust,
     pub(super) me: Arc<ArcSwap<Peer>>,
     pub(super) metrics: Metrics,
+}
+
+/// How connections are begun, by what they are for.
+#[derive(Clone)]
+pub(super) struct Clients {
+    pub(super) main: quinn::ClientConfig,
+    pub(super) bulk: quinn::ClientConfig,
+}
+
+impl Clients {
+    fn of(&self, class: Class) -> quinn::ClientConfig {
+        match class {
+            Class::Main => self.main.clone(),
+            Class::Bulk => self.bulk.clone(),
+        }
+    }
 }
 
 pub(super) struct Made {
@@ -46,7 +62,7 @@ impl Ends {
     pub(super) async fn dial(self, addr: SocketAddr, node: Option<NodeId>, class: Class) -> Result<Made, GreetError> {
         self.metrics.dialled();
         let dial = async {
-            let connecting = self.endpoint.connect_with(self.client.clone(), addr, HOST);
+            let connecting = self.endpoint.connect_with(self.clients.of(class), addr, HOST);
             let conn = connecting.map_err(|_closing| GreetError::Unreachable)?.await.map_err(|e| self.lost(&e))?;
             let certified = self.certified(&conn);
             if node.is_some() && certified != node {

@@ -85,6 +85,17 @@ pub enum Class {
     Bulk,
 }
 
+impl Class {
+    /// For people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
 /// Keeps bulk traffic of the whole node below a rate. A sender asks before each piece how long to wait.
 #[derive(Debug)]
 pub struct Pacer {

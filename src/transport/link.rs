@@ -72,23 +72,42 @@ pub struct Request {
     pub answer: oneshot::Sender<Bytes>,
 }
 
-/// Bytes in both directions, on the forwarding lane.
+/// Bytes in both directions, on the forwarding lane. Dropped before it was shut down, the end that opened it resets it: nothing that still waits is
+/// sent. The other end stops reading, and what it wrote still arrives, so what is written must tell by itself whether it is whole.
 #[derive(Debug)]
 pub struct Stream {
     /// Whom it leads to; the node id is certified.
     pub peer: Arc<Peer>,
     both: tokio::io::Join<quinn::RecvStream, quinn::SendStream>,
+    /// Whether it is reset when dropped.
+    resets: bool,
+    metrics: Metrics,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.resets {
+            let _ = self.both.writer_mut().reset(UNANSWERED); // fails only when the peer has gone
+        }
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.both).poll_read(cx, into)
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.both).poll_read(cx, into);
+        self.metrics.received(Lane::Forward, into.filled().len() - before);
+        polled
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.both).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.both).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(written)) = polled {
+            self.metrics.sent(Lane::Forward, written);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,7 +115,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.both).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.both).poll_shutdown(cx);
+        self.resets &= polled.is_pending();
+        polled
     }
 }
 
@@ -224,7 +245,7 @@ impl Link {
     pub(super) async fn open(&self) -> Result<Stream, RequestError> {
         let (mut send, recv) = self.conn.open_bi().await.map_err(|_lost| RequestError::Lost)?;
         send.write_all(&[Lane::Forward.byte()]).await.map_err(|_lost| RequestError::Lost)?;
-        Ok(Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) })
+        Ok(self.stream(send, recv, true))
     }
 
     /// Ends it at once; what is under way is lost.
@@ -335,12 +356,14 @@ impl Link {
     }
 
     fn put_stream(&self, send: quinn::SendStream, recv: quinn::RecvStream) {
-        let stream = Stream { peer: Arc::clone(&self.peer), both: tokio::io::join(recv, send) };
-        let Err(error) = self.shared.outlets.forward.try_send(stream) else { return };
+        let Err(error) = self.shared.outlets.forward.try_send(self.stream(send, recv, false)) else { return };
         self.shared.metrics.dropped(why_full(&error));
-        // Dropped, it would look like an answer of no bytes.
-        let (_, mut send) = error.into_inner().both.into_inner();
-        let _ = send.reset(UNANSWERED); // fails only when the peer has gone
+        error.into_inner().resets = true; // ended, it would look like an answer of no bytes
+    }
+
+    fn stream(&self, send: quinn::SendStream, recv: quinn::RecvStream, resets: bool) -> Stream {
+        let (peer, metrics) = (Arc::clone(&self.peer), self.shared.metrics.clone());
+        Stream { peer, both: tokio::io::join(recv, send), resets, metrics }
     }
 
     async fn take_request(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {

@@ -32,6 +32,8 @@ crate::config! {
         "health-failure-threshold" => failure_threshold: u32 = 3,
         /// Probes in a row that must succeed before it is back.
         "health-success-threshold" => success_threshold: u32 = 1,
+        /// A worker that a flag names lives on without the node that was given the flag, until no node has reached it for this long.
+        "worker-away-max" => away_max: Duration = Duration::from_secs(600),
         /// Failed requests within the window that open a worker's breaker.
         "cb-failure-threshold" => breaker_failures: u32 = 10,
         /// The breaker's window.

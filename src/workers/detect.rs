@@ -23,6 +23,14 @@ pub enum Engine {
 }
 
 impl Engine {
+    const ALL: [Self; 6] = [Self::Vllm, Self::Sglang, Self::LlamaCpp, Self::Ollama, Self::TrtLlm, Self::Generic];
+
+    /// By the name that another node gives it. One that this release does not know is like any other server.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|it| it.name() == name).unwrap_or_default()
+    }
+
     /// As shown in the API and in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,7 +1,7 @@
 //! The workers as a scrape sees them, read from the registry at that moment: no request pays for it, and a worker that was
 //! removed leaves no series behind.
 //!
-//! The label is the worker's URL, which an operator knows; its id is made anew at each start. *Invariant:* at most
+//! The label is the worker's URL, which an operator knows, and for one that only one node reaches also that node's storage id. *Invariant:* at most
 //! [`WORKER_SERIES_MAX`] workers are shown one by one; the pool's size counts all.
 
 use std::sync::Arc;
@@ -88,7 +88,8 @@ impl Collector for Fleet {
         for ((name, help, kind), read) in EACH {
             let mut series = encoder.encode_descriptor(name, help, None, kind)?;
             for entry in fleet.all.iter().take(WORKER_SERIES_MAX) {
-                let labels = [("worker", entry.spec.url.as_str())];
+                let place = entry.spec.label();
+                let labels = [("worker", &*place)];
                 ConstGauge::<i64>::new(read(entry, now)).encode(series.encode_family(&labels)?)?;
             }
         }

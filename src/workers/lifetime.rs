@@ -3,6 +3,10 @@
 //! A new process has an empty cache, so what was believed of the old one's must go. Its metrics tell: the time it was
 //! started, else a counter that went back. A server without metrics is taken to be a new one when it was away.
 
+use std::time::Duration;
+
+use crate::base::clock::Instant;
+
 /// What a worker's metrics say of its age.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Signs {
@@ -51,6 +55,10 @@ impl Signs {
 #[derive(Debug, Default)]
 pub struct Lifetime {
     last: Option<Signs>,
+    /// When this node last found a restart out.
+    found: Option<Instant>,
+    /// When any node did.
+    known: Option<Instant>,
 }
 
 impl Lifetime {
@@ -60,8 +68,29 @@ impl Lifetime {
         self.last.is_none_or(|it| it.is_any())
     }
 
+    /// When this node last found a restart out. What it heard of others is theirs to tell.
+    #[must_use]
+    pub fn restarted(&self) -> Option<Instant> {
+        self.found
+    }
+
+    /// Another node found a restart out then. Whether it is one that was not known: several find out the same one, up to `slack` apart.
+    pub fn heard_of_restart(&mut self, at: Instant, slack: Duration) -> bool {
+        let is_news = self.known.is_none_or(|known| at > known + slack);
+        self.known = self.known.max(Some(at));
+        is_news
+    }
+
     /// One look. Whether the process is another one than at the last look; `was_away`: it did not answer in between.
-    pub fn look(&mut self, signs: Signs, was_away: bool) -> bool {
+    pub fn look(&mut self, now: Instant, signs: Signs, was_away: bool) -> bool {
+        let is_another = self.compare(signs, was_away);
+        if is_another {
+            (self.found, self.known) = (Some(now), self.known.max(Some(now)));
+        }
+        is_another
+    }
+
+    fn compare(&mut self, signs: Signs, was_away: bool) -> bool {
         let Some(last) = self.last.replace(signs) else { return false };
         match (last, signs) {
             // Some servers compute it anew from the age, so it moves a little.
@@ -98,26 +127,36 @@ mod tests {
 
     #[test]
     fn a_later_start_is_a_restart_and_a_pause_of_the_same_process_is_none() {
-        let mut lifetime = Lifetime::default();
-        assert!(!lifetime.look(started(100.0), true), "the first look has nothing to compare");
-        assert!(!lifetime.look(started(100.4), true));
-        assert!(lifetime.look(started(200.0), false), "even where nobody saw it away");
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        assert!(!lifetime.look(now, started(100.0), true), "the first look has nothing to compare");
+        assert!(!lifetime.look(now, started(100.4), true));
+        assert!(lifetime.look(now, started(200.0), false), "even where nobody saw it away");
     }
 
     #[test]
     fn a_counter_that_goes_back_is_a_restart() {
-        let mut lifetime = Lifetime::default();
-        let verdicts = [10.0, 20.0, 20.0, 3.0].map(|it| lifetime.look(counted(it), false));
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        let verdicts = [10.0, 20.0, 20.0, 3.0].map(|it| lifetime.look(now, counted(it), false));
         assert_eq!(verdicts, [false, false, false, true]);
     }
 
     #[test]
     fn without_signs_one_that_was_away_is_a_new_one() {
-        let mut lifetime = Lifetime::default();
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
         assert!(lifetime.wants_signs());
-        assert!(!lifetime.look(Signs::default(), false));
+        assert!(!lifetime.look(now, Signs::default(), false));
         assert!(!lifetime.wants_signs(), "it has none: asked again only when it comes back");
-        assert!(!lifetime.look(Signs::default(), false));
-        assert!(lifetime.look(Signs::default(), true));
+        assert!(!lifetime.look(now, Signs::default(), false));
+        assert!(lifetime.look(now, Signs::default(), true));
+    }
+
+    #[test]
+    fn a_restart_that_several_find_out_is_one() {
+        let (mut lifetime, now) = (Lifetime::default(), Instant::now());
+        let (slack, second) = (Duration::from_secs(15), Duration::from_secs(1));
+        lifetime.look(now, started(100.0), false);
+        assert!(lifetime.look(now, started(200.0), false));
+        assert!(!lifetime.heard_of_restart(now - second, slack) && !lifetime.heard_of_restart(now + slack, slack));
+        assert!(lifetime.heard_of_restart(now + slack * 2 + second, slack));
     }
 }

@@ -8,8 +8,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::health::Breaker;
+use super::observers::core::Counts;
+use super::observers::core::Sighted;
 use super::worker::CallError;
 use super::worker::ConnectFailure;
+use crate::observability::labels::Label as _;
 use crate::observability::labels::label;
 use crate::observability::metrics::Each;
 use crate::observability::metrics::GaugeGuard;
@@ -25,6 +28,8 @@ label! {
         Failed = "failed",
         /// Did not answer.
         TimedOut = "timed_out",
+        /// This node did not run meanwhile: says nothing.
+        Slept = "slept",
     }
 }
 
@@ -37,6 +42,31 @@ label! {
         Tls = "tls",
         Timeout = "timeout",
         Handshake = "handshake",
+        NoWay = "no_way",
+    }
+}
+
+label! {
+    /// A forwarded request as seen from this node.
+    pub enum Forwarding {
+        /// To a worker of another node.
+        Out = "out",
+        /// From another node, to a worker of this one.
+        In = "in",
+    }
+}
+
+label! {
+    /// Why a request was not forwarded.
+    pub enum Turned {
+        /// As many as there may be are on their way.
+        TooMany = "too_many",
+        /// Their bodies are as large as they may be together.
+        TooMuch = "too_much",
+        /// The node that reaches the worker is not reached, drains, or does not reach it either.
+        NoWay = "no_way",
+        /// What came could not be read.
+        Unreadable = "unreadable",
     }
 }
 
@@ -53,6 +83,11 @@ pub struct Metrics {
     came_back: Counter,
     restarted: Counter,
     breaker: Family<[(&'static str, &'static str); 2], Counter>,
+    observations: Each<Sighted, Gauge>,
+    doubted: Gauge,
+    forwarded: Each<Forwarding, Counter>,
+    forwarding: Each<Forwarding, Gauge>,
+    turned_away: Each<Turned, Counter>,
 }
 
 impl Default for Metrics {
@@ -77,6 +112,11 @@ impl Metrics {
             came_back: registry.counter("smg_worker_recoveries", "Workers that became ready by probe. Many: a worker flaps"),
             restarted: registry.counter("smg_worker_restarts", "Workers found to be another process than before; what was believed of their cache is forgotten"),
             breaker: registry.family("smg_worker_cb_transitions", "Changes of workers' circuit breakers, by state before and after. To `open`: a worker failed half of its requests"),
+            observations: registry.gauges("smg_worker_observations", "What nodes, this one included, say of workers and counts now: three nodes watch each worker. Fewer than three times the workers: observers are away, or not heard", "sight"),
+            doubted: registry.gauge("smg_worker_doubted", "Workers that two nodes or more hold for away. They are the last choice of nodes that reached them lately, and no choice of the others"),
+            forwarded: registry.counters("smg_worker_forwards", "Requests and probes that went through another node because only that one reaches the worker, by direction. Their bytes are those of the lane `forward`", "direction"),
+            forwarding: registry.gauges("smg_worker_forwards_active", "The same, those that are under way", "direction"),
+            turned_away: registry.counters("smg_worker_forwards_refused", "Requests that were not forwarded, by reason. `too_many`, `too_much`: give the worker an address that all nodes reach; `no_way`: the node that reaches it is away", "reason"),
         }
     }
 
@@ -104,6 +144,7 @@ impl Metrics {
             CallError::Connect(ConnectFailure::NoAddress) => NotConnected::NoAddress,
             CallError::Connect(ConnectFailure::Forbidden) => NotConnected::Forbidden,
             CallError::Connect(ConnectFailure::Tls) => NotConnected::Tls,
+            CallError::Connect(ConnectFailure::NoWay) => NotConnected::NoWay,
             CallError::ConnectTimeout(_) | CallError::FirstByteTimeout(_) => NotConnected::Timeout,
             CallError::Lost | CallError::Protocol => NotConnected::Handshake,
         };
@@ -120,6 +161,15 @@ impl Metrics {
         self.probes.of(result).inc();
     }
 
+    /// So much of what nodes say of workers counts.
+    pub fn observed(&self, counts: Counts) {
+        let set = |gauge: &Gauge, count: usize| gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        for sight in Sighted::ALL {
+            set(self.observations.of(*sight), counts.sights[sight.index()]);
+        }
+        set(&self.doubted, counts.doubted);
+    }
+
     /// A worker came back.
     pub fn recovered(&self) {
         self.came_back.inc();
@@ -133,5 +183,17 @@ impl Metrics {
     /// A worker's breaker changed.
     pub fn breaker_changed(&self, from: Breaker, to: Breaker) {
         self.breaker.get_or_create(&[("from", from.as_str()), ("to", to.as_str())]).inc();
+    }
+
+    /// Counts a forwarded request, as under way until the guard is dropped.
+    #[must_use]
+    pub fn forwards(&self, direction: Forwarding) -> GaugeGuard {
+        self.forwarded.of(direction).inc();
+        GaugeGuard::new(self.forwarding.of(direction))
+    }
+
+    /// A request was not forwarded.
+    pub fn turned_away(&self, reason: Turned) {
+        self.turned_away.of(reason).inc();
     }
 }

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
+#[cfg(test)]
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::address::InvalidUrl;
 use super::address::Origin;
 use super::detect::Engine;
 use super::detect::ServedModel;
+use super::forward::ForwardWorker;
+use super::forward::Forwarder;
 use super::health::Breaker;
 use super::health::Changes;
 use super::health::Health;
@@ -19,6 +24,7 @@ use super::health::Outcome;
 use super::health::Probe;
 use super::health::Rules;
 use super::health::State;
+use super::health::Word;
 use super::http::Dialer;
 use super::http::HttpWorker;
 use super::lifetime::Lifetime;
@@ -30,13 +36,16 @@ use super::spec::Spec;
 use super::worker::Worker;
 use crate::base::clock::Instant;
 use crate::base::ids::ModelId;
+use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::limits::WORKERS_MAX;
 use crate::base::secret::Secret;
+#[cfg(test)]
+use crate::base::tasks::Tasks;
 use crate::replication::core::EditError as TableError;
 
 /// What was found out about a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// What it is.
     pub engine: Engine,
@@ -56,6 +65,8 @@ pub struct Entry {
     pub facts: Facts,
     /// How it is spoken to.
     pub worker: Arc<dyn Worker>,
+    /// The node that this one reaches it through; None: by itself.
+    pub through: Option<StorageId>,
     /// What it has to do.
     pub load: Arc<Load>,
     health: Arc<Mutex<Health>>,
@@ -85,7 +96,15 @@ impl Entry {
     /// Whether it may be given a request.
     #[must_use]
     pub fn is_available(&self, now: Instant) -> bool {
-        !self.spec.is_draining && matches!(self.state(now), State::Ready | State::Pending)
+        self.standing(now).0
+    }
+
+    /// The same, and whether it should be given one only when no other worker can be.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> (bool, bool) {
+        let health = self.health.lock();
+        let is_available = !self.spec.is_draining && matches!(health.state(now), State::Ready | State::Pending);
+        (is_available, health.is_suspect(now))
     }
 
     /// A request goes there.
@@ -105,9 +124,16 @@ impl Entry {
     /// A probe ended. Returns whether the worker came back with it.
     pub fn probed(&self, now: Instant, probe: Probe) -> bool {
         let mut health = self.health.lock();
-        let came_back = health.probed(probe);
+        let came_back = health.probed(now, probe);
         self.tell(health.changes(now));
         came_back
+    }
+
+    /// Other nodes say this of it.
+    pub fn heard(&self, now: Instant, word: Word) {
+        let mut health = self.health.lock();
+        health.heard(word);
+        self.tell(health.changes(now));
     }
 
     /// Lines for whoever is on call: a worker changes now and then, requests are many.
@@ -148,6 +174,7 @@ impl Entry {
             source: self.source,
             facts,
             worker: Arc::clone(&self.worker),
+            through: self.through,
             load: Arc::clone(&self.load),
             health: Arc::clone(&self.health),
             lifetime: Arc::clone(&self.lifetime),
@@ -197,9 +224,11 @@ pub enum EditError {
 /// The registry.
 pub struct Registry {
     fleet: ArcSwap<Fleet>,
+    changes: watch::Sender<u64>,
     edits: Mutex<BTreeMap<WorkerId, Arc<Entry>>>,
     rules: Rules,
     dialer: Dialer,
+    forwarder: Forwarder,
     /// Workers of tests: of some no table knows, and nobody has to dial any.
     #[cfg(test)]
     played: Mutex<HashMap<WorkerId, Arc<dyn Worker>>>,
@@ -211,18 +240,32 @@ impl Registry {
     pub fn new(rules: Rules, dialer: Dialer) -> Self {
         Self {
             fleet: ArcSwap::default(),
+            changes: watch::Sender::default(),
             edits: Mutex::default(),
             rules,
             dialer,
+            forwarder: Forwarder::default(),
             #[cfg(test)]
             played: Mutex::default(),
         }
+    }
+
+    /// The same, with ways to workers that only other nodes reach.
+    #[must_use]
+    pub fn with_forwarder(self, forwarder: Forwarder) -> Self {
+        Self { forwarder, ..self }
     }
 
     /// The view.
     #[must_use]
     pub fn fleet(&self) -> arc_swap::Guard<Arc<Fleet>> {
         self.fleet.load()
+    }
+
+    /// Wakes whenever the view is another.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// The worker with this id.
@@ -279,17 +322,10 @@ impl Registry {
         source: Source,
         known: Option<&Arc<Entry>>,
     ) -> Arc<Entry> {
-        #[cfg(test)]
-        let played = self.played.lock().get(&id).cloned();
-        #[cfg(not(test))]
-        let played = None;
-        let worker: Arc<dyn Worker> = match known {
-            Some(entry) if entry.spec.url == spec.url && same(entry.spec.api_key.as_ref(), spec.api_key.as_ref()) => {
-                Arc::clone(&entry.worker)
-            }
-            Some(_) | None => played.unwrap_or_else(|| {
-                Arc::new(HttpWorker::new(origin.clone(), spec.api_key.as_ref(), self.dialer.clone()))
-            }),
+        let through = spec.via.filter(|_| self.forwarder.is_elsewhere(spec.via));
+        let worker = match known {
+            Some(entry) if is_reached_alike(&entry.spec, &spec) => Arc::clone(&entry.worker),
+            Some(_) | None => self.worker(id, origin, &spec, through),
         };
         let facts = match known {
             Some(entry) if entry.spec.models == spec.models => entry.facts.clone(),
@@ -302,7 +338,22 @@ impl Registry {
         let lifetime = known.map_or_else(Arc::default, |it| Arc::clone(&it.lifetime));
         let health = known.map_or_else(|| Arc::new(Mutex::new(Health::new(self.rules))), |it| Arc::clone(&it.health));
         let metrics = self.dialer.metrics.clone();
-        Arc::new(Entry { id, spec, source, facts, worker, load, health, lifetime, metrics })
+        Arc::new(Entry { id, spec, source, facts, worker, through, load, health, lifetime, metrics })
+    }
+
+    fn worker(&self, id: WorkerId, origin: &Origin, spec: &Spec, through: Option<StorageId>) -> Arc<dyn Worker> {
+        #[cfg(test)]
+        if let Some(played) = self.played.lock().get(&id) {
+            return Arc::clone(played);
+        }
+        let dialer = self.dialer.clone();
+        match through {
+            None => Arc::new(HttpWorker::new(origin.clone(), spec.api_key.as_ref(), dialer)),
+            Some(owner) => {
+                let (timeout, metrics) = (dialer.connect_timeout, dialer.metrics);
+                Arc::new(ForwardWorker::new(id, owner, self.forwarder.clone(), timeout, metrics))
+            }
+        }
     }
 
     /// Records what a worker was found to be.
@@ -321,7 +372,7 @@ impl Registry {
                 })
                 .collect();
         }
-        if entry.facts.engine == facts.engine && entry.facts.models == facts.models {
+        if entry.facts == facts {
             return;
         }
         let entry = entry.with(facts);
@@ -362,7 +413,12 @@ impl Registry {
         let generation = self.fleet.load().generation + 1;
         let by_model = by_model.into_iter().map(|(model, entries)| (model, entries.into())).collect();
         self.fleet.store(Arc::new(Fleet { generation, all: edits.values().cloned().collect(), by_model }));
+        self.changes.send_replace(generation);
     }
+}
+
+fn is_reached_alike(a: &Spec, b: &Spec) -> bool {
+    (&a.url, a.via) == (&b.url, b.via) && same(a.api_key.as_ref(), b.api_key.as_ref())
 }
 
 /// Whether nothing that can be said of a worker differs.
@@ -382,6 +438,21 @@ fn same(a: Option<&Secret>, b: Option<&Secret>) -> bool {
 
 #[cfg(test)]
 impl Registry {
+    /// An empty one for a node that probes each `interval`, and holds a worker for away after two failures.
+    pub fn for_tests(interval: Duration, metrics: &Metrics, tasks: &Tasks) -> Self {
+        let rules = Rules {
+            failure_threshold: 2,
+            success_threshold: 1,
+            breaker_failures: 10,
+            breaker_window: interval,
+            breaker_open: interval,
+            pause_max: interval,
+            memory: super::observers::memory(interval),
+        };
+        let dialer = Dialer::new(&super::config::Config::default(), tasks.clone(), metrics.clone());
+        Self::new(rules, dialer.expect("no files"))
+    }
+
     /// The worker at this address, once there is one, is answered for by `worker`.
     pub fn stub(&self, url: &str, worker: Arc<dyn Worker>) {
         self.played.lock().insert(WorkerId::of(url, None), worker);
@@ -392,11 +463,17 @@ impl Registry {
         let models = models.iter().map(|it| ModelId::parse(it).expect("a model")).collect();
         let origin = Origin::parse(&format!("http://played-{name}")).expect("a worker's URL");
         let id = WorkerId(self.fleet().all.len() as u64 + 1);
+        self.play_as(id, Spec { models, ..Spec::named(&origin, None) }, worker);
+        id
+    }
+
+    /// The same under a given id and address.
+    pub fn play_as(&self, id: WorkerId, spec: Spec, worker: Arc<dyn Worker>) {
+        let origin = Origin::parse(&spec.url).expect("a worker's URL");
         self.played.lock().insert(id, worker);
-        let entry = self.entry(id, &origin, Spec { models, ..Spec::named(&origin, None) }, Source::Api, None);
+        let entry = self.entry(id, &origin, spec, Source::Api, None);
         let mut edits = self.edits.lock();
         edits.insert(id, entry);
         self.publish(&edits);
-        id
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator says of a worker, and how a later word changes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::address::Origin;
@@ -42,6 +43,17 @@ impl Spec {
             cost: 1.0,
             labels: BTreeMap::new(),
             is_draining: false,
+        }
+    }
+}
+
+impl Spec {
+    /// Where it is, in words that no other worker has: two nodes may each have a worker at the same loopback address.
+    #[must_use]
+    pub fn label(&self) -> Cow<'_, str> {
+        match self.via {
+            None => Cow::Borrowed(&self.url),
+            Some(owner) => Cow::Owned(format!("{} via {owner}", self.url)),
         }
     }
 

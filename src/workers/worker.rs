@@ -133,6 +133,9 @@ pub enum ConnectFailure {
     /// TLS failed.
     #[error("TLS handshake failed")]
     Tls,
+    /// It is reached through another node, which cannot be reached, or does not reach it itself.
+    #[error("the node that reaches it cannot be reached")]
+    NoWay,
 }
 
 impl CallError {

@@ -19,23 +19,19 @@ const MERGED_MAX: Duration = Duration::from_secs(8);
 /// FIELD.md bug 12: an edit and a DELETE of one worker at the same time, at different nodes. The worker is gone, whatever came first, and stays gone.
 pub(crate) async fn field_12_races(case: &Case) {
     let mut fleet = Fleet::started(case, 3, &[]).await;
+    let worker = fleet.worker("m").await;
     let mut edited = 0;
     for race in 0..RACES {
         let (a, b, c) = (race % 3, (race + 1) % 3, (race + 2) % 3);
-        // Nobody is there: it is not about whether the worker answers.
-        let id = fleet.add(a, &json!({"url": format!("http://10.66.0.{}:9", 100 + race), "models": ["m"]})).await;
-        let path = format!("/workers/{id}");
-        let known = async || fleet.ask(b, "GET", &path, &Value::Null).await.is_ok_and(|it| it.0 == 200);
-        within("another node knows it", Duration::from_secs(3), known).await;
-        within("and the third", Duration::from_secs(3), async || {
-            fleet.ask(c, "GET", &path, &Value::Null).await.is_ok_and(|it| it.0 == 200)
-        })
-        .await;
-        let (change, none) = (json!({"priority": race}), Value::Null);
+        // The same address each time: each time another instance, and nothing of the one before may reach it.
+        let path = format!("/workers/{}", fleet.add(a, &json!({"url": worker.url()})).await);
+        fleet.all_know(&[worker.url()], MERGED_MAX).await;
+        let (change, none) = (json!({"priority": race + 1}), Value::Null);
         let (patched, removed) =
             tokio::join!(fleet.ask(b, "PATCH", &path, &change), fleet.ask(c, "DELETE", &path, &none));
         assert_eq!(removed.expect("it answers").0, 200);
         edited += usize::from(patched.expect("it answers").0 == 200);
+        fleet.all_know(&[], MERGED_MAX).await;
     }
     case.did(format_args!("{RACES} times: PATCH at one node, DELETE at another, at the same time"));
     case.bites("some edits came before the DELETE", edited > 0);
@@ -51,10 +47,14 @@ pub(crate) async fn field_12_races(case: &Case) {
 /// FIELD.md bug 15: a long split, edits on both sides, then one truth; nothing revived, nothing lost.
 pub(crate) async fn field_15_split(case: &Case) {
     let mut fleet = Fleet::started(case, 5, &[]).await;
-    let url = |number: usize| format!("http://10.66.0.{number}:9");
-    let worker = |number: usize| json!({"url": url(number), "models": ["m"]});
-    let (kept, deleted) = (fleet.add(0, &worker(101)).await, fleet.add(4, &worker(102)).await);
-    fleet.all_know(&[url(101), url(102)], Duration::from_secs(3)).await;
+    let mut workers = Vec::new();
+    for name in ["kept", "deleted", "third", "fourth"] {
+        workers.push(fleet.worker(name).await);
+    }
+    let url = |number: usize| workers[number].url();
+    let worker = |number: usize| json!({"url": url(number)});
+    let (kept, deleted) = (fleet.add(0, &worker(0)).await, fleet.add(4, &worker(1)).await);
+    fleet.all_know(&[url(0), url(1)], Duration::from_secs(3)).await;
     fleet.lab.switch.between(&[0, 1, 2], &[3, 4], Fault::cutting());
     case.did("cut [0, 1, 2] | [3, 4] for 25 s");
     within("each side sees itself only", Duration::from_secs(10), async || {
@@ -69,8 +69,8 @@ pub(crate) async fn field_15_split(case: &Case) {
     call(4, "PATCH", format!("/workers/{deleted}"), json!({"priority": 9})).await;
     call(1, "PATCH", format!("/workers/{kept}"), json!({"priority": 5})).await;
     call(3, "PATCH", format!("/workers/{kept}"), json!({"cost": 2.0})).await;
-    fleet.add(2, &worker(103)).await;
-    fleet.add(3, &worker(104)).await;
+    fleet.add(2, &worker(2)).await;
+    fleet.add(3, &worker(3)).await;
     call(0, "PUT", "/policies".to_owned(), json!({"default": "round_robin"})).await;
     call(4, "PUT", "/policies".to_owned(), json!({"default": "random"})).await;
     case.did("on both sides: DELETE against PATCH, two fields of one worker, a new worker each, the default policy");
@@ -78,7 +78,7 @@ pub(crate) async fn field_15_split(case: &Case) {
     case.bites("the cut stopped packets", fleet.lab.switch.total().cut > 0);
     fleet.lab.switch.heal();
     case.did("healed");
-    let took = fleet.all_know(&[url(101), url(103), url(104)], MERGED_MAX).await;
+    let took = fleet.all_know(&[url(0), url(2), url(3)], MERGED_MAX).await;
     let path = format!("/workers/{kept}");
     within("both fields of the worker are everywhere", MERGED_MAX, async || {
         for at in 0..5 {
@@ -101,19 +101,20 @@ pub(crate) async fn field_15_split(case: &Case) {
     .await;
     case.figure(format_args!("one truth {:.2} s after the heal", took.as_secs_f64()));
     lasting(Duration::from_secs(3)).await;
-    fleet.all_know(&[url(101), url(103), url(104)], Duration::from_secs(1)).await;
+    fleet.all_know(&[url(0), url(2), url(3)], Duration::from_secs(1)).await;
     fleet.check_alive();
 }
 
 /// What was answered is there after every node was killed at once.
 pub(crate) async fn durable(case: &Case) {
     let mut fleet = Fleet::started(case, 3, &[]).await;
-    let url = |number: usize| format!("http://10.66.0.{number}:9");
-    let mut urls = Vec::new();
-    for number in 100..110 {
-        fleet.add(number % 3, &json!({"url": url(number), "models": ["m"]})).await;
-        urls.push(url(number));
+    let mut workers = Vec::new();
+    for number in 0..10 {
+        let worker = fleet.worker("m").await;
+        fleet.add(number % 3, &json!({"url": worker.url()})).await;
+        workers.push(worker);
     }
+    let urls: Vec<_> = workers.iter().map(cluster_tests::Upstream::url).collect();
     for at in 0..3 {
         fleet.kill(at);
     }
@@ -126,4 +127,54 @@ pub(crate) async fn durable(case: &Case) {
         "10 of 10 workers there {:.2} s after all three nodes were whole again",
         took.as_secs_f64()
     ));
+}
+
+/// The disk of one node is full when it is to keep an edit. It says so instead of promising, serves on, and the others are not held up; with room again it is a
+/// member like any other.
+pub(crate) async fn disk_full(case: &Case) {
+    let mut fleet = Fleet::new(case, 3);
+    let (first, second) = (fleet.worker("first").await, fleet.worker("second").await);
+    let small = Start { disk_bytes: Some(16 << 20), ..Start::default() };
+    fleet.start(0, &Start::default());
+    fleet.start(1, &Start::default());
+    fleet.start(2, &small);
+    fleet.whole(super::fleet::STARTING).await;
+    fleet.add(0, &json!({"url": first.url()})).await;
+    fleet.all_serve("first", MERGED_MAX).await;
+    let inside = format!("/proc/{}/root{}", fleet.process(2).id(), fleet.nodes[2].data.display());
+    let fill = std::path::Path::new(&inside).join("fill");
+    let mut file = std::fs::File::create(&fill).expect("is made");
+    let mut written = 0;
+    while std::io::Write::write_all(&mut file, &[7; 4096]).is_ok() {
+        written += 4096;
+    }
+    drop(file);
+    case.did(format_args!("node 2's disk filled with {written} bytes"));
+    case.bites("there was room to be taken", written > 0);
+    let mut refused = None;
+    for priority in 0..2000 {
+        let id = fleet.ask(2, "GET", "/workers", &Value::Null).await.expect("it answers").1["workers"][0]["id"].clone();
+        let path = format!("/workers/{}", id.as_str().expect("an id"));
+        let answer =
+            fleet.ask(2, "PATCH", &path, &json!({"priority": priority, "labels": {"a": "b".repeat(30_000)}})).await;
+        let (status, body) = answer.expect("it answers");
+        if status != 200 || body["durable"] == false {
+            refused = Some((status, body));
+            break;
+        }
+    }
+    let (status, body) = refused.expect("an edit that cannot be kept is not answered as kept");
+    case.figure(format_args!("answered {status} {}", body["error"]["message"].as_str().unwrap_or("durable: false")));
+    assert!(fleet.serves(2, "first").await, "it serves on");
+    fleet.add(0, &json!({"url": second.url()})).await;
+    for at in 0..2 {
+        within("the others are not held up", MERGED_MAX, async || fleet.serves(at, "second").await).await;
+    }
+    fleet.check_alive();
+    fleet.kill(2);
+    case.did("start of node 2 with room");
+    fleet.start(2, &Start::default());
+    fleet.whole(super::fleet::STARTING).await;
+    fleet.all_know(&[first.url(), second.url()], MERGED_MAX).await;
+    case.figure("whole again with room");
 }

@@ -55,6 +55,8 @@ pub(crate) struct Start {
     pub(crate) secret: Option<String>,
     /// A file to find host names in.
     pub(crate) hosts: Option<PathBuf>,
+    /// The data directory is a disk of its own, of this size, which goes with the process.
+    pub(crate) disk_bytes: Option<u64>,
 }
 
 impl Start {
@@ -102,12 +104,19 @@ impl<'a> Fleet<'a> {
     fn command(&self, at: usize, start: &Start) -> Command {
         let binary = std::env::var("SMG_BIN").expect("SMG_BIN names the binary; `make test-cluster` sets it");
         let node = &self.nodes[at];
-        let mut command = match &start.hosts {
-            None => Command::new(binary),
-            Some(hosts) => {
-                let mut command = Command::new("unshare");
-                let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
-                command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(hosts).arg(binary);
+        let mut mounts = String::new();
+        if let Some(hosts) = &start.hosts {
+            mounts += &format!("mount --bind {} /etc/hosts && ", hosts.display());
+        }
+        if let Some(size) = start.disk_bytes {
+            let data = node.data.display();
+            mounts += &format!("mkdir -p {data} && mount -t tmpfs -o size={size} disk {data} && ");
+        }
+        let mut command = match mounts.as_str() {
+            "" => Command::new(binary),
+            mounts => {
+                let (mut command, script) = (Command::new("unshare"), format!(r#"{mounts} exec "$0" "$@""#));
+                command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).arg(binary);
                 command
             }
         };

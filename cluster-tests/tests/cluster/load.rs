@@ -8,7 +8,9 @@ use std::time::Duration;
 use cluster_tests::Upstream;
 use cluster_tests::chat;
 use cluster_tests::lasting;
+use cluster_tests::net::Fault;
 use cluster_tests::within;
+use smg::base::clock::Clock;
 use tokio::task::JoinSet;
 use tokio::task::LocalSet;
 
@@ -31,6 +33,7 @@ pub(crate) struct Tally {
     pub(crate) cut_short: Cell<u64>,
     /// Of those, requests that were sent and got no answer: the connection was closed at the same moment.
     pub(crate) unanswered: Cell<u64>,
+    pub(crate) slowest: Cell<Duration>,
     pub(crate) first_failure: std::cell::RefCell<String>,
 }
 
@@ -65,6 +68,7 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
     let mut number = 0;
     while !stop.get() {
         number += 1;
+        let begun = Clock.now();
         let outcome = async {
             let body = chat(&format!("client {client}, question {number}"), number % 4 == 0);
             let mut open = match link.take().filter(Link::is_open) {
@@ -86,6 +90,7 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
         match outcome.await {
             Ok(open) => {
                 tally.served.set(tally.served.get() + 1);
+                tally.slowest.set(tally.slowest.get().max(Clock.now() - begun));
                 link = Some(open);
             }
             Err(reason) => {
@@ -159,6 +164,37 @@ pub(crate) async fn killed(case: &Case) {
     fleet.check_alive();
 }
 
+/// A node is cut off, then the network between nodes is slow and loses: requests that some worker can serve are served, everywhere, and none waits for the mesh.
+pub(crate) async fn split(case: &Case) {
+    let (mut fleet, _workers) = served(case).await;
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let clients: Vec<_> = fleet.nodes.iter().map(|it| Clients::of(it.http)).collect();
+            lasting(Duration::from_secs(1)).await;
+            fleet.lab.switch.between(&[0, 1], &[2], Fault::cutting());
+            case.did("cut [0, 1] | [2] for 8 s");
+            lasting(Duration::from_secs(8)).await;
+            case.bites("each side was on its own", fleet.sees(2, &[2]).await && fleet.sees(0, &[0, 1]).await);
+            let slow = Fault { delay: Duration::from_millis(150), loss: 0.1, ..Fault::default() };
+            fleet.lab.switch.between(&[0, 1, 2], &[0, 1, 2], slow);
+            case.did("healed to 150 ms each way and 10 % loss for 6 s");
+            lasting(Duration::from_secs(6)).await;
+            let (mut served, mut slowest) = (0, Duration::ZERO);
+            for clients in clients {
+                let tally = clients.end().await;
+                case.bites("there was load", tally.served.get() > 60);
+                assert_eq!(tally.failed.get(), 0, "{}", tally.first_failure.borrow());
+                served += tally.served.get();
+                slowest = slowest.max(tally.slowest.get());
+            }
+            case.figure(format_args!("{served} served, 0 failed, the slowest in {:.2} s", slowest.as_secs_f64()));
+            assert!(slowest < Duration::from_secs(2), "a request waited for the mesh");
+        })
+        .await;
+    fleet.check_alive();
+}
+
 /// SIGTERM under load: what had reached the node is served, and the others notice nothing.
 pub(crate) async fn drained(case: &Case) {
     let (mut fleet, _workers) = served(case).await;
@@ -209,6 +245,7 @@ pub(crate) async fn field_02_slots(case: &Case) {
     for round in 0..3 {
         // All slots of all nodes are taken; then half of the clients leave, and a node dies.
         worker.always(vec![cluster_tests::Step::WaitForClose]);
+        let (before, seen) = (worker.aborts(), worker.requests().len());
         let mut clients = JoinSet::new();
         for at in fleet.running() {
             for _ in 0..SLOTS {
@@ -220,8 +257,8 @@ pub(crate) async fn field_02_slots(case: &Case) {
             }
         }
         let expected = SLOTS * fleet.running().len();
-        let before = worker.aborts();
         within("every slot is taken", STARTING, async || taken(&fleet).await == expected).await;
+        within("the worker has them", STARTING, async || worker.requests().len() >= seen + expected).await;
         case.did(format_args!(
             "round {round}: {expected} requests under way, all dropped; node 2 {}",
             if round == 1 { "killed" } else { "alive" }

@@ -49,6 +49,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
         Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
         Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("p1_a_split_and_a_slow_mesh_fail_and_slow_nothing", 3, load::split),
         Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
         Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),
         Scenario::new("a_worker_added_at_one_node_is_used_at_all_within_a_second", 5, workers::added),
@@ -58,6 +59,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("field_12_an_edit_that_races_a_delete_revives_nothing", 3, edits::field_12_races),
         Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
+        Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]

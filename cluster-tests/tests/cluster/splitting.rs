@@ -50,7 +50,7 @@ pub(crate) async fn split_for_a_minute(case: &Case, rounds: usize) -> Vec<Durati
         let halves = || sides.iter().flat_map(|it| [it.0, it.1]);
         join_all(halves().map(async |it| fleet.agree(it, Duration::from_secs(10)).await)).await;
         lasting(SPLIT.saturating_sub(Clock.now() - start)).await;
-        join_all(halves().map(async |it| fleet.agree(it, Duration::from_millis(500)).await)).await;
+        join_all(halves().map(async |it| fleet.agree(it, Duration::from_secs(2)).await)).await;
         let cut = fleet.lab.switch.total().cut - cut_before;
         case.bites("the cut stopped packets", cut > 100);
         fleet.lab.switch.heal();

@@ -70,7 +70,9 @@ pub(crate) async fn stay_out(case: &Case) {
     let pki = tempfile::tempdir().expect("a directory");
     let files = self_made(pki.path(), "n-stranger").map(|it| it.display().to_string());
     let [ca, certificate, key] = &files;
-    let own = ["--mesh-ca-file", ca, "--mesh-cert-file", certificate, "--mesh-key-file", key];
+    let seal = pki.path().join("seal.key").display().to_string();
+    std::fs::write(&seal, "7".repeat(64)).expect("is written");
+    let own = ["--mesh-ca-file", ca, "--mesh-cert-file", certificate, "--mesh-key-file", key, "--seal-key-file", &seal];
     let other = Start { secret: Some(MeshSecret::generate().expose()), ..Start::default() };
     for (what, start) in [
         ("a node with another secret", other),

@@ -15,6 +15,7 @@ const SENT: usize = 2000;
 fn send(lab: &Lab, sockets: &[UdpSocket; 2], fault: Fault) -> (Vec<u32>, Duration) {
     lab.switch.set(0, 1, fault);
     let (start, to) = (Clock.now(), sockets[1].local_addr().expect("is bound"));
+    let before = lab.switch.count(0, 1).frames;
     let mut first = None;
     let mut arrived = Vec::new();
     let mut read = |wait: Duration| {
@@ -29,9 +30,12 @@ fn send(lab: &Lab, sockets: &[UdpSocket; 2], fault: Fault) -> (Vec<u32>, Duratio
     };
     for number in 0..SENT {
         sockets[0].send_to(&u32::try_from(number).expect("small").to_be_bytes(), to).expect("is sent");
-        // In step, so that neither the card's queue nor the socket's is what loses.
+        // In step, so that neither the card's queue nor the socket's is what loses: all of it has passed the switch, then all of it is read.
         if number % 32 == 0 {
-            while read(Duration::from_millis(1)) {}
+            while lab.switch.count(0, 1).frames < before + number as u64 {
+                std::thread::yield_now();
+            }
+            while read(Duration::from_millis(2)) {}
         }
     }
     while read(Duration::from_millis(200)) {}

@@ -18,9 +18,9 @@ use super::fleet::Fleet;
 use super::fleet::STARTING;
 use super::fleet::Start;
 
-/// What the issue asks for of every edit.
-pub(crate) const IN_FORCE_MAX: Duration = Duration::from_secs(1);
-/// A release build on idle cores does it in the time above; debug builds beside others are given this.
+/// What the issue asks for of every edit; here of the middle one, because debug builds share two cores with other scenarios.
+const IN_FORCE_MAX: Duration = Duration::from_secs(1);
+/// What a run waits for before it gives up.
 const SLOW: Duration = Duration::from_secs(3);
 
 impl Fleet<'_> {
@@ -94,12 +94,8 @@ pub(crate) async fn added(case: &Case) {
         workers.push(worker);
     }
     case.figure(format_args!("from POST to served by all five: {}", spread(&took)));
-    let middle = {
-        let mut sorted = took.clone();
-        sorted.sort_unstable();
-        sorted[2]
-    };
-    assert!(middle <= IN_FORCE_MAX, "{took:?}");
+    took.sort_unstable();
+    assert!(took[2] <= IN_FORCE_MAX, "{took:?}");
     for name in ["w0", "w1", "w2", "w3", "w4"] {
         fleet.all_serve(name, SLOW).await;
     }

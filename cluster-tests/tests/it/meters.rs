@@ -114,8 +114,22 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|it| it.strip_prefix("| `")?.split('`').next());
     let registered: BTreeSet<&str> = rows.collect();
-    let moved: BTreeSet<&str> =
-        [HAPPY, IN_FLIGHT, FAILURES, ROUTING, EDITS, PROCESS, super::meters_mesh::MESH].concat().into_iter().collect();
+    let moved: BTreeSet<&str> = [
+        HAPPY,
+        IN_FLIGHT,
+        FAILURES,
+        ROUTING,
+        EDITS,
+        PROCESS,
+        super::meters_mesh::MESH,
+        super::meters_mesh::LEDGER,
+        super::meters_mesh::FORWARDED,
+        super::meters_mesh::WATCHED,
+        super::sharing::SHARING,
+    ]
+    .concat()
+    .into_iter()
+    .collect();
     let still: Vec<_> = registered.difference(&moved).collect();
     assert!(still.is_empty(), "registered, and no scenario moves them: {still:?}");
     let gone: Vec<_> = moved.difference(&registered).collect();
@@ -152,7 +166,7 @@ impl Watch {
         .await;
     }
 
-    async fn post(&self, headers: &str, body: &str) -> u16 {
+    pub(crate) async fn post(&self, headers: &str, body: &str) -> u16 {
         let mut client = Client::connect(self.node.address).await;
         client.start_post("/v1/chat/completions", headers, body).await;
         client.answer().await.status

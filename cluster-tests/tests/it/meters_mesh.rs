@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster_tests::Client;
 use cluster_tests::Scrape;
+use cluster_tests::Upstream;
+use cluster_tests::chat;
 use smg::base::ids::ClusterName;
 use smg::base::ids::NodeId;
 use smg::base::ids::StorageId;
@@ -15,13 +17,24 @@ use smg::base::tasks::Tasks;
 use smg::membership;
 use smg::transport;
 use smg::transport::Peer;
+use smg::transport::RequestError;
 use smg::transport::lanes::Lane;
 use smg::transport::trust::MeshSecret;
 use smg::transport::trust::Trust;
+use smg::transport::wire;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::mesh::Member;
 use super::mesh::meshed;
 use super::meters::Watch;
+
+/// Set by requests for workers that one node reaches.
+pub(crate) const FORWARDED: &[&str] =
+    &["smg_worker_forwards_active", "smg_worker_forwards_refused_total", "smg_worker_forwards_total"];
+
+/// Set by nodes that watch workers together.
+pub(crate) const WATCHED: &[&str] = &["smg_worker_doubted", "smg_worker_observations"];
 
 /// Registered with the mesh alone.
 pub(crate) const MESH: &[&str] = &[
@@ -45,6 +58,15 @@ pub(crate) const MESH: &[&str] = &[
     "smg_replication_sent_bytes_total",
 ];
 
+/// Set by requests of a node that is not alone.
+pub(crate) const LEDGER: &[&str] = &[
+    "smg_ledger_ignored_total",
+    "smg_ledger_messages_total",
+    "smg_ledger_owners_skipped_total",
+    "smg_ledger_probe_seconds",
+    "smg_ledger_probes_total",
+];
+
 fn bound() -> (UdpSocket, Peer) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let addr = socket.local_addr().expect("is bound");
@@ -52,16 +74,23 @@ fn bound() -> (UdpSocket, Peer) {
     (socket, Peer { node, storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None })
 }
 
-/// A member by its certificate, which says what no member says.
-async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handle, Peer) {
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
     let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
     let peer = handle.greet(to).await.expect("it is a member");
+    (handle, peer)
+}
+
+/// A member by its certificate, which says what no member says.
+async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
+    let (handle, peer) = certified(to, tasks).await;
     for lane in [Lane::Swim, Lane::Deltas] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
+    let answer = handle.request(&peer, Lane::Ledger, b"rubbish", Duration::from_secs(10)).await;
+    assert_eq!(answer, Err(RequestError::Unanswered));
     let unread = handle.request(&peer, Lane::Bulk, b"rubbish", Duration::from_secs(10)).await;
     assert!(unread.is_err(), "nobody reads it");
 }
@@ -132,5 +161,84 @@ async fn what_the_mesh_does_is_measured() {
     watch.until("it came back", |it| it.value("smg_membership_renewed_total") >= 1.0).await;
     watch.until("round trips are measured", |it| it.sum("smg_mesh_rtt_seconds_count") >= 1.0).await;
     watch.end(MESH).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_forwarded_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
+    let tasks = Tasks::new();
+    let (handle, peer) = certified(watch.node.mesh_address.expect("the mesh is on"), &tasks).await;
+    let mut stream = handle.open(&peer, Duration::from_secs(20)).await.expect("a stream");
+    let opening = wire::encode(&(7_u64, 1000_u64)).expect("numbers");
+    let len = u8::try_from(opening.len()).expect("short");
+    stream.write_all(&[&[len], &opening[..]].concat()).await.expect("written");
+    watch.until("it is under way", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 1.0).await;
+    stream.write_all(b"GET /v1/models HTTP/1.1\r\ncontent-length: 0\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("x-smg-forwarded: no_way"), "a worker that nobody has: {answer}");
+    watch.until("it is over", |it| it.value(r#"smg_worker_forwards_active{direction="in"}"#) == 0.0).await;
+    watch.end(FORWARDED).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_ledgers_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut workers = Vec::new();
+    // One in four thousand times, the other node keeps the ledger of none of twelve.
+    for _ in 0..12 {
+        workers.push(Upstream::start("one").await);
+    }
+    let mut config = meshed(data.path(), 0, &[], &[]);
+    config.workers = cluster_tests::config(&workers.iter().collect::<Vec<_>>()).workers;
+    let mut watch = Watch::start(config).await;
+    let address = watch.node.mesh_address.expect("the mesh is on");
+    let other = Member::fresh(0, &[address]).await;
+    let alive = r#"smg_membership_members{status="alive"}"#;
+    watch.until("they see each other", |it| it.value(alive) == 2.0).await;
+    let asked = |result: &str| format!(r#"smg_ledger_probes_total{{result="{result}"}}"#);
+    let mut said = 0;
+    while watch.scrape().await.value(&asked("remote")) == 0.0 {
+        said += 1;
+        assert_eq!(watch.post("", &chat(&format!("question {said}"), false)).await, 200);
+    }
+    watch.until("what it began is told", |it| it.value(r#"smg_ledger_messages_total{kind="commits"}"#) >= 1.0).await;
+    let tasks = Tasks::new();
+    speak_rubbish(address, &tasks).await;
+    // The other stalls: it is asked twice, and then left alone. No request fails for it.
+    let (resume, stalled) = mpsc::channel::<()>();
+    other.runtime.spawn(async move { stalled.recv() });
+    while watch.scrape().await.sum("smg_ledger_owners_skipped_total") == 0.0 {
+        said += 1;
+        assert_eq!(watch.post("", &chat(&format!("question {said}"), false)).await, 200);
+    }
+    resume.send(()).expect("it waits for this");
+    assert!(watch.scrape().await.value(&asked("missed")) >= 2.0);
+    watch.end(LEDGER).await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn what_nodes_see_of_workers_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let worker = Upstream::start("one").await;
+    let mut config = meshed(data.path(), 0, &[], &[]);
+    config.workers = cluster_tests::config(&[&worker]).workers;
+    let mut watch = Watch::start(config).await;
+    let other = Member::fresh(0, &[watch.node.mesh_address.expect("the mesh is on")]).await;
+    let sees = |sight: &str, count: f64| {
+        let series = format!(r#"smg_worker_observations{{sight="{sight}"}}"#);
+        move |it: &Scrape| it.value(&series) == count
+    };
+    watch.until("both nodes see it", sees("up", 2.0)).await;
+    let listed = Client::connect(watch.node.address).await.get("/workers").await.json();
+    assert_eq!(listed["workers"][0]["observed_by"].as_array().map(Vec::len), Some(2), "{listed}");
+    drop(worker);
+    watch.until("both nodes miss it", sees("down", 2.0)).await;
+    watch.until("it is in doubt", |it| it.value("smg_worker_doubted") == 1.0).await;
+    watch.end(WATCHED).await;
     other.stop().await;
 }

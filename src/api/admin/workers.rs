@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::base::clock::Instant;
 use crate::base::ids::ModelId;
+use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::secret::Secret;
 use crate::workers::address::Origin;
@@ -76,7 +77,7 @@ pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let fleet = Arc::clone(&*gateway.registry.fleet());
         let now = gateway.clock.now();
-        let workers: Vec<_> = fleet.all.iter().map(|it| view(it, now)).collect();
+        let workers: Vec<_> = fleet.all.iter().map(|it| view(&gateway, it, now)).collect();
         let suppressed = gateway.edits.suppressed();
         Ok(super::super::json(&json!({"workers": workers, "total": workers.len(), "suppressed": suppressed})))
     })
@@ -87,7 +88,7 @@ pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let id = worker_id(&request)?;
         let entry = find(&gateway, id)?;
-        Ok(super::super::json(&view(&entry, gateway.clock.now())))
+        Ok(super::super::json(&view(&gateway, &entry, gateway.clock.now())))
     })
 }
 
@@ -104,7 +105,7 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let id = entry.id;
         let _ = tokio::time::timeout(ADD_WAIT, gateway.prober.probe_now(id)).await; // late: the prober goes on asking
         let entry = gateway.registry.get(id).unwrap_or(entry);
-        let added = view(&entry, gateway.clock.now());
+        let added = view(&gateway, &entry, gateway.clock.now());
         author.did("worker_added", &entry.spec.url, &Value::Null, &added);
         let mut response = super::edited(&gateway, added, &settled);
         *response.status_mut() = StatusCode::CREATED;
@@ -120,15 +121,15 @@ pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         if fields.url.is_some() {
             return Err(ApiError::Refused("`url` cannot be changed: add the new one, then remove this one".to_owned()));
         }
-        let before = view(&*find(&gateway, id)?, gateway.clock.now());
+        let before = view(&gateway, &*find(&gateway, id)?, gateway.clock.now());
         let is_drain = fields.draining == Some(true);
         let (entry, settled) = gateway.edits.change(id, fields.check()?).await?;
-        author.did("worker_changed", &entry.spec.url, &before, &view(&entry, gateway.clock.now()));
+        author.did("worker_changed", &entry.spec.url, &before, &view(&gateway, &entry, gateway.clock.now()));
         let deadline = gateway.clock.now() + gateway.config.drain_timeout;
         while is_drain && entry.load.requests() > 0 && gateway.clock.now() < deadline {
             gateway.clock.sleep(Duration::from_millis(20)).await;
         }
-        Ok(super::edited(&gateway, view(&entry, gateway.clock.now()), &settled))
+        Ok(super::edited(&gateway, view(&gateway, &entry, gateway.clock.now()), &settled))
     })
 }
 
@@ -137,7 +138,7 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let id = worker_id(&request)?;
         let (entry, settled) = gateway.edits.remove(id).await?;
-        let before = view(&entry, gateway.clock.now());
+        let before = view(&gateway, &entry, gateway.clock.now());
         Author::of(&request).did("worker_removed", &entry.spec.url, &before, &Value::Null);
         Ok(super::edited(&gateway, json!({"id": id.to_string(), "removed": true}), &settled))
     })
@@ -153,18 +154,22 @@ fn find(gateway: &Gateway, id: WorkerId) -> Result<Arc<Entry>, ApiError> {
 }
 
 /// A worker as shown: never its key.
-fn view(entry: &Entry, now: Instant) -> Value {
+fn view(gateway: &Gateway, entry: &Entry, now: Instant) -> Value {
     let models: Vec<_> =
         entry.facts.models.iter().map(|it| json!({"id": it.id.as_str(), "context_len": it.context_len})).collect();
     let spec = &entry.spec;
+    let (is_healthy, is_suspect) = entry.standing(now);
     json!({
         "id": entry.id.to_string(),
         "url": spec.url,
+        "via": spec.via.map(|owner| node_name(gateway, owner)),
         "source": entry.source.name(),
         "runtime_type": entry.facts.engine.name(),
         "models": models,
         "state": entry.shown_state(now).as_str(),
-        "is_healthy": entry.is_available(now),
+        "is_healthy": is_healthy,
+        "is_suspect": is_suspect,
+        "observed_by": observed_by(gateway, entry),
         "draining": spec.is_draining,
         "priority": spec.priority,
         "cost": spec.cost,
@@ -174,6 +179,28 @@ fn view(entry: &Entry, now: Instant) -> Value {
         "prefill_tokens_per_second": entry.load.prefill_rate(),
         "has_api_key": spec.api_key.is_some(),
     })
+}
+
+/// Who watches it, and what each of them sees.
+fn observed_by(gateway: &Gateway, entry: &Entry) -> Vec<Value> {
+    let seen = gateway.prober.observers.seen(entry.id).into_iter();
+    let shown = seen.map(|it| {
+        json!({
+            "node": node_name(gateway, it.by),
+            "sight": it.sight.word().as_str(),
+            "failures": it.sight.failures,
+            "age_seconds": it.age.as_secs_f32(),
+            "succeeded_seconds_ago": it.sight.succeeded_ago.map(|ago| (it.age + ago).as_secs_f32()),
+        })
+    });
+    shown.collect()
+}
+
+/// A node as its certificate names it, where it is known.
+fn node_name(gateway: &Gateway, storage: StorageId) -> String {
+    let view = gateway.members.as_ref().map(|it| it.handle.view());
+    let found = view.as_ref().and_then(|it| it.members.iter().find(|it| it.peer.storage == storage));
+    found.map_or_else(|| storage.to_string(), |it| it.peer.node.to_string())
 }
 
 #[cfg(test)]

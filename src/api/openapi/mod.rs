@@ -196,10 +196,16 @@ fn errors(route: &Route) -> Vec<ApiError> {
         Serve::Admin(_) if !route.takes.is_empty() => errors.push(ApiError::Refused(String::new())),
         Serve::Admin(_) | Serve::User(_) | Serve::Public(_) => {}
     }
-    if matches!(route.serve, Serve::Admin(_)) && route.method != "GET" && route.gives != "Explanation" {
+    if matches!(route.serve, Serve::Admin(_))
+        && route.method != "GET"
+        && !["Explanation", "Drained"].contains(&route.gives)
+    {
         errors.push(ApiError::NotKept(TableError::DiskFailed));
     }
     match route.path {
+        "/cluster/members/{id}" => {
+            errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())])
+        }
         "/workers/{id}" => errors.push(ApiError::UnknownWorker(String::new())),
         "/v1/models/{id}" => errors.push(unknown_model()),
         "/readiness" => errors.extend([ApiError::Draining, ApiError::Joining, busy()]),

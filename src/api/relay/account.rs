@@ -133,7 +133,7 @@ impl Account {
         self.phase = Phase::Upstream;
         self.times.last = self.gateway.clock.now();
         if let Some(line) = &mut self.line {
-            line.worker = planned.entry.spec.url.clone();
+            line.worker = planned.entry.spec.label().into_owned();
             line.attempts += 1;
         }
     }

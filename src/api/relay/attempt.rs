@@ -51,7 +51,11 @@ pub(super) async fn attempt(job: &mut Job, planned: Planned) -> Result<Opened, F
     span.until_settled("abandoned");
     let streams = job.is_stream && job.wire.observe.is_some();
     let first_token = if streams { FirstToken::Seen } else { FirstToken::Unseen };
-    let guard = entry.load.acquire(sent, route.new_tokens, first_token);
+    let acquire = || entry.load.acquire(sent, route.new_tokens, first_token);
+    let guard = match &gateway.ledger {
+        Some(ledger) => ledger.started(entry.id, route.new_tokens, acquire),
+        None => acquire(),
+    };
     let call = Call {
         method: http::Method::POST,
         path: job.path.clone(),

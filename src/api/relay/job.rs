@@ -19,19 +19,24 @@ use crate::dialects::Wire;
 use crate::dialects::form;
 use crate::dialects::form::Prompt;
 use crate::dialects::json;
+use crate::ledger;
 use crate::observability::traces::context::TraceContext;
 use crate::observability::traces::span::Span;
 use crate::routing::Route;
 use crate::routing::RouteError;
+use crate::routing::Router;
+use crate::routing::candidate::Candidates;
 use crate::routing::explain::Explanation;
 use crate::routing::request::RouteRequest;
 use crate::routing::retry::Failure;
 use crate::routing::retry::Verdict;
+use crate::routing::shortlist::Shortlist;
 use crate::tenancy::admission::Permit;
 use crate::tenancy::keys::Principal;
 use crate::workers::registry::Entry;
 use crate::workers::worker::Segments;
 
+use super::super::candidates::Loads;
 use super::super::candidates::Pool;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
@@ -160,45 +165,85 @@ impl Job {
         self.note(|it| it.refused(error));
     }
 
-    /// Chooses a worker not yet tried.
-    pub(super) fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
-        let now = self.gateway.clock.now();
-        let (entry, route) = self.ask_router(prompt, |request, pool, entries| {
-            let route = self.choose(now, request, pool)?;
-            let at =
-                entries.binary_search_by_key(&route.worker, |it| it.id).map_err(|_absent| RouteError::NoWorkers)?;
-            Ok((Arc::clone(&entries[at]), route))
-        })?;
+    /// Chooses a worker not yet tried. Where other nodes send to the workers, too, those are asked first how much.
+    pub(super) async fn plan(&mut self, prompt: Option<&Prompt<'_>>) -> Result<Planned, ApiError> {
+        let (entry, route) = match self.shortlist(prompt, Router::shortlist)? {
+            None => self.ask_router(prompt, Loads::Own, |request, pool| pool.pick(self.choose(request, pool)?))?,
+            Some((ledger, shortlist)) => {
+                let (since, workers) = (self.gateway.clock.now(), shortlist.workers.clone());
+                let readings = ledger.probe(&workers).await;
+                self.ask_router(None, Loads::Probed(ledger, &workers, &readings), |request, pool| {
+                    pool.pick(self.settle(since, request, shortlist, pool)?)
+                })?
+            }
+        };
         self.tried.push(entry.id);
-        entry.sent(now);
+        entry.sent(self.gateway.clock.now());
         Ok(Planned { entry, route })
     }
 
     /// Chooses; where somebody traces the request, tells its span what was weighed.
-    fn choose(&self, now: Instant, request: &RouteRequest<'_, '_>, pool: &Pool<'_>) -> Result<Route, RouteError> {
+    fn choose(&self, request: &RouteRequest<'_, '_>, pool: &Pool<'_>) -> Result<Route, RouteError> {
         if !self.span.is_recorded() {
-            return self.gateway.router.choose(now, request, pool);
+            return self.gateway.router.choose(pool.now, request, pool);
         }
-        let (route, considered) = self.gateway.router.choose_watched(now, request, pool)?;
-        spans::decided(&self.span, now, self.gateway.clock.now(), &route, &considered);
+        let (route, considered) = self.gateway.router.choose_watched(pool.now, request, pool)?;
+        spans::decided(&self.span, pool.now, self.gateway.clock.now(), &route, &considered);
+        Ok(route)
+    }
+
+    /// The same with a shortlist whose load was asked for since then.
+    fn settle(
+        &self,
+        since: Instant,
+        request: &RouteRequest<'_, '_>,
+        shortlist: Shortlist,
+        pool: &Pool<'_>,
+    ) -> Result<Route, RouteError> {
+        if !self.span.is_recorded() {
+            return self.gateway.router.settle(pool.now, request, shortlist, pool);
+        }
+        let (route, considered) = self.gateway.router.settle_watched(pool.now, request, shortlist, pool)?;
+        spans::decided(&self.span, since, self.gateway.clock.now(), &route, &considered);
         Ok(route)
     }
 
     /// Where it would go.
-    pub(super) fn explain(&self, prompt: Option<&Prompt<'_>>) -> Result<Explanation, ApiError> {
-        let now = self.gateway.clock.now();
-        self.ask_router(prompt, |request, pool, _| self.gateway.router.explain(now, request, pool))
+    pub(super) async fn explain(&self, prompt: Option<&Prompt<'_>>) -> Result<Explanation, ApiError> {
+        let router = &self.gateway.router;
+        let Some((ledger, shortlist)) = self.shortlist(prompt, Router::rehearse_shortlist)? else {
+            return self.ask_router(prompt, Loads::Own, |request, pool| router.explain(pool.now, request, pool));
+        };
+        let workers = shortlist.workers.clone();
+        let readings = ledger.probe(&workers).await;
+        self.ask_router(None, Loads::Probed(ledger, &workers, &readings), |request, pool| {
+            router.explain_settled(pool.now, request, shortlist, pool)
+        })
+    }
+
+    /// Whom to ask other nodes about; none: there are no others, or the policy goes by this node's own counts.
+    fn shortlist(
+        &self,
+        prompt: Option<&Prompt<'_>>,
+        ask: impl FnOnce(&Router, Instant, &RouteRequest<'_, '_>, &dyn Candidates) -> Option<Shortlist>,
+    ) -> Result<Option<(&ledger::Handle, Shortlist)>, ApiError> {
+        let Some(ledger) = self.gateway.ledger.as_ref().filter(|it| !it.is_alone()) else { return Ok(None) };
+        let shortlist = self.ask_router(prompt, Loads::Gossiped(ledger), |request, pool| {
+            Ok(ask(&self.gateway.router, pool.now, request, pool))
+        })?;
+        Ok(shortlist.map(|it| (ledger, it)))
     }
 
     fn ask_router<T>(
         &self,
         prompt: Option<&Prompt<'_>>,
-        ask: impl FnOnce(&RouteRequest<'_, '_>, &Pool<'_>, &[Arc<Entry>]) -> Result<T, RouteError>,
+        loads: Loads<'_>,
+        ask: impl FnOnce(&RouteRequest<'_, '_>, &Pool<'_>) -> Result<T, RouteError>,
     ) -> Result<T, ApiError> {
         let fleet = self.gateway.registry.fleet();
         let now = self.gateway.clock.now();
         let entries = fleet.by_model.get(&self.model).map_or(&[][..], |it| it);
-        let pool = Pool { entries, now, generation: fleet.generation };
+        let pool = Pool { entries, now, generation: fleet.generation, loads };
         let header = |name| self.headers.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
         let target = header("x-smg-target-worker").map(|it| {
             WorkerId::parse(it).ok_or(ApiError::BadParameter { name: "x-smg-target-worker", expected: "a worker id" })
@@ -212,7 +257,7 @@ impl Job {
             target: target.transpose()?,
             tried: &self.tried,
         };
-        ask(&request, &pool, entries).map_err(|error| refused(error, entries, now))
+        ask(&request, &pool).map_err(|error| refused(error, entries, now))
     }
 
     /// What follows a failed attempt: another worker, or the end.
@@ -232,11 +277,12 @@ impl Job {
         };
         self.gateway.clock.sleep(after).await;
         let body = self.body.bytes.clone();
-        let planned = json::parse(&body).map_err(ApiError::from).and_then(|object| {
+        let planned = async {
+            let object = json::parse(&body)?;
             let parsed = (self.wire.read)(&object)?;
-            self.plan(parsed.prompt.as_ref())
-        });
-        planned.map_err(|_nothing_left| ended(failed.whole))
+            self.plan(parsed.prompt.as_ref()).await
+        };
+        planned.await.map_err(|_nothing_left| ended(failed.whole))
     }
 
     /// The body as the worker gets it: the client's bytes, with our few between where usage must be asked for.

@@ -117,7 +117,7 @@ where
         let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
         job.keep(permit, &account);
         account.lap(Stage::Parse);
-        let planned = job.plan(parsed.prompt.as_ref())?;
+        let planned = job.plan(parsed.prompt.as_ref()).await?;
         account.lap(Stage::Route);
         account.planned(&job, &planned);
         Ok((job, planned))
@@ -155,7 +155,7 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
 }
 
 /// Where a request would go. Nothing is sent, counted or remembered.
-pub fn explain(
+pub async fn explain(
     gateway: Arc<Gateway>,
     wire: &'static Wire,
     head: http::request::Parts,
@@ -163,7 +163,7 @@ pub fn explain(
     held: Held,
     principal: Arc<Principal>,
 ) -> Result<Explanation, ApiError> {
-    Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref())
+    Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref()).await
 }
 
 fn open(mut job: Job, planned: Planned) -> Opening {

@@ -40,7 +40,8 @@ pub(super) fn decided(span: &Span, from: Instant, until: Instant, route: &Route,
     let told = considered.iter().take(CANDIDATES_MAX).map(|it| {
         let (worker, cost, cached) = (&it.worker, it.cost, it.expected_cached_tokens);
         let (queued, inflight) = (it.queued_prefill_tokens, it.inflight);
-        format!("{worker} cost={cost:.1} cached={cached} queued={queued} inflight={inflight}")
+        let (source, age) = (it.load_source, it.load_age_ms);
+        format!("{worker} cost={cost:.1} cached={cached} queued={queued} inflight={inflight} load={source} age={age}ms")
     });
     part.set(keys::CANDIDATES, told.collect::<Vec<_>>().join("; "));
 }

@@ -69,6 +69,7 @@ fn errors() -> Vec<(ApiError, u16, &'static str, &'static str)> {
         (ApiError::UnknownModel { model: "m".to_owned(), hint: String::new() }, 404, INVALID, "model_not_found"),
         (ApiError::ModelRequired, 400, INVALID, "model_required"),
         (ApiError::UnknownWorker("w-0".to_owned()), 404, INVALID, "worker_not_found"),
+        (ApiError::UnknownMember("n-0".to_owned()), 404, INVALID, "member_not_found"),
         (ApiError::Refused("no".to_owned()), 400, INVALID, "refused"),
         (ApiError::NoWorkers, 503, OVERLOADED, "no_workers"),
         (Refused::QueueFull.into(), 429, "rate_limit_error", "concurrency_limit"),

@@ -26,12 +26,14 @@ use super::Response;
 use super::config::Config;
 use super::gateway::Gateway;
 use super::gateway::Phase;
+use super::gateway::ThisNode;
 use super::intake::Intake;
 use super::intake::Patience;
 use super::metrics::Metrics;
 use super::routes::router as routes_of;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
+use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
@@ -52,6 +54,7 @@ use crate::workers::fake::Seen;
 use crate::workers::fake::Step;
 use crate::workers::health::Rules;
 use crate::workers::http::Dialer;
+use crate::workers::observers::Observers;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
 
@@ -87,6 +90,7 @@ impl Edge {
             breaker_window: workers.breaker_window,
             breaker_open: workers.breaker_open,
             pause_max: Duration::from_secs(60),
+            memory: Duration::from_secs(15),
         };
         let registry = Arc::new(Registry::new(rules, dialer));
         let keys = settings.keys.iter().map(|it| KeySpec::parse(it).expect("a key").into()).collect();
@@ -104,6 +108,7 @@ impl Edge {
             entropy: entropy.clone(),
             tasks: tasks.clone(),
             owns_loopback: false,
+            is_dead: Arc::new(|_| false),
             on_gone: Arc::new(|_| ()),
         };
         let edits = Edits::start(grounds, Vec::new());
@@ -112,16 +117,19 @@ impl Edge {
         let policies =
             PolicyEdits::start(Arc::clone(&router), tables.clone(), policies, entropy.clone(), tasks.clone());
         let watched = workers::metrics::Metrics::default();
+        let observers = Observers::alone(StorageId(1), workers.away_max);
         let gateway = Gateway {
             keys: Keys::new(keys, counts.clone()),
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
-            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks, Arc::new(|_| ())),
+            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), Arc::new(|_| ()), observers),
             edits,
             policies,
             history,
+            node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },
             tables,
             members: None,
+            ledger: None,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::lookup_host;
@@ -32,9 +33,12 @@ use crate::transport;
 use crate::transport::Peer;
 use crate::transport::Received;
 use crate::transport::Request;
+use crate::transport::Stream;
 use crate::transport::identity::Identity;
 use crate::transport::identity::IdentityError;
 use crate::transport::trust::TrustError;
+use crate::workers::forward::FindPeer;
+use crate::workers::forward::Ways;
 
 /// A name server that does not answer must not keep the node from starting.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -140,13 +144,27 @@ pub(super) struct Mesh {
 pub(super) struct Inboxes {
     pub(super) deltas: mpsc::Receiver<Received>,
     pub(super) sync: mpsc::Receiver<Request>,
+    pub(super) ledger: mpsc::Receiver<Request>,
+    pub(super) forward: mpsc::Receiver<Stream>,
 }
 
-/// Starts it. `data` is the data directory, `name` how people know this node.
+impl Mesh {
+    /// The way to workers that only other nodes reach.
+    pub(super) fn ways(&self) -> Ways {
+        let members = self.members.handle.clone();
+        let find: FindPeer = Arc::new(move |storage| {
+            let view = members.view();
+            let found = view.members.iter().find(|it| it.peer.storage == storage && it.status.is_active());
+            found.map(|it| Arc::clone(&it.peer))
+        });
+        Ways { me: self.identity.storage, transport: self.transport.clone(), find }
+    }
+}
+
+/// Starts it. `data` is the data directory.
 pub(super) async fn start(
     config: &Config,
     data: &Path,
-    name: String,
     metrics: &mut Registry,
     tasks: &Tasks,
 ) -> Result<Mesh, MeshError> {
@@ -178,8 +196,9 @@ pub(super) async fn start(
     tracing::info!(%node, %address, %advertised, seeds = config.seeds.len(), "the mesh is on");
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
-    let members = Members { handle, me: node, name, join_timeout };
-    let inboxes = Inboxes { deltas: inboxes.deltas, sync: inboxes.sync };
+    let members = Members { handle, me: node, join_timeout };
+    let transport::Inboxes { deltas, sync, ledger, forward, .. } = inboxes;
+    let inboxes = Inboxes { deltas, sync, ledger, forward };
     let is_remote = !advertised.ip().is_loopback();
     Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key })
 }

@@ -44,6 +44,8 @@ pub struct Ask<'a, 'p> {
     pub prompt_tokens: u64,
     /// A number that equal prompts share and others do not.
     pub digest: u64,
+    /// Whether workers that other nodes hold for away may be chosen: nobody else can be.
+    pub takes_suspects: bool,
     /// To whom the routing key is bound at all nodes, if it is.
     pub bound: Option<WorkerId>,
 }
@@ -55,7 +57,13 @@ impl Ask<'_, '_> {
         if self.request.tried.contains(&self.candidates.id(index)) {
             return None;
         }
-        Some(self.candidates.at(index)).filter(|it| it.available)
+        Some(self.candidates.at(index)).filter(|it| it.available && (self.takes_suspects || !it.suspect))
+    }
+
+    /// The same question, with workers that are suspect among those that may be chosen.
+    #[must_use]
+    pub fn with_suspects(&self) -> Self {
+        Self { takes_suspects: true, ..*self }
     }
 
     /// Tokens of the prompt that `worker` is believed to hold.

@@ -17,8 +17,11 @@ mod round_robin;
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 pub use self::ask::Ask;
 pub use self::ask::Holding;
+use crate::base::ids::WorkerId;
 use crate::routing::config::Config;
 use crate::routing::draw::Draw;
 use crate::routing::route::Reason;
@@ -72,19 +75,35 @@ pub struct Entry {
     pub reads_prefixes: bool,
     /// Whether it binds routing keys to workers, which all nodes should know.
     pub binds_keys: bool,
+    /// How it chooses where other nodes are asked in between; none: it goes by this node's own counts.
+    pub two_steps: Option<TwoSteps>,
 }
+
+/// A choice with a question to other nodes in it.
+pub struct TwoSteps {
+    /// Which candidates' load it wants to know.
+    pub shortlist: fn(&Ask<'_, '_>, &mut Draw) -> Shortlisted,
+    /// Which of them it is, now that it is known; none: none of them can be used any more.
+    pub settle: fn(&Ask<'_, '_>, &[WorkerId]) -> Option<Choice>,
+}
+
+/// Candidates in a policy's shortlist. More cost an owner more of the time that it is asked within, and gain little (ROUTING.md 4.2).
+pub const SHORTLIST_MAX: usize = 8;
+
+/// Where the candidates of a shortlist stand.
+pub type Shortlisted = SmallVec<[usize; SHORTLIST_MAX]>;
 
 /// Every policy there is.
 #[rustfmt::skip]
 pub static POLICIES: &[Entry] = &[
-    Entry { name: "cache_aware", doc: "the cheapest of a few: tokens queued, tokens not in its cache, requests in flight", make: |_| plain(cache_aware::CacheAware), reads_prefixes: true, binds_keys: false },
-    Entry { name: "round_robin", doc: "each worker in turn", make: |_| remembering(round_robin::RoundRobin::default()), reads_prefixes: false, binds_keys: false },
-    Entry { name: "random", doc: "any worker, evenly", make: |_| plain(random::Random), reads_prefixes: false, binds_keys: false },
-    Entry { name: "power_of_two", doc: "the less loaded of two drawn at random", make: |_| plain(power_of_two::PowerOfTwo), reads_prefixes: false, binds_keys: false },
-    Entry { name: "consistent_hashing", doc: "by routing key, else by tenant and beginning of the prompt; bounded load", make: |config| remembering(consistent_hashing::ConsistentHashing::new(config)), reads_prefixes: false, binds_keys: false },
-    Entry { name: "prefix_hash", doc: "by the beginning of the prompt; bounded load", make: |config| remembering(prefix_hash::PrefixHash::new(config)), reads_prefixes: false, binds_keys: false },
-    Entry { name: "manual", doc: "a routing key stays with its worker", make: |config| remembering(manual::Manual::new(config)), reads_prefixes: false, binds_keys: true },
-    Entry { name: "bucket", doc: "short prompts to some workers, long ones to others", make: |_| remembering(bucket::Bucket::default()), reads_prefixes: false, binds_keys: false },
+    Entry { name: "cache_aware", doc: "the cheapest of a few: tokens queued, tokens not in its cache, requests in flight", make: |_| plain(cache_aware::CacheAware), reads_prefixes: true, binds_keys: false, two_steps: Some(cache_aware::TWO_STEPS) },
+    Entry { name: "round_robin", doc: "each worker in turn", make: |_| remembering(round_robin::RoundRobin::default()), reads_prefixes: false, binds_keys: false, two_steps: None },
+    Entry { name: "random", doc: "any worker, evenly", make: |_| plain(random::Random), reads_prefixes: false, binds_keys: false, two_steps: None },
+    Entry { name: "power_of_two", doc: "the less loaded of two drawn at random", make: |_| plain(power_of_two::PowerOfTwo), reads_prefixes: false, binds_keys: false, two_steps: None },
+    Entry { name: "consistent_hashing", doc: "by routing key, else by tenant and beginning of the prompt; bounded load", make: |config| remembering(consistent_hashing::ConsistentHashing::new(config)), reads_prefixes: false, binds_keys: false, two_steps: None },
+    Entry { name: "prefix_hash", doc: "by the beginning of the prompt; bounded load", make: |config| remembering(prefix_hash::PrefixHash::new(config)), reads_prefixes: false, binds_keys: false, two_steps: None },
+    Entry { name: "manual", doc: "a routing key stays with its worker", make: |config| remembering(manual::Manual::new(config)), reads_prefixes: false, binds_keys: true, two_steps: None },
+    Entry { name: "bucket", doc: "short prompts to some workers, long ones to others", make: |_| remembering(bucket::Bucket::default()), reads_prefixes: false, binds_keys: false, two_steps: None },
 ];
 
 fn plain(policy: impl Policy + 'static) -> Instance {

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::ids::WorkerId;
+use crate::replication::wire;
+use crate::replication::wire::WireError;
 use crate::routing::prefix_map::chain::Boundary;
 use crate::routing::prefix_map::slots::Lesson;
-use crate::transport::wire;
-use crate::transport::wire::WireError;
 
 /// Longest batch. Smaller cuts off a busy node's placements, larger lets it take more than its part of the table's bytes per second.
 pub const BATCH_BYTES_MAX: usize = 16 << 10;

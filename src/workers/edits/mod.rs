@@ -72,6 +72,8 @@ pub struct Grounds {
     pub tasks: Tasks,
     /// Whether other machines may be members, so that a loopback address means another worker on each of them.
     pub owns_loopback: bool,
+    /// Whether nobody has reached a worker for longer than a worker may be away.
+    pub is_dead: Arc<dyn Fn(&Place) -> bool + Send + Sync>,
     /// Told of workers that went.
     pub on_gone: Arc<dyn Fn(WorkerId) + Send + Sync>,
 }

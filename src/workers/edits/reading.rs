@@ -83,7 +83,7 @@ impl Reading {
         told: &mut BTreeSet<InstanceId>,
     ) -> Vec<Wanted> {
         let assertions: Vec<Assertion> = self.assertions.iter().map(|it| it.0.clone()).collect();
-        let standing = Members(&grounds.tables);
+        let standing = Members(grounds);
         let in_force = sources::in_force(&self.instances(ADDED), &assertions, &self.suppressed(), &standing);
         in_force.into_iter().filter_map(|it| self.worker(&it, grounds, named, told)).collect()
     }
@@ -139,19 +139,18 @@ impl Reading {
 }
 
 /// Who asserts, as membership and operators have it.
-struct Members<'a>(&'a replication::Handle);
+struct Members<'a>(&'a Grounds);
 
 impl Standing for Members<'_> {
     fn is_here(&self, owner: StorageId) -> bool {
-        self.0.is_here(owner)
+        self.0.tables.is_here(owner)
     }
 
     fn is_forgotten(&self, owner: StorageId) -> bool {
-        self.0.is_forgotten(owner)
+        self.0.tables.is_forgotten(owner)
     }
 
-    /// Nobody says so yet: a worker that a flag named stays until its node is forgotten.
-    fn is_dead(&self, _: &Place) -> bool {
-        false
+    fn is_dead(&self, place: &Place) -> bool {
+        (self.0.is_dead)(place)
     }
 }

@@ -35,6 +35,7 @@ fn start_with(disk: &Disk, named: &[&str], seals: Sealer, owns_loopback: bool) -
         breaker_window: std::time::Duration::from_secs(60),
         breaker_open: std::time::Duration::from_secs(10),
         pause_max: std::time::Duration::from_secs(60),
+        memory: std::time::Duration::from_secs(15),
     };
     let tasks = Tasks::new();
     let dialer = Dialer::new(&Config::default(), tasks.clone(), Metrics::default()).unwrap();
@@ -48,6 +49,7 @@ fn start_with(disk: &Disk, named: &[&str], seals: Sealer, owns_loopback: bool) -
         entropy: Entropy::from_os(),
         tasks,
         owns_loopback,
+        is_dead: Arc::new(|_| false),
         on_gone: Arc::new(move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         }),

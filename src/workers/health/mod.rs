@@ -1,6 +1,8 @@
-//! Whether a worker may be given a request: probes, own evidence, breaker and backpressure in one pure core.
+//! Whether a worker may be given a request: probes, own evidence, breaker, backpressure and the word of other nodes in one
+//! pure core.
 //!
-//! Told the time, never asks. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure;
+//! Told the time, never asks. What other nodes say ([`Word`]) is a hint that ends with its time: it never undoes own evidence, and an own success
+//! makes it weaker. *Invariants:* a 4xx changes nothing; 429 and 503 are a request for a pause, not a failure;
 //! the pause ends with its time, or when a request that was sent since then (every worker was out) succeeds, not with one
 //! from before; a success since the last probe vetoes a probe that timed out; half-open lets a bounded trickle through.
 
@@ -25,6 +27,30 @@ pub struct Rules {
     pub breaker_open: Duration,
     /// Longest pause a worker may ask for.
     pub pause_max: Duration,
+    /// An own success counts against other nodes' word for so long.
+    pub memory: Duration,
+}
+
+/// What other nodes say of a worker, each until when it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Word {
+    /// Several of them cannot reach it.
+    pub doubted_until: Option<Instant>,
+    /// One of them can, and not enough of them cannot.
+    pub vouched_until: Option<Instant>,
+}
+
+/// What this node knows by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Whether it holds the worker for away.
+    pub is_down: bool,
+    /// How the last probe ended, once there was one.
+    pub last: Option<Probe>,
+    /// Probes that failed since one succeeded.
+    pub failures: u32,
+    /// When a request or a probe last succeeded.
+    pub succeeded: Option<Instant>,
 }
 
 /// How one request to the worker ended.
@@ -87,8 +113,10 @@ label! {
 #[derive(Clone, Debug)]
 pub struct Health {
     rules: Rules,
-    probed: bool,
+    last_probe: Option<Probe>,
     is_down: bool,
+    succeeded: Option<Instant>,
+    word: Word,
     probes_failed: u32,
     probes_ok: u32,
     success_since_probe: bool,
@@ -123,8 +151,10 @@ impl Health {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            probed: false,
+            last_probe: None,
             is_down: false,
+            succeeded: None,
+            word: Word::default(),
             probes_failed: 0,
             probes_ok: 0,
             success_since_probe: false,
@@ -152,7 +182,7 @@ impl Health {
     /// What changed since this was last asked. Time alone makes the breaker half open, which is told when the next request
     /// is sent or ends.
     pub fn changes(&mut self, now: Instant) -> Changes {
-        let after = (self.breaker(now), self.is_down);
+        let after = (self.breaker(now), self.is_away(now));
         let before = std::mem::replace(&mut self.told, after);
         let breaker = (before.0 != after.0).then_some((before.0, after.0));
         Changes { breaker, went_away: after.1 && !before.1 }
@@ -161,17 +191,50 @@ impl Health {
     /// What to show, and whether requests may go there ([`State::Ready`] and [`State::Pending`]).
     #[must_use]
     pub fn state(&self, now: Instant) -> State {
-        if self.is_down {
+        if self.is_away(now) {
             State::NotReady
         } else if self.open.is_some_and(|(_, until)| now < until || self.trickle_at.is_some_and(|it| now < it)) {
             State::Tripped
         } else if self.paused_until.is_some_and(|until| now < until) {
             State::Paused
-        } else if self.probed || self.success_since_probe {
+        } else if self.last_probe.is_some() || self.success_since_probe || is_ahead(self.word.vouched_until, now) {
             State::Ready
         } else {
             State::Pending
         }
+    }
+
+    /// Whether it should be chosen only when no other can be: other nodes cannot reach it, though this one could lately.
+    #[must_use]
+    pub fn is_suspect(&self, now: Instant) -> bool {
+        is_ahead(self.word.doubted_until, now) && self.succeeded_lately(now)
+    }
+
+    fn is_away(&self, now: Instant) -> bool {
+        self.is_down || (is_ahead(self.word.doubted_until, now) && !self.succeeded_lately(now))
+    }
+
+    fn succeeded_lately(&self, now: Instant) -> bool {
+        self.succeeded.is_some_and(|at| now.saturating_duration_since(at) < self.rules.memory)
+    }
+
+    /// Other nodes say this now.
+    pub fn heard(&mut self, word: Word) {
+        self.word = word;
+    }
+
+    /// Whether this node should probe it now. One that is to watch it does in its turn, and each time while it is away; another one only while
+    /// it holds the worker for away and nobody says the same.
+    #[must_use]
+    pub fn wants_look(&self, now: Instant, is_mine: bool, is_turn: bool) -> bool {
+        if is_mine { is_turn || self.is_down } else { self.is_down && !is_ahead(self.word.doubted_until, now) }
+    }
+
+    /// What this node knows by itself.
+    #[must_use]
+    pub fn own(&self) -> Own {
+        let Self { is_down, last_probe: last, probes_failed: failures, succeeded, .. } = *self;
+        Own { is_down, last, failures, succeeded }
     }
 
     /// How long the worker wants to be left alone.
@@ -194,6 +257,7 @@ impl Health {
         match outcome {
             Outcome::Neutral => {}
             Outcome::Success => {
+                self.succeeded = Some(now);
                 self.success_since_probe = true;
                 self.is_down = false;
                 self.probes_failed = 0;
@@ -241,11 +305,14 @@ impl Health {
     }
 
     /// A probe ended. Returns whether the worker came back with it.
-    pub fn probed(&mut self, probe: Probe) -> bool {
+    pub fn probed(&mut self, now: Instant, probe: Probe) -> bool {
         let vetoed = std::mem::take(&mut self.success_since_probe) && probe == Probe::TimedOut;
-        let is_first = !std::mem::replace(&mut self.probed, true);
+        // One bad answer takes out a worker of which nothing good is known.
+        let is_first = self.last_probe.is_none() && !is_ahead(self.word.vouched_until, now);
+        self.last_probe = Some(if vetoed { Probe::Ok } else { probe });
         match probe {
             Probe::Ok => {
+                self.succeeded = Some(now);
                 self.probes_failed = 0;
                 self.probes_ok += 1;
                 let needed = if is_first { 1 } else { self.rules.success_threshold };
@@ -264,6 +331,10 @@ impl Health {
             }
         }
     }
+}
+
+fn is_ahead(until: Option<Instant>, now: Instant) -> bool {
+    until.is_some_and(|it| now < it)
 }
 
 /// Reads a `Retry-After`: seconds, or a date. A date is compared with the answer's own `Date` where it has one, so that two

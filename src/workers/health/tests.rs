@@ -11,12 +11,13 @@ const RULES: Rules = Rules {
     breaker_window: Duration::from_secs(60),
     breaker_open: Duration::from_secs(10),
     pause_max: Duration::from_secs(30),
+    memory: Duration::from_secs(15),
 };
 
 fn ready() -> (Health, Instant) {
-    let mut health = Health::new(RULES);
-    health.probed(Probe::Ok);
-    (health, Instant::now())
+    let (mut health, now) = (Health::new(RULES), Instant::now());
+    health.probed(now, Probe::Ok);
+    (health, now)
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn a_pause_lasts_as_long_as_the_longest_that_was_asked_for_whatever_from_before_
         (later, Outcome::Busy(None)),
     ] {
         health.ended(later, sent, outcome);
-        health.probed(Probe::Ok);
+        health.probed(now, Probe::Ok);
         assert_eq!(health.pause_left(now + Duration::from_secs(9)), Some(Duration::from_secs(1)), "{outcome:?}");
     }
     assert_eq!(health.state(now + Duration::from_secs(10)), State::Ready);
@@ -79,11 +80,11 @@ fn field_d10_a_busy_worker_whose_probe_times_out_is_not_taken_out() {
     let (mut health, now) = ready();
     for _ in 0..10 {
         health.ended(now, now, Outcome::Success);
-        health.probed(Probe::TimedOut);
+        health.probed(now, Probe::TimedOut);
     }
     assert_eq!(health.state(now), State::Ready);
     for _ in 0..3 {
-        health.probed(Probe::TimedOut);
+        health.probed(now, Probe::TimedOut);
     }
     assert_eq!(health.state(now), State::NotReady);
 }
@@ -126,8 +127,37 @@ fn a_refused_connection_counts_at_once_and_probes_bring_it_back() {
     let (mut health, now) = ready();
     health.ended(now, now, Outcome::Unreachable);
     assert_eq!(health.state(now), State::NotReady);
-    assert!(!health.probed(Probe::Ok) && health.probed(Probe::Ok));
+    assert!(!health.probed(now, Probe::Ok) && health.probed(now, Probe::Ok));
     assert_eq!(health.state(now), State::Ready);
+}
+
+#[test]
+fn what_others_say_takes_a_worker_out_only_where_it_did_not_succeed_lately_and_ends_with_its_time() {
+    let (mut health, now) = ready();
+    let until = now + Duration::from_secs(20);
+    health.heard(Word { doubted_until: Some(until), vouched_until: None });
+    assert_eq!((health.state(now), health.is_suspect(now)), (State::Ready, true), "last, because it answered here");
+    let later = now + RULES.memory;
+    assert_eq!((health.state(later), health.is_suspect(later)), (State::NotReady, false));
+    assert!(health.changes(later).went_away && !health.wants_look(later, false, true));
+    health.ended(later, later, Outcome::Success);
+    assert_eq!(
+        (health.state(later), health.is_suspect(later)),
+        (State::Ready, true),
+        "tried as the last one, it served"
+    );
+    assert_eq!((health.state(until), health.is_suspect(until)), (State::Ready, false));
+}
+
+#[test]
+fn a_worker_that_another_node_reaches_is_ready_unless_it_is_away_for_this_one() {
+    let (mut health, now) = (Health::new(RULES), Instant::now());
+    health.heard(Word { doubted_until: None, vouched_until: Some(now + Duration::from_secs(15)) });
+    assert_eq!(health.state(now), State::Ready);
+    health.probed(now, Probe::TimedOut);
+    assert_eq!(health.state(now), State::Ready, "one missed probe of a worker that is known to be well");
+    health.ended(now, now, Outcome::Unreachable);
+    assert_eq!((health.state(now), health.wants_look(now, false, false)), (State::NotReady, true));
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -21,22 +21,27 @@ use super::pool::Seat;
 use crate::base::clock::Clock;
 
 /// Where a line goes back to when its answer was read to the end.
-pub(super) struct Home {
+pub(in crate::workers) struct Home {
     pub(super) pools: Arc<Pools>,
     pub(super) thread: usize,
     pub(super) clock: Clock,
 }
 
 /// What an answer occupies until its end.
-pub(super) enum Hold {
+pub(in crate::workers) enum Hold {
     Line(Option<(Line, Home)>),
-    Seat { _seat: Seat },
+    /// A line that nobody uses again.
+    Alone(Line),
+    Seat {
+        _seat: Seat,
+    },
 }
 
 impl Hold {
     fn run(&mut self, cx: &mut Context<'_>) {
-        if let Self::Line(Some((line, _))) = self {
-            line.run(cx);
+        match self {
+            Self::Line(Some((line, _))) | Self::Alone(line) => line.run(cx),
+            Self::Line(None) | Self::Seat { .. } => {}
         }
     }
 
@@ -49,14 +54,14 @@ impl Hold {
 }
 
 /// A body that gives its connection back at its end; dropped before, the connection closes.
-pub(super) struct ReturningBody {
+pub(in crate::workers) struct ReturningBody {
     body: Incoming,
     hold: Hold,
 }
 
 impl ReturningBody {
     /// A body that has just begun.
-    pub(super) fn new(body: Incoming, mut hold: Hold) -> Self {
+    pub(in crate::workers) fn new(body: Incoming, mut hold: Hold) -> Self {
         if body.is_end_stream() {
             hold.give_back();
         }

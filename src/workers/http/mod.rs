@@ -5,9 +5,9 @@
 //! *Invariants:* the client's credentials never travel on; redirects are not followed; dropping a call or a body closes
 //! the connection (h1) or resets the stream (h2), which is how the worker learns that nobody waits any more (P7).
 
-mod body;
+pub(super) mod body;
 mod dial;
-mod pool;
+pub(super) mod pool;
 
 #[cfg(test)]
 mod tests;
@@ -155,10 +155,7 @@ impl HttpWorker {
         let headers = request.headers_mut();
         headers.clone_from(&call.headers);
         remove_hop_by_hop(headers);
-        for ours in &OURS {
-            headers.remove(ours);
-        }
-        headers.remove("x-api-key");
+        remove_ours(headers);
         if let Some(host) = host {
             headers.insert(header::HOST, host.clone());
         }
@@ -180,8 +177,16 @@ impl Worker for HttpWorker {
 }
 
 /// What hyper's error means for the caller: an answer that breaks HTTP is the worker's doing and not tried again here.
-fn judge(error: &hyper::Error) -> CallError {
+pub(super) fn judge(error: &hyper::Error) -> CallError {
     if error.is_parse() { CallError::Protocol } else { CallError::Lost }
+}
+
+/// Takes away what of a client's request ends here.
+pub(super) fn remove_ours(headers: &mut HeaderMap) {
+    for ours in &OURS {
+        headers.remove(ours);
+    }
+    headers.remove("x-api-key");
 }
 
 /// RFC 9110 §7.6.1, and what `connection` names.

@@ -43,7 +43,7 @@ pub fn set_thread_index(index: usize) {
 }
 
 /// An h1 connection that carries one request at a time.
-pub(super) struct Line {
+pub(in crate::workers) struct Line {
     sender: http1::SendRequest<Segments>,
     /// hyper's side of it; `None` once it has ended.
     connection: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -51,7 +51,7 @@ pub(super) struct Line {
 
 impl Line {
     /// A connection that nobody runs yet.
-    pub(super) fn new(
+    pub(in crate::workers) fn new(
         sender: http1::SendRequest<Segments>,
         connection: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Line {
     }
 
     /// Sends a request and waits for the head of its answer; the body needs [`Line::run`] too.
-    pub(super) async fn send(&mut self, request: Request<Segments>) -> hyper::Result<Response<Incoming>> {
+    pub(in crate::workers) async fn send(&mut self, request: Request<Segments>) -> hyper::Result<Response<Incoming>> {
         let mut sending = std::pin::pin!(self.sender.send_request(request));
         std::future::poll_fn(|cx| {
             self.run(cx);
@@ -90,7 +90,7 @@ pub(super) struct Trunk {
 }
 
 /// One stream's place on a [`Trunk`].
-pub(super) struct Seat(pub(super) Arc<Trunk>);
+pub(in crate::workers) struct Seat(pub(super) Arc<Trunk>);
 
 impl Seat {
     pub(super) fn take(trunk: &Arc<Trunk>) -> Self {
@@ -131,7 +131,7 @@ struct Shelf {
 }
 
 /// The idle connections to one worker.
-pub(super) struct Pools(Box<[Mutex<Shelf>]>);
+pub(in crate::workers) struct Pools(Box<[Mutex<Shelf>]>);
 
 impl Pools {
     pub(super) fn new() -> Arc<Self> {

@@ -16,6 +16,7 @@ use super::runner::Scenario;
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
         Scenario::figure("idle", traffic::idle),
+        Scenario::figure("added", recovery::added),
         Scenario::figure("restarts", recovery::restarts),
         Scenario::figure("splits", recovery::splits),
         Scenario::figure("edits", edits::in_force),

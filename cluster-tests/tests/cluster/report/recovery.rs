@@ -27,6 +27,34 @@ pub(super) async fn splits(case: &Case) {
     );
 }
 
+/// From a POST at one of five nodes to the first answer of the new worker through the last of them.
+pub(super) async fn added(case: &Case) {
+    let fleet = Fleet::started(case, 5, &[]).await;
+    let (mut took, mut kept) = (Vec::new(), Vec::new());
+    for round in 0..asked("ADDED", 100) {
+        let worker = fleet.worker(NAMES[round % NAMES.len()]).await;
+        let before = Clock.now();
+        let id = fleet.add(round % 5, &json!({"url": worker.url()})).await;
+        let name = NAMES[round % NAMES.len()];
+        let served =
+            (0..5).map(async |at| within("it is served", STARTING, async || fleet.serves(at, name).await).await);
+        join_all(served).await;
+        took.push(Clock.now() - before);
+        fleet.ask(round % 5, "DELETE", &format!("/workers/{id}"), &Value::Null).await.expect("it answers");
+        fleet.all_know(&[], STARTING).await;
+        kept.push(worker);
+    }
+    println!(
+        "| worker added at one of 5 nodes | N={} | served by all after p50 {:.2} s, p99 {:.2} s |",
+        took.len(),
+        percentile(&took, 0.5),
+        percentile(&took, 0.99)
+    );
+}
+
+/// A model each, so that no node can serve it from what it knew.
+const NAMES: [&str; 4] = ["a1", "a2", "a3", "a4"];
+
 /// From the start of the process to the first `/readiness` that is 200, with forty workers that another node was told of.
 pub(super) async fn restarts(case: &Case) {
     let mut fleet = Fleet::started(case, 3, &[]).await;

@@ -1,0 +1,68 @@
+//! What a node says of itself to people: the row that it publishes in the replicated table of nodes.
+//!
+//! Beside [`Peer`](crate::transport::Peer), which is what members need to reach each other and travels in every packet. *Invariant:* nothing is decided by it.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::transport::wire;
+
+/// The name of the row: each node has one.
+pub const ROW: &[u8] = b"about";
+/// What this release can do beyond what every release can, for those who must know before they ask.
+pub const FEATURES: &[&str] = &[];
+
+/// Longest text in it, in bytes. Longer ones are cut where they are written.
+const TEXT_BYTES_MAX: usize = 256;
+/// Longest row read.
+const ROW_BYTES_MAX: usize = 4096;
+
+/// What a node says of itself. Fields are only ever added at the end, under another version byte of `wire`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// How people know it.
+    pub name: String,
+    /// Which release it runs.
+    pub release: String,
+    /// Where it stands, if it says.
+    pub zone: String,
+    /// When this life of it began, in seconds since 1970 by its own clock.
+    pub started: u64,
+    /// Where its clients go, as a URL.
+    pub http: String,
+    /// What it can do beyond its release's least.
+    pub features: Vec<String>,
+}
+
+impl About {
+    /// As a row's value.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut cut = self.clone();
+        for text in [&mut cut.name, &mut cut.release, &mut cut.zone, &mut cut.http] {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        }
+        wire::encode(&cut).unwrap_or_default() // text and numbers always have an encoding
+    }
+
+    /// From a row's value; None: a release that this one cannot read, or damage.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        wire::decode::<Self, ROW_BYTES_MAX>(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_known_by_what_it_said_and_says_no_more_than_fits() {
+        let about = About { name: "gw-1".to_owned(), started: 7, features: vec!["x".to_owned()], ..About::default() };
+        assert_eq!(About::decode(&about.encode()), Some(about.clone()));
+        let long = About { name: "ü".repeat(200), ..about };
+        let read = About::decode(&long.encode()).expect("is read");
+        assert_eq!(read.name, "ü".repeat(128));
+        assert_eq!((About::decode(b""), About::decode(&[1, 2, 3])), (None, None));
+    }
+}
