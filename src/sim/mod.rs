@@ -18,6 +18,7 @@ mod cluster;
 mod deleted;
 mod fleet;
 mod node;
+mod routing;
 mod split;
 mod strangers;
 mod thousand;
