@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster verify fix bless bench test-sdk test-engines measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster verify fix bless bench replay bench-mesh test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -65,6 +65,12 @@ bless: setup ## rewrite the golden files; review the diff as a change of the pro
 
 bench: release ## the gateway against its peers and nginx, one interleaved run; QUICK=1 is one short round
 	@SMG_BIN="$(RELEASE_BIN)" SMG_CACHE="$(CACHE)" bash cluster-tests/bench/run.sh
+
+replay: release ## real traces through 1, 3 and 8 real nodes: what sharing keeps of the cache hits. TRACES=files; an idle machine
+	@python3 cluster-tests/bench/replay.py "$(RELEASE_BIN)" $(or $(TRACES),../shared/traces/mooncake_conversation_trace.jsonl) --speed 20
+
+bench-mesh: release ## what the mesh costs a request: a node alone and one of three, in turns
+	@python3 cluster-tests/bench/meshed.py "$(RELEASE_BIN)"
 
 test-sdk: setup ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp
 	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/sdk/run.sh sdk

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
     ("tenancy", &["base", "observability", "replication", "history"]),
-    ("routing", &["base", "observability", "dialects", "workers", "replication"]),
+    ("routing", &["base", "observability", "dialects", "workers", "transport", "replication"]),
     ("plugins", &["base", "observability"]),
     (
         "api",

@@ -42,6 +42,7 @@ impl Fleet {
         let worker = |id| Candidate {
             worker: WorkerId(id),
             available: id % 50 != 7,
+            suspect: false,
             inflight: (id * 31 % 17) as u32,
             queued_prefill_tokens: id * 7_919 % 40_000,
             told: Told::OWN,

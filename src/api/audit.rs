@@ -1,6 +1,6 @@
 //! Who changed what through the admin API: one line each, target `audit`, at `info`.
 //!
-//! *Invariant:* what is shown of a worker is what `GET /workers` shows, so a key appears as `has_api_key` only.
+//! *Invariant:* what is shown is what the API shows to everybody who asks: of a worker's key that it has one, of an API key its id and whose it is.
 
 use std::sync::Arc;
 
@@ -25,5 +25,11 @@ impl Author {
     pub fn did(&self, action: &'static str, worker: &str, before: &Value, after: &Value) {
         let (key, tenant) = self.0.as_deref().map_or(("", ""), |it| (&it.name, it.tenant.as_str()));
         tracing::info!(target: "audit", key, tenant, action, worker, %before, %after, "admin edit");
+    }
+
+    /// The same for what is no worker: a key or a tenant, by its id or name.
+    pub fn decided(&self, action: &'static str, subject: &str, before: &Value, after: &Value) {
+        let (key, tenant) = self.0.as_deref().map_or(("", ""), |it| (&it.name, it.tenant.as_str()));
+        tracing::info!(target: "audit", key, tenant, action, subject, %before, %after, "admin edit");
     }
 }

@@ -19,7 +19,9 @@ use crate::observability::labels::label;
 use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
+use crate::tenancy::edits::EditError as TenancyError;
 use crate::tenancy::keys::AuthError;
+use crate::tenancy::listing::KeyId;
 use crate::workers::registry::EditError;
 use crate::workers::worker::CallError;
 
@@ -81,6 +83,12 @@ pub enum ApiError {
     /// `/workers/{id}` of a worker that is not there. The client's fault.
     #[error("no worker with this id: `{0}`")]
     UnknownWorker(String),
+    /// `/keys/{id}` of a key that is not there. The client's fault. What is no id is not repeated: it may be a key.
+    #[error("no key with this id{}. An id is `k-` and 32 hex digits, and `smg keys` lists them", .0.map(|it| format!(": `{it}`")).unwrap_or_default())]
+    UnknownKey(Option<KeyId>),
+    /// `/tenants/{id}` of a tenant that is not there. The client's fault.
+    #[error("no such tenant: `{0}`")]
+    UnknownTenant(String),
     /// `/cluster/members/{id}` of a node that is not known. The client's fault.
     #[error("no node with this id, data directory or name: `{0}`; `smg members` lists them")]
     UnknownMember(String),
@@ -127,6 +135,26 @@ impl From<EditError> for ApiError {
             EditError::Unknown(id) => Self::UnknownWorker(id.to_string()),
             EditError::NotKept(error) => error.into(),
             EditError::Url(_) | EditError::TooMany => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl From<TenancyError> for ApiError {
+    fn from(error: TenancyError) -> Self {
+        match error {
+            TenancyError::UnknownKey(id) => Self::UnknownKey(Some(id)),
+            TenancyError::UnknownTenant(name) => Self::UnknownTenant(name.as_str().to_owned()),
+            TenancyError::NotKept(error) => error.into(),
+            TenancyError::NoTenant(_)
+            | TenancyError::TenantTaken(_)
+            | TenancyError::TenantName
+            | TenancyError::KeyName(_)
+            | TenancyError::KeyText
+            | TenancyError::KeyTaken(_)
+            | TenancyError::KeyConfigured
+            | TenancyError::OwnTenant
+            | TenancyError::TooManyKeys
+            | TenancyError::TooManyTenants => Self::Refused(error.to_string()),
         }
     }
 }
@@ -282,6 +310,9 @@ impl ApiError {
             Self::Auth(AuthError::NotAdmin | AuthError::NotLoopback) => {
                 (StatusCode::FORBIDDEN, "permission_error", "admin_required")
             }
+            Self::Auth(AuthError::Disabled) => (StatusCode::FORBIDDEN, "permission_error", "key_disabled"),
+            Self::Auth(AuthError::TenantDisabled(_)) => (StatusCode::FORBIDDEN, "permission_error", "tenant_disabled"),
+            Self::Auth(AuthError::TenantGone(_)) => (StatusCode::FORBIDDEN, "permission_error", "tenant_removed"),
             Self::UnknownPath(_) => (StatusCode::NOT_FOUND, INVALID, "unknown_url"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
             Self::BadHead(bad) => bad_head(*bad),
@@ -297,6 +328,8 @@ impl ApiError {
             Self::UnknownModel { .. } => (StatusCode::NOT_FOUND, INVALID, "model_not_found"),
             Self::ModelRequired => (StatusCode::BAD_REQUEST, INVALID, "model_required"),
             Self::UnknownWorker(_) => (StatusCode::NOT_FOUND, INVALID, "worker_not_found"),
+            Self::UnknownKey(_) => (StatusCode::NOT_FOUND, INVALID, "key_not_found"),
+            Self::UnknownTenant(_) => (StatusCode::NOT_FOUND, INVALID, "tenant_not_found"),
             Self::UnknownMember(_) => (StatusCode::NOT_FOUND, INVALID, "member_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
             Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),

@@ -18,20 +18,26 @@ use crate::observability::traces::span::Tracer;
 use crate::replication;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
+use crate::tenancy;
 use crate::tenancy::admission::Admission;
+use crate::tenancy::keys::ANONYMOUS;
 use crate::tenancy::keys::Keys;
+use crate::tenancy::keys::Principal;
 use crate::workers::edits::Edits;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
 
 use super::config::Config;
+use super::error::ApiError;
 use super::intake::Intake;
 use super::metrics::Metrics;
 
 /// Handles and views for the edge.
 pub struct Gateway {
     /// Who may ask.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
+    /// Changes who may.
+    pub tenants: tenancy::edits::Edits,
     /// How many at a time.
     pub admission: Admission,
     /// How much body.
@@ -68,6 +74,20 @@ pub struct Gateway {
     pub entropy: Entropy,
     /// How the node is stopping.
     pub phase: Phase,
+}
+
+impl Gateway {
+    /// Whether the cluster's tables are in force here, or the wait for them is over.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        let patience = self.members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout);
+        self.tables.is_in_force(patience)
+    }
+
+    /// Lets in whoever the keys let in; nobody without a key while the cluster may have keys that this node has not got yet.
+    pub fn admit(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, ApiError> {
+        if &*principal.name == ANONYMOUS && !self.has_joined() { Err(ApiError::Joining) } else { Ok(principal) }
+    }
 }
 
 /// The cluster as this node sees it.

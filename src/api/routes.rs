@@ -23,8 +23,10 @@ use crate::workers::worker::BoxFuture;
 use super::Response;
 use super::admin;
 use super::admin::cluster;
+use super::admin::keys;
 use super::admin::members;
 use super::admin::policies;
+use super::admin::tenants;
 use super::admin::workers;
 use super::cors;
 use super::error::ApiError;
@@ -115,6 +117,16 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/policies", Admin(policies::show), "", "Policies", "Which model has which routing policy"),
     route("PUT", "/policies", Admin(policies::set), "NewPolicies", "Policies", "Replace the rules, in force at once"),
     route("DELETE", "/policies", Admin(policies::reset), "", "Policies", "Take them back: the options' rules are in force again"),
+    route("GET", "/keys", Admin(keys::list), "", "KeyList", "All API keys, but not the keys themselves: those made here, and those configured at this node"),
+    route("POST", "/keys", Admin(keys::add), "NewKey", "AddedKey", "Make a key, or take a given one; it is told once, in the answer, and in force at every node"),
+    route("GET", "/keys/{id}", Admin(keys::show), "", "Key", "One key"),
+    route("PATCH", "/keys/{id}", Admin(keys::change), "KeyChange", "ChangedKey", "Disable it, or take that back"),
+    route("DELETE", "/keys/{id}", Admin(keys::remove), "", "Removed", "Remove it, for good, at every node"),
+    route("GET", "/tenants", Admin(tenants::list), "", "TenantList", "All tenants"),
+    route("POST", "/tenants", Admin(tenants::add), "NewTenant", "ChangedTenant", "Add a tenant"),
+    route("GET", "/tenants/{id}", Admin(tenants::show), "", "Tenant", "One tenant, by its name"),
+    route("PATCH", "/tenants/{id}", Admin(tenants::change), "TenantChange", "ChangedTenant", "Disable it, with all its keys, or enable it"),
+    route("DELETE", "/tenants/{id}", Admin(tenants::remove), "", "Removed", "Remove it, for good, and so end its keys"),
     route("GET", "/cluster/members", Admin(members::list), "", "MemberList", "The nodes of the cluster and how they are, as this one sees them"),
     route("DELETE", "/cluster/members/{id}", Admin(members::forget), "", "Forgotten", "Forget one that left or is down, everywhere and for good, with what it alone said"),
     route("GET", "/cluster/health", Admin(cluster::health), "", "Health", "Whether this node is as it should be, and if not, why"),
@@ -205,6 +217,11 @@ async fn dispatch(gateway: Arc<Gateway>, serve: Serve, mut request: Request<Body
             let is_loopback = peer.is_some_and(|it| it.0.ip().to_canonical().is_loopback());
             match gateway.keys.authorise_admin(request.headers(), is_loopback) {
                 Ok(principal) => {
+                    // Reading is what tells an operator why a node does not join.
+                    let is_edit = request.method() != http::Method::GET;
+                    if let Some(Err(error)) = is_edit.then(|| gateway.admit(Arc::clone(&principal))) {
+                        return error.response(Family::OpenAi);
+                    }
                     request.extensions_mut().insert(principal);
                     handler
                 }

@@ -86,7 +86,7 @@ impl Progress {
 /// What all connections share.
 struct Shared {
     options: Options,
-    template: Template,
+    targets: Vec<(Target, Template)>,
     work: Work,
     start: Instant,
     progress: Progress,
@@ -96,10 +96,14 @@ struct Shared {
 /// Sends the load that `options` describe and returns what came of it. Blocks until the last answer.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, RunError> {
     options.check()?;
-    let target = Target::parse(&options.url).ok_or_else(|| RunError::Url(options.url.clone()))?;
+    let target = |url: &String| {
+        let target = Target::parse(url).ok_or_else(|| RunError::Url(url.clone()))?;
+        let template = Template::new(options, &target.authority, &target.base);
+        Ok((target, template))
+    };
+    let targets: Vec<(Target, Template)> = options.url.iter().map(target).collect::<Result<_, RunError>>()?;
     let plan = plan(options)?;
     progress.0.total.store(plan.total().unwrap_or(0), Relaxed);
-    let template = Template::new(options, &target.authority, &target.base);
     let clock = Clock;
     let start = clock.now();
     let tally = std::thread::scope(|scope| -> io::Result<Tally> {
@@ -111,16 +115,15 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, RunError> {
         } else {
             Work::Next(Mutex::new(plan))
         };
-        let shared = Shared { options: options.clone(), template, work, start, progress: progress.clone(), clock };
+        let shared = Shared { options: options.clone(), targets, work, start, progress: progress.clone(), clock };
         let shared = Arc::new(shared);
         let threads = options.threads.min(options.connections);
         let mut running = Vec::with_capacity(threads);
         for n in 0..threads {
             // Thread n of t has every t-th connection.
             let connections = (options.connections - n).div_ceil(threads);
-            let (shared, address) = (Arc::clone(&shared), target.address.as_str());
-            running
-                .push(thread(format!("bench-{n}")).spawn_scoped(scope, move || send(&shared, address, connections))?);
+            let shared = Arc::clone(&shared);
+            running.push(thread(format!("bench-{n}")).spawn_scoped(scope, move || send(&shared, n, connections))?);
         }
         drop(shared); // the pacer ends when the last thread is gone
         let mut all = Tally::default();
@@ -139,15 +142,15 @@ fn plan(options: &Options) -> Result<Plan, RunError> {
 }
 
 /// One thread: a runtime and a task for each of its connections.
-fn send(shared: &Arc<Shared>, address: &str, connections: usize) -> io::Result<Tally> {
+fn send(shared: &Arc<Shared>, thread: usize, connections: usize) -> io::Result<Tally> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tally = Arc::new(Mutex::new(Tally::default()));
     runtime.block_on(async {
         let tasks = Tasks::new();
-        for _ in 0..connections {
+        for n in 0..connections {
             let (shared, tally) = (Arc::clone(shared), Arc::clone(&tally));
-            let connection = Connection::new(address.to_owned());
-            tasks.spawn(CONNECTION, |_stop| async move { connection_loop(&shared, connection, &tally).await });
+            let target = (thread + n) % shared.targets.len();
+            tasks.spawn(CONNECTION, |_stop| async move { connection_loop(&shared, target, &tally).await });
         }
         // They end by themselves: the plan ends, and each answer has a deadline.
         tasks.finished(Stage::Serve).await;
@@ -185,10 +188,11 @@ fn pace(mut plan: Plan, due: &mpsc::Sender<Arrival>, start: Instant, clock: Cloc
     }
 }
 
-async fn connection_loop(shared: &Shared, mut connection: Connection, tally: &Mutex<Tally>) {
-    let mut request = Vec::new();
+async fn connection_loop(shared: &Shared, target: usize, tally: &Mutex<Tally>) {
+    let (target, template) = &shared.targets[target];
+    let (mut connection, mut request) = (Connection::new(target.address.clone()), Vec::new());
     while let Some(arrival) = shared.work.next(shared).await {
-        shared.template.write(&arrival, &mut request);
+        template.write(&arrival, &mut request);
         let sent = shared.clock.now();
         let due = arrival.due.map_or(sent, |due| shared.start + due);
         let exchange = connection.exchange(&request, due, shared.options.stream, tally);

@@ -8,8 +8,8 @@ use crate::base::setting::ByteSize;
 crate::config! {
     /// The load and its target.
     pub struct Options in "bench" {
-        /// Base address of an OpenAI-compatible server.
-        "url" => url: String = "http://127.0.0.1:30000".to_owned(),
+        /// Base address of an OpenAI-compatible server. Of several, each has its share of the connections, and a request goes to whichever is free.
+        "url" => url: Vec<String> = vec!["http://127.0.0.1:30000".to_owned()],
         /// Key sent as `Authorization: Bearer`.
         "key" => key: Option<Secret> = None,
         /// Model asked for.

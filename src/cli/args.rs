@@ -49,6 +49,7 @@ pub(super) fn command() -> Command {
         .subcommand(workers())
         .subcommand(policies())
         .subcommand(route())
+        .subcommands(super::tenants::commands())
         .subcommands(super::cluster::commands())
         .subcommand(super::top::command())
         .subcommand(super::mesh::command())

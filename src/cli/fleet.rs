@@ -21,13 +21,13 @@ use crate::workers::address::Origin;
 pub(super) const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("URL", "url"),
-    ("VIA", "via"),
     ("STATE", "state"),
     ("SOURCE", "source"),
     ("VIA", "via"),
     ("ENGINE", "runtime_type"),
     ("MODELS", "models"),
     ("INFLIGHT", "load"),
+    ("CLUSTER", "cluster_load"),
 ];
 
 /// What an explanation says of each worker that was looked at.

@@ -14,6 +14,7 @@ mod lab;
 mod mesh;
 #[cfg(test)]
 mod reference;
+mod tenants;
 mod top;
 
 use std::io::Write as _;
@@ -83,6 +84,8 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("lab", matches)) => lab::lab(matches),
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("keys", matches)) => tenants::keys(matches).map_err(Failure::Run),
+        Some(("tenants", matches)) => tenants::tenants(matches).map_err(Failure::Run),
         Some(("members", matches)) => cluster::members(matches).map_err(Failure::Run),
         Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),
         Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),

@@ -3,6 +3,7 @@
 mod about;
 pub mod config;
 mod error;
+mod ground;
 pub mod mesh;
 pub mod metrics;
 mod sharing;

@@ -2,16 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::Error;
+use super::ground::Ground;
 use super::mesh;
-use super::mesh::ClusterSeals;
-use super::mesh::Inboxes;
 use super::mesh::Mesh;
 use super::metrics::Metrics as Counts;
 use super::sharing;
-use super::tables;
 use crate::api;
 use crate::api::gateway::Gateway;
 use crate::api::gateway::Members;
@@ -21,13 +18,10 @@ use crate::api::intake::Intake;
 use crate::api::intake::Patience;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
-use crate::base::seal::Sealer;
-use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::history;
-use crate::ledger;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -36,7 +30,6 @@ use crate::observability::process;
 use crate::observability::traces;
 use crate::observability::traces::span::Tracer;
 use crate::replication;
-use crate::replication::Peers;
 use crate::routing::Feedback;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
@@ -49,18 +42,11 @@ use crate::workers::address::Origin;
 use crate::workers::address::without_credentials;
 use crate::workers::edits::Edits;
 use crate::workers::edits::Grounds;
-use crate::workers::forward;
-use crate::workers::forward::Forwarder;
-use crate::workers::health::Rules;
-use crate::workers::http::Dialer;
 use crate::workers::observers;
 use crate::workers::observers::Observers;
 use crate::workers::prober::OnRestart;
 use crate::workers::prober::Prober;
 use crate::workers::registry::Registry;
-
-/// Longest pause a worker may ask for with `Retry-After`.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A node, built.
 pub(super) struct Built {
@@ -82,49 +68,21 @@ pub(super) fn build(
     process::register(metrics);
     logs::register(metrics);
     panics::register(metrics);
-    let worker_metrics = workers::metrics::Metrics::register(metrics);
     let entropy = Entropy::from_os();
-    let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
-    let registry = Registry::new(rules(&config.workers), dialer);
-    let forwarder = mesh.as_ref().map(|it| Forwarder::new(it.ways())).unwrap_or_default();
-    let registry = Arc::new(registry.with_forwarder(forwarder));
-    workers::fleet::register(metrics, Arc::clone(&registry));
-    let place = data_place(config);
-    let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
-    let seals: Arc<dyn Seals> = match &mesh {
-        Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
-        None => Arc::new(history.clone()),
-    };
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
-    let me = mesh.as_ref().map(tables::member_of);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let (members, address, identity, peers, ledger) = match mesh {
-        None => (None, None, None, None, None),
-        Some(Mesh { members, address, identity, transport, inboxes, .. }) => {
-            let Inboxes { deltas, sync, ledger, forward } = inboxes;
-            forward::owner::start(forward, Arc::clone(&registry), worker_metrics.clone(), tasks);
-            let peers =
-                ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
-            let told = ledger::metrics::Metrics::register(metrics);
-            let ledger = ledger::start(&config.ledger, peers, Arc::clone(&registry), told, tasks);
-            let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-            (Some(members), Some(address), Some(identity), Some(peers), Some(ledger))
-        }
-    };
-    let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
+    let Ground { registry, history, seals, tables, ledger, members, mesh_address, identity, worker_metrics } =
+        Ground::lay(config, tasks, metrics, mesh)?;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
-        sharing.start(config, &router, &tables.handle, &registry, &entropy, tasks);
+        sharing.start(config, &router, &tables, &registry, &entropy, tasks);
     }
-    if let Some(ledger) = &ledger {
-        ledger::gossip::start(ledger, tables.handle.clone(), tasks);
-    }
-    let prober = prober(config, &registry, &tables.handle, members.as_ref(), &router, worker_metrics, tasks);
+    let prober = prober(config, &registry, &tables, members.as_ref(), &router, worker_metrics, tasks);
     let standing = prober.observers.clone();
     let forgetting = Arc::clone(&router);
     let grounds = Grounds {
         registry: Arc::clone(&registry),
-        tables: tables.handle.clone(),
+        tables: tables.clone(),
         seals,
         entropy: entropy.clone(),
         tasks: tasks.clone(),
@@ -134,8 +92,7 @@ pub(super) fn build(
     };
     let edits = Edits::start(grounds, named_workers(config)?);
     let configured = config.routing.policies();
-    let policies =
-        PolicyEdits::start(Arc::clone(&router), tables.handle.clone(), configured, entropy.clone(), tasks.clone());
+    let policies = PolicyEdits::start(Arc::clone(&router), tables.clone(), configured, entropy.clone(), tasks.clone());
     let (server, tenancy) = (&config.server, &config.tenancy);
     let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
     let admission = Admission::new(
@@ -144,10 +101,13 @@ pub(super) fn build(
         tenancy.queue_timeout,
         tenancy_metrics.clone(),
     );
+    let keys = Arc::new(Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics));
+    let tenants = tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), tasks);
     let intake = intake(server);
     intake.register(metrics);
     let gateway = Gateway {
-        keys: Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics),
+        keys,
+        tenants,
         admission,
         intake,
         registry,
@@ -156,7 +116,7 @@ pub(super) fn build(
         router,
         policies,
         history,
-        tables: tables.handle,
+        tables,
         ledger,
         members,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
@@ -168,7 +128,7 @@ pub(super) fn build(
         phase: Phase::default(),
     };
     let counts = Counts::register(metrics);
-    Ok(Built { gateway: Arc::new(gateway), counts, mesh_address: address, identity: identity.or(tables.identity) })
+    Ok(Built { gateway: Arc::new(gateway), counts, mesh_address, identity })
 }
 
 /// Who probes this node's share of the workers, and hears of the others'.
@@ -182,7 +142,10 @@ fn prober(
     tasks: &Tasks,
 ) -> Prober {
     let forgetting = Arc::clone(router);
-    let on_restart: OnRestart = Arc::new(move |worker| forgetting.observe(Clock.now(), Feedback::Forgotten(worker)));
+    let on_restart: OnRestart = Arc::new(move |worker, is_certain| {
+        let feedback = if is_certain { Feedback::Forgotten(worker) } else { Feedback::Doubted(worker) };
+        forgetting.observe(Clock.now(), feedback);
+    });
     let observers = Observers::alone(tables.storage(), config.workers.away_max);
     let setup = observers::Setup {
         observers: observers.clone(),
@@ -206,18 +169,6 @@ pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRe
     Ok(Some(mesh::start(&config.mesh, &data, metrics, tasks).await?))
 }
 
-fn rules(workers: &workers::config::Config) -> Rules {
-    Rules {
-        failure_threshold: workers.failure_threshold,
-        success_threshold: workers.success_threshold,
-        breaker_failures: workers.breaker_failures,
-        breaker_window: workers.breaker_window,
-        breaker_open: workers.breaker_open,
-        pause_max: PAUSE_MAX,
-        memory: observers::memory(workers.probe_interval),
-    }
-}
-
 fn intake(server: &api::config::Config) -> Intake {
     let patience =
         Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
@@ -234,7 +185,7 @@ pub(super) fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secre
 }
 
 /// Where this node keeps what must survive. A port that is not known before the start names no directory.
-fn data_place(config: &Config) -> history::Place {
+pub(super) fn data_place(config: &Config) -> history::Place {
     match (config.node.data_dir.as_deref(), config.server.port) {
         (Some("none"), _) | (None, 0) => history::Place::Nowhere,
         (Some(path), _) => history::Place::Named(path.into()),

@@ -40,8 +40,13 @@ const REFUSED: Description = (
     MetricType::Counter,
 );
 
+/// One reason, and how often it was one.
+type Reason = (&'static str, fn(&Counts) -> u64);
+/// What is read of a table.
+type Read = fn(&Colour) -> i64;
+
 /// The reasons of [`REFUSED`].
-const REASONS: [(&str, fn(&Counts) -> u64); 10] = [
+const REASONS: [Reason; 10] = [
     ("strangers", |it| it.strangers),
     ("garbage", |it| it.garbage),
     ("unknown_tables", |it| it.unknown_tables),
@@ -120,7 +125,7 @@ struct Tables(Handle);
 impl Collector for Tables {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (colours, counts) = (self.0.colours(), self.0.counts());
-        let gauges: [(Description, fn(&Colour) -> i64); 2] =
+        let gauges: [(Description, Read); 2] =
             [(ENTRIES, |it| i64::try_from(it.entries).unwrap_or(i64::MAX)), (RED, |it| i64::from(it.is_red))];
         for ((name, help, kind), read) in gauges {
             let mut series = encoder.encode_descriptor(name, help, None, kind)?;

@@ -50,8 +50,12 @@ pub(crate) fn alone(disk: &store::memory::Disk, tasks: &crate::base::tasks::Task
     use crate::base::ids::NodeId;
     use crate::base::ids::StorageId;
     let boot = crate::base::entropy::Entropy::from_os().next_u64() >> 1;
-    let me = core::Member { node: NodeId::parse("n-1").unwrap(), actor: dots::Actor { storage: StorageId(1), boot } };
-    start(me, Box::new(disk.clone()), None, metrics::Metrics::default(), tasks).unwrap()
+    let me = core::Member {
+        node: NodeId::parse("n-1").expect("a name"),
+        actor: dots::Actor { storage: StorageId(1), boot },
+    };
+    start(me, Box::new(disk.clone()), None, metrics::Metrics::default(), tasks)
+        .expect("an empty disk, or what was written there")
 }
 
 /// The time as a core is told it.

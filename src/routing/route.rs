@@ -113,4 +113,7 @@ pub enum Feedback<'a> {
     },
     /// The worker was removed, or restarted with an empty cache: nothing it held counts any longer.
     Forgotten(WorkerId),
+    /// It did not answer this node for a while and nothing tells whether it restarted, or another node says so: forgotten here. Other
+    /// nodes are not told, or one bad cable would make all of them forget.
+    Doubted(WorkerId),
 }

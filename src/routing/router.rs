@@ -235,6 +235,10 @@ impl Router {
                 self.slots.write().forget(worker, self.tick_at(now));
                 self.say([Said::NewLife(worker)]);
             }
+            Feedback::Doubted(worker) => {
+                self.slots.write().forget(worker, self.tick_at(now));
+                self.say([Said::Doubted(worker)]);
+            }
         }
     }
 

@@ -35,6 +35,23 @@ pub enum Role {
     User,
 }
 
+impl Role {
+    /// As people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::User => "user",
+        }
+    }
+
+    /// Reads that.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Admin, Self::User].into_iter().find(|it| it.as_str() == text)
+    }
+}
+
 /// One configured key and who it stands for.
 #[derive(Clone, Debug)]
 pub struct KeySpec {
@@ -69,11 +86,7 @@ impl Setting for KeySpec {
             [name, tenant, role, key] => (name, tenant, role, key),
             _ => return Err(EXPECTED.into()),
         };
-        let role = match role {
-            "admin" => Role::Admin,
-            "user" | "" => Role::User,
-            _ => return Err(EXPECTED.into()),
-        };
+        let role = Role::parse(if role.is_empty() { "user" } else { role }).ok_or(EXPECTED)?;
         if name.is_empty() {
             return Err(EXPECTED.into());
         }
@@ -88,11 +101,7 @@ impl Setting for KeySpec {
     }
 
     fn render(&self) -> String {
-        let role = match self.role {
-            Role::Admin => "admin",
-            Role::User => "user",
-        };
-        format!("{}:{}:{role}:***", self.name, self.tenant)
+        format!("{}:{}:{}:***", self.name, self.tenant, self.role.as_str())
     }
 }
 

@@ -1,17 +1,21 @@
-//! API keys: from a header to a [`Principal`], in constant time for every key of the presented length.
+//! API keys: from a header to a [`Principal`], in a time that does not depend on how many keys there are or how near a wrong one came.
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::RwLock;
 
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
 
 use super::config::KeySpec;
 pub use super::config::Role;
+use super::index::Index;
 use super::metrics::Metrics;
+
+/// Who asks without a key, where none is needed. No tenant may be called so.
+pub const ANONYMOUS: &str = "anonymous";
 
 /// Who asks, once the key is known.
 #[derive(Clone, Debug)]
@@ -41,7 +45,7 @@ impl From<KeySpec> for Key {
 }
 
 /// Why a request has no principal. The client's fault; nothing was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Neither header was given.
     #[error("no API key was given: send `Authorization: Bearer KEY` or `x-api-key: KEY`")]
@@ -49,72 +53,88 @@ pub enum AuthError {
     /// The key is not one of ours.
     #[error("the API key is not known here")]
     Unknown,
+    /// An admin disabled the key.
+    #[error("this API key is disabled: an admin can enable it with `smg keys update`, or make another one")]
+    Disabled,
+    /// An admin disabled the key's tenant.
+    #[error(
+        "the tenant of this API key is disabled: `{0}`. An admin can enable it with `smg tenants update {0} --enable`"
+    )]
+    TenantDisabled(TenantId),
+    /// An admin removed the key's tenant.
+    #[error(
+        "the tenant of this API key was removed: `{0}`. It needs a key of a tenant that is there, made with `smg keys add`"
+    )]
+    TenantGone(TenantId),
     /// A user's key on an admin endpoint.
     #[error("this endpoint needs a key with the role `admin`")]
     NotAdmin,
-    /// No admin key is configured and the caller is not on this machine.
-    #[error("without an admin key the admin API answers on loopback only: configure one with `--api-key`")]
+    /// There is no admin key and the caller is not on this machine.
+    #[error(
+        "without an admin key the admin API answers on loopback only: make one there with `smg keys add`, or configure one with `--api-key`"
+    )]
     NotLoopback,
 }
 
-/// The keys in force. Readers never wait; a reload replaces them whole.
+/// The keys in force: those that are configured at this node, and those of the tables. A reader waits for one batch of changes at most.
 pub struct Keys {
-    keys: ArcSwap<Vec<Key>>,
+    index: RwLock<Index>,
     anonymous: Arc<Principal>,
     metrics: Metrics,
 }
 
 impl Keys {
-    /// With no keys at all every caller is the anonymous tenant.
+    /// With these configured. With no keys at all every caller is the anonymous tenant.
     #[must_use]
     pub fn new(keys: Vec<Key>, metrics: Metrics) -> Self {
-        let tenant = TenantId::parse("anonymous").expect("a valid tenant id");
-        let anonymous = Principal { name: "anonymous".into(), tenant, role: Role::User };
-        Self { keys: ArcSwap::from_pointee(keys), anonymous: Arc::new(anonymous), metrics }
+        let tenant = TenantId::parse(ANONYMOUS).expect("a valid tenant id");
+        let anonymous = Principal { name: ANONYMOUS.into(), tenant, role: Role::User };
+        let mut index = Index::default();
+        index.configure(keys);
+        Self { index: RwLock::new(index), anonymous: Arc::new(anonymous), metrics }
     }
 
-    /// Puts other keys in force.
+    /// Other keys are configured. Those of the tables stay in force.
     pub fn replace(&self, keys: Vec<Key>) {
-        self.keys.store(Arc::new(keys));
+        self.change(|index| index.configure(keys));
     }
 
     /// Who sends a model request.
     pub fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
-        self.identify(headers).inspect_err(|error| self.metrics.auth_failed(*error))
+        self.identify(headers).inspect_err(|error| self.metrics.auth_failed(error))
     }
 
     fn identify(&self, headers: &HeaderMap) -> Result<Arc<Principal>, AuthError> {
-        let keys = self.keys.load();
-        if keys.is_empty() {
+        let index = self.index.read();
+        if index.open().models {
             return Ok(Arc::clone(&self.anonymous));
         }
-        find(&keys, presented(headers).ok_or(AuthError::Missing)?)
+        index.identify(presented(headers).ok_or(AuthError::Missing)?)
     }
 
-    /// Who calls the admin API: an admin key; or, where none is configured, anybody on this machine.
+    /// Who calls the admin API: an admin key; or, where there is none, anybody on this machine.
     pub fn authorise_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {
-        self.identify_admin(headers, is_loopback).inspect_err(|error| self.metrics.auth_failed(*error))
+        self.identify_admin(headers, is_loopback).inspect_err(|error| self.metrics.auth_failed(error))
     }
 
     fn identify_admin(&self, headers: &HeaderMap, is_loopback: bool) -> Result<Arc<Principal>, AuthError> {
-        let keys = self.keys.load();
-        if !keys.iter().any(|it| it.principal.role == Role::Admin) {
+        let index = self.index.read();
+        if index.open().admin {
             return if is_loopback { Ok(Arc::clone(&self.anonymous)) } else { Err(AuthError::NotLoopback) };
         }
-        let principal = find(&keys, presented(headers).ok_or(AuthError::Missing)?)?;
+        let principal = index.identify(presented(headers).ok_or(AuthError::Missing)?)?;
         if principal.role == Role::Admin { Ok(principal) } else { Err(AuthError::NotAdmin) }
     }
-}
 
-/// Every key is compared, so the time does not tell which one nearly matched.
-fn find(keys: &[Key], presented: &[u8]) -> Result<Arc<Principal>, AuthError> {
-    let mut found = None;
-    for key in keys {
-        if key.secret.matches(presented) {
-            found = Some(&key.principal);
-        }
+    /// Reads the index. Short: changes wait meanwhile.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
+        read(&self.index.read())
     }
-    found.cloned().ok_or(AuthError::Unknown)
+
+    /// Changes the index. Short: requests wait meanwhile.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Index)) {
+        change(&mut self.index.write());
+    }
 }
 
 /// The key in `Authorization: Bearer` or `x-api-key`.

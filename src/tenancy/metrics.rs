@@ -32,6 +32,9 @@ label! {
     enum BadKey {
         Missing = "missing",
         Unknown = "unknown",
+        Disabled = "disabled",
+        TenantDisabled = "tenant_disabled",
+        TenantGone = "tenant_gone",
         NotAdmin = "not_admin",
         NotLoopback = "not_loopback",
     }
@@ -89,10 +92,13 @@ impl Metrics {
     }
 
     /// A key was missing, unknown or not allowed.
-    pub fn auth_failed(&self, error: AuthError) {
+    pub fn auth_failed(&self, error: &AuthError) {
         let reason = match error {
             AuthError::Missing => BadKey::Missing,
             AuthError::Unknown => BadKey::Unknown,
+            AuthError::Disabled => BadKey::Disabled,
+            AuthError::TenantDisabled(_) => BadKey::TenantDisabled,
+            AuthError::TenantGone(_) => BadKey::TenantGone,
             AuthError::NotAdmin => BadKey::NotAdmin,
             AuthError::NotLoopback => BadKey::NotLoopback,
         };

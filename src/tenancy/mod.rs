@@ -5,5 +5,10 @@
 
 pub mod admission;
 pub mod config;
+pub mod edits;
+pub mod hash;
+pub mod index;
 pub mod keys;
+pub mod listing;
 pub mod metrics;
+mod rows;

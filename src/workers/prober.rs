@@ -70,8 +70,8 @@ pub struct Prober {
     pub observers: Observers,
 }
 
-/// What to do when a worker has restarted.
-pub type OnRestart = Arc<dyn Fn(WorkerId) + Send + Sync>;
+/// What to do when a worker has restarted; whether its metrics told this node so, or it was only away, or others told.
+pub type OnRestart = Arc<dyn Fn(WorkerId, bool) + Send + Sync>;
 
 impl Prober {
     /// From the area's options.
@@ -212,7 +212,7 @@ impl Prober {
         if entry.lifetime().lock().look(self.clock.now(), signs, came_back) {
             self.metrics.restarted();
             entry.load.forget_rate();
-            (self.on_restart)(entry.id);
+            (self.on_restart)(entry.id, signs.is_any());
             tracing::info!(worker = %entry.id, url = entry.spec.url, "worker has restarted: its cache counts as empty");
         }
     }
@@ -309,7 +309,7 @@ mod tests {
         let metrics = Metrics::register(&mut scrape);
         let registry = Arc::new(Registry::for_tests(config.probe_interval, &metrics, &tasks));
         let observers = Observers::alone(StorageId(1), config.away_max);
-        let on_restart: OnRestart = Arc::new(|_| ());
+        let on_restart: OnRestart = Arc::new(|_, _| ());
         let prober = Prober::new(Arc::clone(&registry), &config, metrics, tasks, on_restart, observers);
         for (id, passes, state) in
             [(1, Duration::from_secs(60), State::Pending), (2, config.probe_timeout, State::NotReady)]
@@ -330,7 +330,7 @@ mod tests {
         let config = Config { probe_interval: interval, ..Config::default() };
         let registry = Arc::new(Registry::for_tests(interval, &Metrics::default(), &tasks));
         let observers = Observers::alone(StorageId(1), config.away_max);
-        let on_restart: OnRestart = Arc::new(|_| ());
+        let on_restart: OnRestart = Arc::new(|_, _| ());
         let (watched, owner) = (Arc::clone(&registry), tasks.clone());
         let prober = Prober::new(watched, &config, Metrics::default(), owner, on_restart, observers);
         tasks.spawn(RUN, |stop| prober.run(stop));

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::fault::Count;
 use super::fault::Fault;
 use super::frame;
+use super::namespace::turn_first;
 
 /// Frames under way. BOUND: at 1500 bytes 100 MB; what comes beyond is dropped and counted, as a real switch does.
 const UNDER_WAY_MAX: usize = 65_536;
@@ -31,6 +32,8 @@ const BACKLOG_MAX: Duration = Duration::from_millis(200);
 const HELD_BACK: Duration = Duration::from_millis(20);
 /// How soon a stop and an injected frame are seen when nothing else moves.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// The network does not wait for its nodes: a switch that did would delay all of them at once.
+const SWITCH_FIRST: i32 = -10;
 /// Frames taken from one machine before the others get their turn.
 const TURN: usize = 64;
 const FRAME_BYTES_MAX: usize = 2048;
@@ -81,7 +84,10 @@ impl Switch {
             under_way: BinaryHeap::new(),
             frames: 0,
         };
-        let thread = std::thread::Builder::new().name("switch".to_owned()).spawn(|| traffic.run())?;
+        let thread = std::thread::Builder::new().name("switch".to_owned()).spawn(|| {
+            turn_first(SWITCH_FIRST);
+            traffic.run();
+        })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

@@ -24,6 +24,10 @@ pub(crate) const UNSENT: &str = "closed before the request was sent";
 pub(crate) struct Link {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: tokio::task::JoinHandle<()>,
+    /// Whose requests these are; [`ADMIN_KEY`] unless changed.
+    pub(crate) key: String,
+    /// Sent as `x-smg-routing-key`.
+    pub(crate) routing_key: Option<String>,
 }
 
 impl Drop for Link {
@@ -43,7 +47,7 @@ impl Link {
         let connection = tokio::spawn(async move {
             let _ = connection.await; // the request that was under way tells why
         });
-        Ok(Self { sender, connection })
+        Ok(Self { sender, connection, key: ADMIN_KEY.to_owned(), routing_key: None })
     }
 
     /// Whether another request can be sent.
@@ -59,8 +63,11 @@ impl Link {
     /// The same, for those who read the head.
     pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
         let request = http::Request::builder().method(method).uri(path).header("host", "smg");
-        let request = request.header("authorization", format!("Bearer {ADMIN_KEY}"));
-        let request = request.header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {}", self.key));
+        let mut request = request.header("content-type", "application/json");
+        if let Some(key) = &self.routing_key {
+            request = request.header("x-smg-routing-key", key);
+        }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let answered = async {
             self.sender.ready().await?;

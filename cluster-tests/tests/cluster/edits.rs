@@ -129,6 +129,61 @@ pub(crate) async fn durable(case: &Case) {
     ));
 }
 
+/// FIELD.md bug 12: a key that is revoked at one node is refused at all; a node that was cut off meanwhile, and one that was down, refuse it too when they are
+/// back, and it stays so.
+pub(crate) async fn field_12_revoked(case: &Case) {
+    let mut fleet = Fleet::started(case, 4, &[]).await;
+    let post = async |path: &str, body: Value| {
+        let (status, answer) = fleet.ask(0, "POST", path, &body).await.expect("it answers");
+        assert_eq!(status, 201, "{answer}");
+        answer
+    };
+    post("/tenants", json!({"name": "team"})).await;
+    let made = post("/keys", json!({"name": "app", "tenant": "team"})).await;
+    let (key, id) = (made["key"].as_str().expect("the key").to_owned(), made["id"].as_str().expect("an id").to_owned());
+    let gets = async |fleet: &Fleet<'_>, at: usize| {
+        let mut link = super::ask::Link::open(fleet.nodes[at].http).await.ok()?;
+        link.key.clone_from(&key);
+        link.call("GET", "/v1/models", "").await.ok().map(|it| it.0)
+    };
+    let all_get = async |fleet: &Fleet<'_>, these: &[usize], status: u16| {
+        within(&format!("{these:?} answer {status}"), MERGED_MAX, async || {
+            for at in these {
+                if gets(fleet, *at).await != Some(status) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await
+    };
+    let made = all_get(&fleet, &[0, 1, 2, 3], 200).await;
+    fleet.kill(3);
+    fleet.lab.switch.between(&[0, 1], &[2], Fault::cutting());
+    case.did("node 3 killed, node 2 cut off, the key revoked at node 1");
+    let (status, _) = fleet.ask(1, "DELETE", &format!("/keys/{id}"), &Value::Null).await.expect("it answers");
+    assert_eq!(status, 200);
+    let gone = all_get(&fleet, &[0, 1], 401).await;
+    case.bites("the node that is cut off does not know yet", gets(&fleet, 2).await == Some(200));
+    lasting(Duration::from_secs(5)).await;
+    fleet.lab.switch.heal();
+    fleet.start(3, &Start::default());
+    case.did("healed, and node 3 started");
+    fleet.whole(super::fleet::STARTING).await;
+    let back = all_get(&fleet, &[0, 1, 2, 3], 401).await;
+    for _ in 0..20 {
+        for at in 0..4 {
+            assert_eq!(gets(&fleet, at).await, Some(401), "it came back at node {at}");
+        }
+        lasting(Duration::from_millis(50)).await;
+    }
+    let seconds = [made, gone, back].map(|it| format!("{:.2} s", it.as_secs_f64()));
+    case.figure(format_args!(
+        "made: at all after {}; revoked: refused after {}; by those that come back after {}",
+        seconds[0], seconds[1], seconds[2]
+    ));
+}
+
 /// The disk of one node is full when it is to keep an edit. It says so instead of promising, serves on, and the others are not held up; with room again it is a
 /// member like any other.
 pub(crate) async fn disk_full(case: &Case) {

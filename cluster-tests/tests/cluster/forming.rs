@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::case::Case;
-use super::case::spread;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
 use super::fleet::Start;
@@ -56,5 +55,4 @@ pub(crate) async fn by_name(case: &Case) {
     let took = fleet.whole(STARTING).await;
     case.figure(format_args!("whole {:.2} s after that", took.as_secs_f64()));
     assert!(took < Duration::from_secs(13), "names are looked up every ten seconds");
-    case.figure(spread(&[took]));
 }

@@ -30,6 +30,8 @@ pub(crate) async fn loopback(case: &Case) {
     let (_, listed) = fleet.ask(2, "GET", "/workers", &Value::Null).await.expect("it answers");
     let count = listed["workers"].as_array().map_or(0, Vec::len);
     assert_eq!(count, 2, "two workers of one address, each its node's: {listed}");
+    let via = listed["workers"].as_array().into_iter().flatten().filter(|it| it["via"].is_string()).count();
+    assert_eq!(via, 2, "each is shown with the node it is reached through: {listed}");
     case.figure("both served by all three nodes");
     fleet.lab.switch.between(&[0], &[1, 2], cluster_tests::net::Fault::cutting());
     case.did("node 0 cut off");

@@ -1,10 +1,11 @@
-//! Who holds which prompt is known everywhere: a node that comes late sends a conversation where it is remembered (FIELD.md bug 8).
+//! Who holds which prompt, and which key is bound to whom, is known everywhere: a node that comes late sends a conversation where it is remembered (FIELD.md bug 8).
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
+use cluster_tests::net::Process;
 use cluster_tests::within;
 use serde_json::json;
 
@@ -27,21 +28,67 @@ fn turn(conversation: usize, number: usize) -> String {
 
 /// Sends one turn; which worker answered.
 async fn send(fleet: &Fleet<'_>, at: usize, conversation: usize, number: usize) -> String {
+    answered_by(fleet, at, None, &turn(conversation, number)).await
+}
+
+async fn answered_by(fleet: &Fleet<'_>, at: usize, key: Option<String>, body: &str) -> String {
     let mut link = Link::open(fleet.nodes[at].http).await.expect("it listens");
-    let answer = link.send("POST", "/v1/chat/completions", &turn(conversation, number)).await.expect("it answers");
+    link.routing_key = key;
+    let answer = link.send("POST", "/v1/chat/completions", body).await.expect("it answers");
     assert_eq!(answer.status(), 200, "{:?}", answer.body());
     answer.headers()["x-smg-worker"].to_str().expect("an id").to_owned()
 }
 
-pub(crate) async fn field_08_late(case: &Case) {
-    let mut fleet = Fleet::new(case, 3);
+/// Simulated workers at the observer's place, and a start of a node that knows them.
+fn with_workers(fleet: &Fleet<'_>, more: &[&str]) -> (Process, Start) {
     let mut command = Command::new(std::env::var("SMG_BIN").expect("SMG_BIN names the binary"));
     let host = fleet.lab.observer().to_string();
     command.args(["sim-worker", "--port", "8000", "--host", &host, "--workers", &WORKERS.to_string()]);
-    let _workers = fleet.lab.start(command, &fleet.directory.path().join("workers.log")).expect("it starts");
-    let mut flags = vec!["--worker-urls".to_owned()];
-    flags.extend((0..WORKERS).map(|it| format!("http://{host}:{}", 8000 + it)));
-    let start = Start { flags, ..Start::default() };
+    let workers = fleet.lab.start(command, &fleet.directory.path().join("workers.log")).expect("it starts");
+    let mut start = Start::flags(more);
+    start.flags.push("--worker-urls".to_owned());
+    start.flags.extend((0..WORKERS).map(|it| format!("http://{host}:{}", 8000 + it)));
+    (workers, start)
+}
+
+/// A key that one node bound to a worker is bound to it everywhere, also when that node is gone.
+pub(crate) async fn bindings(case: &Case) {
+    let mut fleet = Fleet::new(case, 3);
+    let (_workers, start) = with_workers(&fleet, &["--policy", "manual"]);
+    (0..3).for_each(|at| fleet.start(at, &start));
+    fleet.whole(STARTING).await;
+    fleet.all_serve("sim-model", STARTING).await;
+    let key = |number: usize| Some(format!("user-{number}"));
+    let body = turn(0, 0);
+    let mut bound = BTreeMap::new();
+    for number in 0..CONVERSATIONS {
+        bound.insert(number, answered_by(&fleet, number % 2, key(number), &body).await);
+    }
+    let used: BTreeSet<_> = bound.values().collect();
+    case.bites("keys are bound to several workers", used.len() >= 3);
+    let took = within("the last binding is everywhere", LEARNING, async || {
+        let last = CONVERSATIONS - 1;
+        answered_by(&fleet, 2, key(last), &body).await == bound[&last]
+    })
+    .await;
+    for (number, worker) in &bound {
+        for at in 0..3 {
+            assert_eq!(&answered_by(&fleet, at, key(*number), &body).await, worker, "key {number} at node {at}");
+        }
+    }
+    fleet.kill(0);
+    for (number, worker) in &bound {
+        assert_eq!(&answered_by(&fleet, 2, key(*number), &body).await, worker, "key {number} after the kill");
+    }
+    case.figure(format_args!(
+        "{CONVERSATIONS} keys, bound alike at all three ({:.2} s), and after the kill",
+        took.as_secs_f64()
+    ));
+}
+
+pub(crate) async fn field_08_late(case: &Case) {
+    let mut fleet = Fleet::new(case, 3);
+    let (_workers, start) = with_workers(&fleet, &[]);
     fleet.start(0, &start);
     fleet.start(1, &start);
     fleet.whole(STARTING).await;

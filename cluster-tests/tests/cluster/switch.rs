@@ -33,7 +33,7 @@ fn send(lab: &Lab, sockets: &[UdpSocket; 2], fault: Fault) -> (Vec<u32>, Duratio
         // In step, so that neither the card's queue nor the socket's is what loses: all of it has passed the switch, then all of it is read.
         if number % 32 == 0 {
             while lab.switch.count(0, 1).frames < before + number as u64 {
-                std::thread::yield_now();
+                read(Duration::from_millis(1));
             }
             while read(Duration::from_millis(2)) {}
         }

@@ -16,7 +16,7 @@ use smg::lab::sim_worker;
 async fn load(worker: sim_worker::Options, options: Options) -> Report {
     let tasks = Tasks::new();
     let lab = Lab::start(1, &worker, &tasks).expect("starts");
-    let options = Options { url: lab.urls()[0].clone(), ..options };
+    let options = Options { url: vec![lab.urls()[0].clone()], ..options };
     let sent = tokio::task::spawn_blocking(move || bench::run(&options, &bench::Progress::default()));
     sent.await.expect("ends").expect("runs")
 }

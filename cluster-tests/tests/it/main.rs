@@ -22,6 +22,7 @@ mod service;
 mod sharing;
 mod slow;
 mod smuggling;
+mod tenants;
 mod timeouts;
 mod tls;
 mod traces;

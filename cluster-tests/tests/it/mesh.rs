@@ -37,6 +37,10 @@ impl Member {
         self.node.as_ref().expect("it runs")
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.node().address
+    }
+
     fn mesh(&self) -> SocketAddr {
         self.node().mesh_address.expect("the mesh is on")
     }
@@ -86,7 +90,7 @@ pub(crate) fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[Mes
 }
 
 /// Addresses for nodes that must be named before they run.
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free_ports<const N: usize>() -> [SocketAddr; N] {
     let sockets: [_; N] = std::array::from_fn(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
     sockets.map(|it| it.local_addr().expect("is bound"))
 }
@@ -174,4 +178,23 @@ async fn a_data_directory_serves_one_node_and_without_the_mesh_there_are_no_memb
     let answer = Client::connect(alone.address).await.get("/cluster/members").await.json();
     assert_eq!(answer, serde_json::json!({"members": [], "total": 0, "mesh": false}));
     alone.shutdown().await;
+}
+
+#[tokio::test]
+async fn p9_a_node_that_has_not_got_the_cluster_s_keys_lets_nobody_in_without_one() {
+    let data = tempfile::tempdir().expect("a directory");
+    let [nobody]: [SocketAddr; 1] = free_ports();
+    let mut config = meshed(data.path(), 0, &[nobody], &[]);
+    config.mesh.join_timeout = std::time::Duration::from_secs(3600);
+    let node = Node::start(config).await.expect("the node starts");
+    for (method, path, body) in [
+        ("POST", "/v1/chat/completions", cluster_tests::chat("hi", false)),
+        ("POST", "/workers", r#"{"url":"http://a"}"#.to_owned()),
+    ] {
+        let answer = Client::connect(node.address).await.call(method, path, &body).await;
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &"joining".into()), "{path}");
+    }
+    let members = Client::connect(node.address).await.get("/cluster/members").await;
+    assert_eq!(members.status, 200, "who looks why it does not join sees it");
+    node.shutdown().await;
 }

@@ -224,7 +224,10 @@ async fn what_is_asked_of_ledgers_is_measured() {
 #[tokio::test]
 async fn what_nodes_see_of_workers_is_measured() {
     let data = tempfile::tempdir().expect("a directory");
-    let worker = Upstream::start("one").await;
+    // In a runtime of its own, so that it can be ended with all its connections.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let worker = runtime.spawn(Upstream::start("one")).await.expect("no panic");
     let mut config = meshed(data.path(), 0, &[], &[]);
     config.workers = cluster_tests::config(&[&worker]).workers;
     let mut watch = Watch::start(config).await;
@@ -236,7 +239,7 @@ async fn what_nodes_see_of_workers_is_measured() {
     watch.until("both nodes see it", sees("up", 2.0)).await;
     let listed = Client::connect(watch.node.address).await.get("/workers").await.json();
     assert_eq!(listed["workers"][0]["observed_by"].as_array().map(Vec::len), Some(2), "{listed}");
-    drop(worker);
+    runtime.shutdown_background();
     watch.until("both nodes miss it", sees("down", 2.0)).await;
     watch.until("it is in doubt", |it| it.value("smg_worker_doubted") == 1.0).await;
     watch.end(WATCHED).await;

@@ -239,4 +239,16 @@ async fn admin_requests(node: &Node, sinks: &mut Vec<Sink>) {
     call("POST", "/workers", "{\"api_key\": \"canary-added-worker-key\", canary").await;
     call("POST", "/v1/route/explain", &bodies()[0]).await;
     call("DELETE", &one, "").await;
+    call("POST", "/tenants", r#"{"name": "team"}"#).await;
+    let new = r#"{"name": "app", "tenant": "team", "key": "canary-key-given-here"}"#;
+    let answer = call("POST", "/keys", new).await;
+    let one = format!("/keys/{}", answer.json()["id"].as_str().expect("an id"));
+    call("POST", "/keys", new).await;
+    call("POST", "/keys", r#"{"name": "app", "tenant": "team", "key": "canary"}"#).await;
+    call("POST", "/keys", r#"{"name": "app", "tenant": "team", "key": ["canary-key-given-here"]}"#).await;
+    call("POST", "/keys", r#"{"name": "app", "tenant": "team", "role": "user", "kez": "canary-key-given-here"}"#).await;
+    call("GET", "/keys", "").await;
+    call("PATCH", &one, r#"{"disabled": "canary-value"}"#).await;
+    call("PATCH", &one, r#"{"disabled": true}"#).await;
+    call("DELETE", &one, "").await;
 }

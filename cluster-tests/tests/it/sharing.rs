@@ -66,6 +66,8 @@ async fn workers_of(nodes: &[&Node], count: usize) {
             workers.len() == count && workers.iter().all(|it| it["state"] == "ready")
         })
         .await;
+        eventually("it has joined", async || Client::connect(node.address).await.get("/readiness").await.status == 200)
+            .await;
     }
 }
 

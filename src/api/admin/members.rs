@@ -27,6 +27,15 @@ pub(super) fn told(gateway: &Gateway) -> BTreeMap<StorageId, About> {
     })
 }
 
+/// What one node calls itself.
+pub(super) fn name_of(gateway: &Gateway, storage: StorageId) -> Option<String> {
+    let row = gateway.tables.owned(NODES, |now, rows| {
+        let row = rows.rows(now).find(|(owner, name, _)| *owner == storage && *name == about::ROW);
+        row.and_then(|(_, _, value)| About::decode(value))
+    });
+    row.map(|it| it.name).filter(|it| !it.is_empty())
+}
+
 /// All members, this node included; none without the mesh.
 pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {

@@ -1,8 +1,10 @@
 //! The admin API and the health pages. Edits go through the doors of their areas, which keep them before they answer.
 
 pub mod cluster;
+pub mod keys;
 pub mod members;
 pub mod policies;
+pub mod tenants;
 pub mod workers;
 
 use std::sync::Arc;
@@ -34,8 +36,7 @@ pub fn readiness(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
         if gateway.phase.is_draining() {
             return Err(ApiError::Draining);
         }
-        let patience = gateway.members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout);
-        if !gateway.tables.is_in_force(patience) {
+        if !gateway.has_joined() {
             return Err(ApiError::Joining);
         }
         let fleet = gateway.registry.fleet();

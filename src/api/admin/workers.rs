@@ -77,10 +77,20 @@ pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let fleet = Arc::clone(&*gateway.registry.fleet());
         let now = gateway.clock.now();
-        let workers: Vec<_> = fleet.all.iter().map(|it| view(&gateway, it, now)).collect();
+        let workers: Vec<_> =
+            fleet.all.iter().map(|it| with_ledger(&gateway, it.id, view(&gateway, it, now))).collect();
         let suppressed = gateway.edits.suppressed();
         Ok(super::super::json(&json!({"workers": workers, "total": workers.len(), "suppressed": suppressed})))
     })
+}
+
+/// A worker with what all nodes have in flight there, as they last told.
+fn with_ledger(gateway: &Gateway, id: WorkerId, mut shown: Value) -> Value {
+    if let Some(ledger) = &gateway.ledger {
+        let (others, _age) = ledger.gossiped(id);
+        shown["cluster_load"] = json!(shown["load"].as_u64().unwrap_or(0) + u64::from(others.requests));
+    }
+    shown
 }
 
 /// One worker.
@@ -196,8 +206,11 @@ fn observed_by(gateway: &Gateway, entry: &Entry) -> Vec<Value> {
     shown.collect()
 }
 
-/// A node as its certificate names it, where it is known.
+/// A node as people know it, else as its certificate names it, where that is known.
 fn node_name(gateway: &Gateway, storage: StorageId) -> String {
+    if let Some(name) = super::members::name_of(gateway, storage) {
+        return name;
+    }
     let view = gateway.members.as_ref().map(|it| it.handle.view());
     let found = view.as_ref().and_then(|it| it.members.iter().find(|it| it.peer.storage == storage));
     found.map_or_else(|| storage.to_string(), |it| it.peer.node.to_string())

@@ -17,6 +17,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::base::ids::TenantId;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json;
@@ -80,7 +81,8 @@ fn schemas() -> Map<String, Value> {
 
 fn operation(route: &Route) -> Value {
     let mut responses = Map::new();
-    let status = if route.gives == "ChangedWorker" && route.method == "POST" { "201" } else { "200" };
+    let makes = ["ChangedWorker", "AddedKey", "ChangedTenant"].contains(&route.gives) && route.method == "POST";
+    let status = if makes { "201" } else { "200" };
     responses.insert(status.to_owned(), answer(route));
     let schema = if family(route) == Family::Anthropic { "AnthropicError" } else { "Error" };
     for (status, codes) in failures(route) {
@@ -181,8 +183,8 @@ fn failures(route: &Route) -> BTreeMap<u16, Vec<&'static str>> {
 fn errors(route: &Route) -> Vec<ApiError> {
     let mut errors = match route.serve {
         Serve::Public(_) => Vec::new(),
-        Serve::Model(_) | Serve::User(_) => vec![AuthError::Missing.into()],
-        Serve::Admin(_) => vec![AuthError::Missing.into(), AuthError::NotAdmin.into()],
+        Serve::Model(_) | Serve::User(_) => refused_keys(),
+        Serve::Admin(_) => [refused_keys(), vec![AuthError::NotAdmin.into()]].concat(),
     };
     if !route.takes.is_empty() {
         errors.push(IntakeError::TooLarge { limit: 0 }.into());
@@ -207,11 +209,25 @@ fn errors(route: &Route) -> Vec<ApiError> {
             errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())])
         }
         "/workers/{id}" => errors.push(ApiError::UnknownWorker(String::new())),
+        "/keys/{id}" => errors.push(ApiError::UnknownKey(None)),
+        "/tenants/{id}" => {
+            errors.push(ApiError::UnknownTenant(String::new()));
+            if route.method == "DELETE" {
+                errors.push(ApiError::Refused(String::new()));
+            }
+        }
         "/v1/models/{id}" => errors.push(unknown_model()),
         "/readiness" => errors.extend([ApiError::Draining, ApiError::Joining, busy()]),
         _ => {}
     }
     errors
+}
+
+/// What can be wrong with a key.
+fn refused_keys() -> Vec<ApiError> {
+    let tenant = TenantId::parse("tenant").expect("a valid name");
+    let gone = AuthError::TenantGone(tenant.clone());
+    [AuthError::Missing, AuthError::Disabled, AuthError::TenantDisabled(tenant), gone].map(ApiError::from).to_vec()
 }
 
 fn model_errors() -> Vec<ApiError> {

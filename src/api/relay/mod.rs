@@ -102,7 +102,7 @@ where
 {
     let started = account.times.started;
     let prepared = async {
-        let principal = gateway.keys.authenticate(&head.headers)?;
+        let principal = gateway.admit(gateway.keys.authenticate(&head.headers)?)?;
         if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|it| *it != "identity") {
             return Err(ApiError::Encoded(String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect()));
         }

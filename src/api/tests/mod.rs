@@ -4,6 +4,7 @@ mod bodies;
 mod errors;
 mod relay;
 mod routes;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -117,12 +118,21 @@ impl Edge {
         let policies =
             PolicyEdits::start(Arc::clone(&router), tables.clone(), policies, entropy.clone(), tasks.clone());
         let watched = workers::metrics::Metrics::default();
+        let keys = Arc::new(Keys::new(keys, counts.clone()));
         let observers = Observers::alone(StorageId(1), workers.away_max);
         let gateway = Gateway {
-            keys: Keys::new(keys, counts.clone()),
+            tenants: tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), &tasks),
+            keys,
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
-            prober: Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), Arc::new(|_| ()), observers),
+            prober: Prober::new(
+                Arc::clone(&registry),
+                &workers,
+                watched,
+                tasks.clone(),
+                Arc::new(|_, _| ()),
+                observers,
+            ),
             edits,
             policies,
             history,

@@ -83,9 +83,8 @@ fn live(node: Node, first: Moment, interval: Duration, runtime: tokio::runtime::
         loop {
             std::thread::park_timeout(interval);
             let next = runtime.block_on(Moment::of(&node, Some(&last)));
-            let told = next.map_err(|error| format!("{error:#}"));
-            told.iter().for_each(|it| last = it.clone());
-            if moments.send(told).is_err() {
+            next.iter().for_each(|it| last = it.clone());
+            if moments.send(next).is_err() {
                 return; // nobody looks any more
             }
         }
@@ -99,7 +98,7 @@ fn live(node: Node, first: Moment, interval: Duration, runtime: tokio::runtime::
 fn watch(
     terminal: &mut ratatui::DefaultTerminal,
     mut moment: Moment,
-    seen: &mpsc::Receiver<Result<Moment, String>>,
+    seen: &mpsc::Receiver<anyhow::Result<Moment>>,
 ) -> anyhow::Result<()> {
     let mut trouble = None;
     loop {
@@ -109,7 +108,7 @@ fn watch(
         }
         match seen.try_recv() {
             Ok(Ok(next)) => (moment, trouble) = (next, None),
-            Ok(Err(error)) => trouble = Some(error),
+            Ok(Err(error)) => trouble = Some(format!("{error:#}")),
             Err(mpsc::TryRecvError::Empty) => {}
             Err(mpsc::TryRecvError::Disconnected) => anyhow::bail!("nobody asks the node any more"),
         }

@@ -139,7 +139,7 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, workers: &[Value]) {
         ])
     });
     let widths = [30, 9, 8, 9, 16, 17, 8, 8].map(Constraint::Length);
-    let head = header(&["WORKER", "STATE", "SOURCE", "VIA", "MODEL", "INFLIGHT", "QUEUED", "TOK/S"]);
+    let head = header(&["WORKER", "STATE", "SOURCE", "VIA", "MODEL", "CLUSTER-WIDE", "QUEUED", "TOK/S"]);
     let title = format!("workers: {}", workers.len());
     frame.render_widget(Table::new(rows, widths).header(head).block(block(&title)), area);
 }

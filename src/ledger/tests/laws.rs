@@ -15,6 +15,7 @@ use crate::base::ids::WorkerId;
 use crate::ledger::InFlight;
 use crate::ledger::core::Core;
 use crate::ledger::core::Event;
+use crate::ledger::core::Plan;
 use crate::ledger::messages::Commit;
 use crate::ledger::messages::Report;
 use crate::transport::tests::peer;
@@ -259,4 +260,73 @@ fn a_flood_of_commits_is_bounded() {
     }
     assert_eq!(owner.says(0).others.requests, 4096);
     assert_eq!(effects.len(), 10_000 - 4096);
+}
+
+/// A node that joins and finds that it keeps the ledger of a worker that others have loaded for long.
+#[test]
+fn a_new_owner_of_a_loaded_worker_never_says_that_it_is_idle() {
+    let now = Clock.now();
+    let members: Vec<_> = (1..=4).map(|n| Arc::new(peer(n))).collect();
+    let here = |it: &Core| {
+        let mut loaded = (0..).map(WorkerId).filter(|worker| it.owners(*worker).first == Some(StorageId(1)));
+        loaded.next().expect("one of many")
+    };
+    let mut core = Core::new(now, (OWNER, 1));
+    core.step(now, Event::Members(members), &mut Vec::new());
+    core.step(now, Event::Looked { number: 1, loads: Vec::new() }, &mut Vec::new());
+    let worker = here(&core);
+    let hear = |core: &mut Core, at: Instant, n: u16, view: u64, loads: Vec<(u64, InFlight)>| {
+        let report = Report { number: 1, view, is_complete: true, loads };
+        core.step(at, Event::Reported((StorageId(u128::from(n)), 1), report), &mut Vec::new());
+    };
+    let says = |core: &Core, at| core.said(at, OWNER, worker);
+    let view = crate::ledger::tests::sim::view_hash(&[1, 2, 3, 4]);
+    assert!(!says(&core, now).is_known);
+    hear(&mut core, now, 2, view, vec![(worker.0, InFlight::one(500))]);
+    assert_eq!((says(&core, now).is_known, says(&core, now).others), (false, InFlight::one(500)), "at least that");
+    // One has not heard of the new owner: what it lists for it is not all that it has.
+    hear(&mut core, now, 3, crate::ledger::tests::sim::view_hash(&[2, 3, 4]), Vec::new());
+    hear(&mut core, now, 4, view, Vec::new());
+    assert!(!says(&core, now).is_known);
+    let report = Report { number: 2, view, is_complete: true, loads: vec![(worker.0, InFlight::one(70))] };
+    core.step(now, Event::Reported((StorageId(3), 1), report), &mut Vec::new());
+    let told = says(&core, now);
+    assert!(told.is_known);
+    assert_eq!(told.others, InFlight { requests: 2, queued_tokens: 570 });
+}
+
+#[test]
+fn a_member_that_never_speaks_is_waited_for_half_a_second_and_one_that_fell_silent_until_it_is_down() {
+    let mut owner = Owner::new();
+    assert!(!owner.says(0).is_known);
+    owner.pass(Duration::from_millis(499));
+    assert!(!owner.says(0).is_known);
+    owner.pass(Duration::from_millis(1));
+    assert!(owner.says(0).is_known, "it may be one that cannot");
+    owner.hear(&Said::Report(Report { number: 1, view: Owner::view(), is_complete: true, loads: Vec::new() }));
+    (0..9).for_each(|_| owner.pass(Duration::from_millis(200)));
+    assert!(!owner.says(0).is_known, "it can, and may have begun something since");
+    owner.core.step(owner.now, Event::Members(vec![Arc::new(peer(1))]), &mut Vec::new());
+    assert!(owner.says(0).is_known);
+}
+
+#[test]
+fn when_the_first_owner_is_down_the_second_is_asked_at_once() {
+    let now = Clock.now();
+    let mut core = Core::new(now, (StorageId(5), 1));
+    let members = |without: Option<StorageId>| {
+        Event::Members((1..=5).map(|n| Arc::new(peer(n))).filter(|it| Some(it.storage) != without).collect())
+    };
+    for worker in (0..50).map(WorkerId) {
+        core.step(now, members(None), &mut Vec::new());
+        let owners = core.owners(worker);
+        core.step(now, members(owners.first), &mut Vec::new());
+        let asked = match core.plan(now, worker) {
+            Plan::Ask(owner) => Some(owner.storage),
+            Plan::Here(_) => Some(StorageId(5)),
+            Plan::Nobody => None,
+        };
+        // This node cannot be down for itself.
+        assert!(asked == owners.second || owners.first == Some(StorageId(5)), "{owners:?}, asked: {asked:?}");
+    }
 }

@@ -1,9 +1,9 @@
 //! Several nodes on virtual time: the real cores over the transport's twin, with loss, delay and reorder, nodes that are killed, started anew and stopped, a way
 //! that is cut, and requests all the while.
 //!
-//! Whenever a node reads a ledger, what is said is compared with the truth of the last [`WINDOW`]: a report may be a second old and a quarter under way. *Bounds.*
-//! 1. Known: not less than all others had at every moment of that window, not more than they had at its beginning and began since. 2. What has been in flight all the time
-//! is not said to be nothing. 3. In calm weather nearly everything is known, and errors are small.
+//! Whenever a node reads a ledger, what is said is compared with the truth of the last [`WINDOW`]: a report may be a second old and a quarter under way.
+//! What is known must not be less than all others had at every moment of that window, so what was in flight all the time is never said to be nothing, and not
+//! more than they had at its beginning and began since. In calm weather nearly everything is known, and errors are small.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -92,7 +92,6 @@ pub(super) struct Tally {
 
 struct World {
     now: Instant,
-    begun: Instant,
     entropy: Entropy,
     twin: Twin<Packet>,
     nodes: Vec<Node>,
@@ -156,17 +155,8 @@ impl World {
         let now = Clock.now();
         let nodes = (1..=NODES).map(|n| Node::new(now, n, 1)).collect();
         let (entropy, twin) = (Entropy::seeded(seed ^ 0xABCD), Twin::new(seed, weather));
-        let mut world = Self {
-            now,
-            begun: now,
-            entropy,
-            twin,
-            nodes,
-            news: Vec::new(),
-            tally: Tally::default(),
-            ids: 0,
-            broken: None,
-        };
+        let mut world =
+            Self { now, entropy, twin, nodes, news: Vec::new(), tally: Tally::default(), ids: 0, broken: None };
         (1..=NODES).for_each(|n| world.announce(n, true));
         world
     }
@@ -369,21 +359,6 @@ impl World {
         let is_more = said.others.requests > high.requests || said.others.queued_tokens > high.queued_tokens;
         if is_less || is_more {
             let what = format!("{owner} says {said:?} of {worker} to {asker}; from {low:?} to {high:?} is true");
-            if std::env::var("SIM_DEBUG").is_ok() {
-                println!("at {:?}", self.now - self.begun);
-                for n in 1..=NODES {
-                    let node = self.node(n);
-                    println!(
-                        "{n}: dead {} stopped {:?} sees {:?} loads {:?} bounds {:?}",
-                        node.is_dead,
-                        node.stopped_until,
-                        node.sees.iter().map(|it| (*it.0, it.1.0.boot, it.1.1)).collect::<Vec<_>>(),
-                        node.loads(now)[worker as usize],
-                        node.bounds(worker)
-                    );
-                }
-                println!("{:#?}", self.node(owner).core);
-            }
             self.broken.get_or_insert(what);
         }
     }
@@ -445,7 +420,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             world.stop(sleeper, sleeps);
         } else if since(kills) {
             world.kill(victim);
-        } else if since(starts) && seed % 2 == 0 {
+        } else if since(starts) && seed.is_multiple_of(2) {
             world.restart(victim);
         } else if since(cuts) {
             let others = (1..=NODES).filter(|it| *it != mute).take(2);
@@ -460,10 +435,6 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     if world.tally.unknown == 0 { Ok(world.tally) } else { Err(format!("still unknown: {:?}", world.tally)) }
 }
 
-fn seeds_from() -> u64 {
-    std::env::var("SIM_FROM").ok().and_then(|it| it.parse().ok()).unwrap_or(0)
-}
-
 /// Seeds of the long run.
 fn seeds(default: u64) -> u64 {
     std::env::var("SIM_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(default)
@@ -471,10 +442,14 @@ fn seeds(default: u64) -> u64 {
 
 #[test]
 fn what_a_ledger_says_is_true_of_the_last_second_whatever_happens() {
-    for seed in seeds_from()..seeds(12) {
-        let told = run(seed);
-        assert!(told.is_ok(), "seed {seed}: {}", told.unwrap_err());
+    let (mut read, seeds) = (0, seeds(12));
+    for seed in 0..seeds {
+        match run(seed) {
+            Ok(tally) => read += tally.read,
+            Err(what) => panic!("seed {seed}: {what}"),
+        }
     }
+    println!("{read} readings in {seeds} runs");
 }
 
 #[test]

@@ -219,6 +219,24 @@ fn a_restarted_worker_is_forgotten_everywhere_and_what_it_gets_then_is_not() {
     bench.router.observe(bench.now, Feedback::Forgotten(WorkerId(1)));
     mesh.share();
     assert_eq!(mesh.send(1, &Want::text(&after), &fleet).reason, Reason::Prefix);
+    // And hears of it from a third: the same.
+    let bench = &mesh.nodes[1].bench;
+    bench.router.observe(bench.now, Feedback::Doubted(WorkerId(1)));
+    mesh.share();
+    assert_eq!(mesh.send(1, &Want::text(&after), &fleet).reason, Reason::Prefix);
+}
+
+#[test]
+fn a_worker_that_one_node_lost_sight_of_is_forgotten_by_no_other() {
+    let (mut mesh, fleet) = (Mesh::new(2), Fleet::new(1));
+    let prompt = prose(1, 9_000);
+    mesh.send(0, &Want::text(&prompt), &fleet);
+    mesh.share();
+    let bench = &mesh.nodes[0].bench;
+    bench.router.observe(bench.now, Feedback::Doubted(WorkerId(1)));
+    mesh.share();
+    assert_eq!(mesh.send(0, &Want::text(&prompt), &fleet).reason, Reason::Load);
+    assert_eq!(mesh.send(1, &Want::text(&prompt), &fleet).reason, Reason::Prefix);
 }
 
 #[test]

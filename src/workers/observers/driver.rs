@@ -249,7 +249,8 @@ impl Driver {
         let Some(restarted) = restarted.filter(|at| now.saturating_duration_since(*at) < lately) else { return };
         if entry.lifetime().lock().heard_of_restart(restarted, lately) {
             entry.load.forget_rate();
-            (self.setup.on_restart)(worker);
+            // Whoever saw it tells of it; this node only heard.
+            (self.setup.on_restart)(worker, false);
             tracing::info!(%worker, url = entry.spec.url, "another node saw the worker restart: its cache counts as empty");
         }
     }

@@ -97,7 +97,7 @@ impl Node {
             &config,
             Metrics::default(),
             tasks.clone(),
-            Arc::new(|_| ()),
+            Arc::new(|_, _| ()),
             observers.clone(),
         );
         let setup = Setup {
@@ -106,7 +106,7 @@ impl Node {
             tables,
             members,
             interval: INTERVAL,
-            on_restart: Arc::new(|_| ()),
+            on_restart: Arc::new(|_, _| ()),
             metrics: Metrics::default(),
         };
         start(setup, &tasks);

@@ -8,6 +8,7 @@ use cluster_tests::net::Process;
 use smg::base::clock::Clock;
 
 use super::asked;
+use super::percentile;
 use crate::case::Case;
 use crate::fleet::Fleet;
 use crate::fleet::STARTING;
@@ -102,9 +103,12 @@ pub(super) async fn under_load(case: &Case) {
     for it in &series {
         lanes_before.push(sent(it).await);
     }
-    let mut memory: Vec<Vec<(f64, f64)>> = vec![Vec::new(); 3];
+    let (mut memory, mut waits): (Vec<Vec<(f64, f64)>>, Vec<Duration>) = (vec![Vec::new(); 3], Vec::new());
     while Clock.now() - begun < Duration::from_secs(minutes as u64 * 60) {
-        lasting(Duration::from_secs(5)).await;
+        lasting(Duration::from_secs(1)).await;
+        let asked = Clock.now();
+        assert!(fleet.serves(waits.len() % 3, "sim-model").await, "a request of our own failed");
+        waits.push(Clock.now() - asked);
         for (at, samples) in memory.iter_mut().enumerate() {
             let resident = fleet.nodes[at].process.as_ref().map_or(0, Process::memory);
             samples.push(((Clock.now() - begun).as_secs_f64() / 3600.0, resident as f64 / 1e6));
@@ -121,9 +125,16 @@ pub(super) async fn under_load(case: &Case) {
         .zip(&before)
         .map(|(now, before)| format!("{:.0} %", (*now - *before).as_secs_f64() * 100.0 / seconds))
         .collect();
+    let frames = (fleet.lab.switch.total().frames - wire_before.frames) as f64 / 3.0 / seconds;
     println!(
-        "| {RATE} req/s, 3 nodes, {WORKERS} workers | {seconds:.0} s | {bytes:.1} KB/s on the wire a node; payload KB/s by lane:{by_lane}; of a core: {} |",
+        "| {RATE} req/s, 3 nodes, {WORKERS} workers | {seconds:.0} s | {bytes:.1} KB/s and {frames:.0} packets/s on the wire a node; payload KB/s by lane:{by_lane}; of a core: {} |",
         used.join(", ")
+    );
+    println!(
+        "| our own requests meanwhile | N={} | p50 {:.3} s, max {:.3} s |",
+        waits.len(),
+        percentile(&waits, 0.5),
+        percentile(&waits, 1.0)
     );
     for (at, samples) in memory.iter().enumerate() {
         let later = &samples[samples.len() / 3..];

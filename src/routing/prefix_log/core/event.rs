@@ -19,6 +19,8 @@ pub enum Said {
     Taught(WorkerId, Lesson, Duration),
     /// It was removed, or restarted with an empty cache.
     NewLife(WorkerId),
+    /// The map forgot what it held, without proof that it began anew. Not told.
+    Doubted(WorkerId),
 }
 
 /// A row that its owner wrote so long ago.

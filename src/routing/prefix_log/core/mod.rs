@@ -73,6 +73,10 @@ impl Core {
     fn say(&mut self, now: Duration, mut said: Vec<Said>, effects: &mut Vec<Effect>) {
         said.retain(|it| match it {
             Said::NewLife(worker) => self.reader.saw_new_life(now, *worker, effects),
+            Said::Doubted(worker) => {
+                self.reader.doubted(now, *worker, effects);
+                false
+            }
             Said::Placed(..) | Said::Withdrawn(..) | Said::Taught(..) => true,
         });
         publish(self.writer.write(now, &said, &mut self.counts), effects);

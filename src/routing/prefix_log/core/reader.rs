@@ -95,15 +95,21 @@ impl Reader {
 
     /// This node saw that a worker began anew. Says whether that is news.
     pub(super) fn saw_new_life(&mut self, now: Duration, worker: WorkerId, effects: &mut Vec<Effect>) -> bool {
-        let (at, echo) = (millis(now), millis(ECHO));
-        let is_echo = self.lives.get(&worker).is_some_and(|(it, is_mine)| !is_mine && at.saturating_sub(*it) < echo);
-        if is_echo {
-            // The map has forgotten what it got since the other node saw it.
-            effects.push(Effect::ReadAgain);
-        } else {
-            self.began_anew(worker, at, true);
+        let is_echo = self.lives.get(&worker).is_some_and(|it| !it.1) && self.doubted(now, worker, effects);
+        if !is_echo {
+            self.began_anew(worker, millis(now), true);
         }
         !is_echo
+    }
+
+    /// The map forgot what the worker held. Says whether it is known to have begun anew a moment ago: then what it got since is read again.
+    pub(super) fn doubted(&mut self, now: Duration, worker: WorkerId, effects: &mut Vec<Effect>) -> bool {
+        let (at, echo) = (millis(now), millis(ECHO));
+        let is_echo = self.lives.get(&worker).is_some_and(|it| at.saturating_sub(it.0) < echo);
+        if is_echo {
+            effects.push(Effect::ReadAgain);
+        }
+        is_echo
     }
 
     /// The workers that are known here. Rows that named others before are read again.

@@ -167,6 +167,7 @@ impl Writer {
                 section.is_new_life = true;
             }
             Said::Taught(..) | Said::NewLife(_) => counts.over_batch += 1,
+            Said::Doubted(_) => {} // not told
         }
     }
 

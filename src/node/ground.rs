@@ -1,0 +1,127 @@
+//! What a node stands on: its data directory, its workers, the tables and, in a mesh, the other nodes. Built first; decides nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Error;
+use super::mesh::ClusterSeals;
+use super::mesh::Inboxes;
+use super::mesh::Mesh;
+use super::tables;
+use super::wiring::data_place;
+use crate::api::gateway::Members;
+use crate::base::seal::Sealer;
+use crate::base::seal::Seals;
+use crate::base::tasks::Tasks;
+use crate::config::Config;
+use crate::history;
+use crate::ledger;
+use crate::observability::metrics::Registry as MetricsRegistry;
+use crate::replication;
+use crate::replication::Peers;
+use crate::transport::identity::Identity;
+use crate::workers;
+use crate::workers::forward;
+use crate::workers::forward::Forwarder;
+use crate::workers::health::Rules;
+use crate::workers::http::Dialer;
+use crate::workers::observers;
+use crate::workers::registry::Registry;
+
+/// Longest pause a worker may ask for with `Retry-After`.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// See the file's header.
+pub(super) struct Ground {
+    pub(super) registry: Arc<Registry>,
+    pub(super) history: history::Handle,
+    /// Seals credentials of workers.
+    pub(super) seals: Arc<dyn Seals>,
+    pub(super) tables: replication::Handle,
+    /// `None` without the mesh, as are the next two.
+    pub(super) ledger: Option<ledger::Handle>,
+    pub(super) members: Option<Members>,
+    /// Where other nodes are listened to.
+    pub(super) mesh_address: Option<SocketAddr>,
+    /// Keeps other processes from being this node.
+    pub(super) identity: Option<Identity>,
+    pub(super) worker_metrics: workers::metrics::Metrics,
+}
+
+/// What the mesh brings.
+struct Others {
+    members: Members,
+    address: SocketAddr,
+    identity: Identity,
+    peers: Peers,
+    ledger: ledger::Handle,
+}
+
+impl Ground {
+    /// Builds it, and starts what carries it.
+    pub(super) fn lay(
+        config: &Config,
+        tasks: &Tasks,
+        metrics: &mut MetricsRegistry,
+        mesh: Option<Mesh>,
+    ) -> Result<Self, Error> {
+        let worker_metrics = workers::metrics::Metrics::register(metrics);
+        let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
+        let registry = Registry::new(rules(&config.workers), dialer);
+        let forwarder = mesh.as_ref().map(|it| Forwarder::new(it.ways())).unwrap_or_default();
+        let registry = Arc::new(registry.with_forwarder(forwarder));
+        workers::fleet::register(metrics, Arc::clone(&registry));
+        let place = data_place(config);
+        let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
+        let seals: Arc<dyn Seals> = match &mesh {
+            Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
+            None => Arc::new(history.clone()),
+        };
+        let me = mesh.as_ref().map(tables::member_of);
+        let others = mesh.map(|it| Others::meet(it, config, &registry, &worker_metrics, metrics, tasks));
+        let (members, mesh_address, identity, peers, ledger) = match others {
+            None => (None, None, None, None, None),
+            Some(it) => (Some(it.members), Some(it.address), Some(it.identity), Some(it.peers), Some(it.ledger)),
+        };
+        let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
+        if let Some(ledger) = &ledger {
+            ledger::gossip::start(ledger, tables.handle.clone(), tasks);
+        }
+        let (tables, identity) = (tables.handle, identity.or(tables.identity));
+        Ok(Self { registry, history, seals, tables, ledger, members, mesh_address, identity, worker_metrics })
+    }
+}
+
+impl Others {
+    fn meet(
+        mesh: Mesh,
+        config: &Config,
+        registry: &Arc<Registry>,
+        counts: &workers::metrics::Metrics,
+        metrics: &mut MetricsRegistry,
+        tasks: &Tasks,
+    ) -> Self {
+        let Mesh { members, address, identity, transport, inboxes, .. } = mesh;
+        let Inboxes { deltas, sync, ledger, forward } = inboxes;
+        forward::owner::start(forward, Arc::clone(registry), counts.clone(), tasks);
+        let asked =
+            ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
+        let told = ledger::metrics::Metrics::register(metrics);
+        let ledger = ledger::start(&config.ledger, asked, Arc::clone(registry), told, tasks);
+        let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
+        Self { members, address, identity, peers, ledger }
+    }
+}
+
+fn rules(workers: &workers::config::Config) -> Rules {
+    Rules {
+        failure_threshold: workers.failure_threshold,
+        success_threshold: workers.success_threshold,
+        breaker_failures: workers.breaker_failures,
+        breaker_window: workers.breaker_window,
+        breaker_open: workers.breaker_open,
+        pause_max: PAUSE_MAX,
+        memory: observers::memory(workers.probe_interval),
+    }
+}

@@ -1,0 +1,210 @@
+//! Edits over tables that outlive the index, as a disk outlives a process.
+
+use http::HeaderMap;
+
+use super::*;
+use crate::replication::store::memory::Disk;
+use crate::tenancy::keys::AuthError;
+use crate::tenancy::listing::KeyState;
+use crate::tenancy::metrics::Metrics;
+
+struct Node {
+    edits: Edits,
+    keys: Arc<Keys>,
+    tables: replication::Handle,
+    tasks: Tasks,
+}
+
+/// A node's start over what was kept.
+fn start(disk: &Disk) -> Node {
+    let (tasks, keys) = (Tasks::new(), Arc::new(Keys::new(Vec::new(), Metrics::default())));
+    let tables = replication::alone(disk, &tasks);
+    let edits = Edits::start(Arc::clone(&keys), tables.clone(), Entropy::from_os(), &tasks);
+    Node { edits, keys, tables, tasks }
+}
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).expect("valid")
+}
+
+fn new(name: &str, of: &str, role: Role) -> NewKey {
+    NewKey { name: name.to_owned(), tenant: tenant(of), role, key: None }
+}
+
+fn headers(key: &str) -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static("x-api-key"), key.parse().expect("a header value"))])
+}
+
+impl Node {
+    fn ask(&self, key: &Secret) -> Result<String, AuthError> {
+        self.keys.authenticate(&headers(key.expose())).map(|it| it.name.to_string())
+    }
+
+    async fn key(&self, name: &str, of: &str, role: Role) -> (KeyId, Secret) {
+        let (edited, key) = self.edits.add_key(new(name, of, role)).await.expect("is added");
+        (edited.what.id.expect("it is in the table"), key)
+    }
+}
+
+#[tokio::test]
+async fn a_key_works_until_it_is_removed_and_stays_so_over_restarts() {
+    let disk = Disk::default();
+    let node = start(&disk);
+    assert!(node.keys.authenticate(&HeaderMap::new()).is_ok(), "nobody needs a key yet");
+    assert_eq!(
+        node.edits.add_key(new("a", "team", Role::User)).await.unwrap_err(),
+        EditError::NoTenant(tenant("team"))
+    );
+    node.edits.add_tenant("team", true).await.unwrap();
+    let (edited, key) = node.edits.add_key(new("app", "team", Role::User)).await.unwrap();
+    assert_eq!(edited.note.as_deref(), Some("From now on model requests need a key, at every node."));
+    let id = edited.what.id.unwrap();
+    assert_eq!(node.ask(&key), Ok("app".to_owned()));
+    assert_eq!(node.keys.authenticate(&HeaderMap::new()).unwrap_err(), AuthError::Missing);
+    // Rotated: the second first.
+    let (second, rotated) = node.key("app", "team", Role::User).await;
+    node.edits.remove_key(id).await.unwrap();
+
+    let node = start(&disk);
+    assert_eq!((node.ask(&key), node.ask(&rotated)), (Err(AuthError::Unknown), Ok("app".to_owned())));
+    assert_eq!(node.edits.remove_key(id).await.unwrap_err(), EditError::UnknownKey(id));
+    node.edits.disable_key(second, true).await.unwrap();
+    assert_eq!(node.ask(&rotated), Err(AuthError::Disabled));
+    let node = start(&disk);
+    assert_eq!(node.ask(&rotated), Err(AuthError::Disabled));
+    node.edits.disable_key(second, false).await.unwrap();
+    assert_eq!(node.ask(&rotated), Ok("app".to_owned()));
+    let removed = node.edits.remove_key(second).await.unwrap();
+    assert_eq!(removed.note.as_deref(), Some("No key is left: model requests need none."));
+    assert!(start(&disk).keys.authenticate(&HeaderMap::new()).is_ok());
+}
+
+#[tokio::test]
+async fn an_admin_key_of_the_table_closes_the_admin_api_and_the_last_one_opens_it_again() {
+    let node = start(&Disk::default());
+    node.edits.add_tenant("ops", true).await.unwrap();
+    let (edited, key) = node.edits.add_key(new("root", "ops", Role::Admin)).await.unwrap();
+    assert!(edited.note.unwrap().contains("at every node, on loopback too"));
+    assert_eq!(node.keys.authorise_admin(&HeaderMap::new(), true).unwrap_err(), AuthError::Missing);
+    let author = node.keys.authorise_admin(&headers(key.expose()), false).unwrap();
+    for error in [
+        node.edits.enable_tenant(tenant("ops"), false, Some(&author)).await.unwrap_err(),
+        node.edits.remove_tenant(tenant("ops"), Some(&author)).await.unwrap_err(),
+    ] {
+        assert_eq!(error, EditError::OwnTenant, "nobody locks himself out");
+    }
+    let removed = node.edits.remove_key(edited.what.id.unwrap()).await.unwrap();
+    assert!(removed.note.unwrap().contains("No admin key is left"));
+    assert!(node.keys.authorise_admin(&HeaderMap::new(), true).is_ok());
+    assert_eq!(node.keys.authorise_admin(&HeaderMap::new(), false).unwrap_err(), AuthError::NotLoopback);
+}
+
+#[tokio::test]
+async fn keys_of_a_tenant_that_was_disabled_or_removed_are_refused_and_those_of_a_removed_one_for_good() {
+    let disk = Disk::default();
+    let node = start(&disk);
+    node.edits.add_tenant("team", true).await.unwrap();
+    let (id, key) = node.key("app", "team", Role::User).await;
+    node.edits.enable_tenant(tenant("team"), false, None).await.unwrap();
+    assert_eq!(node.ask(&key), Err(AuthError::TenantDisabled(tenant("team"))));
+    node.edits.enable_tenant(tenant("team"), true, None).await.unwrap();
+    assert_eq!(node.ask(&key), Ok("app".to_owned()));
+    assert_eq!(node.edits.remove_tenant(tenant("team"), None).await.unwrap().what.keys, 1);
+    assert_eq!(node.ask(&key), Err(AuthError::TenantGone(tenant("team"))));
+
+    let node = start(&disk);
+    node.edits.add_tenant("team", true).await.unwrap();
+    assert_eq!(node.ask(&key), Err(AuthError::TenantGone(tenant("team"))), "another tenant of the same name");
+    assert_eq!(node.keys.get(id).unwrap().state, KeyState::TenantRemoved);
+    let (_, key) = node.key("app", "team", Role::User).await;
+    assert_eq!(node.ask(&key), Ok("app".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_given_is_checked_and_no_refusal_repeats_a_key() {
+    let node = start(&Disk::default());
+    for name in ["", "anonymous", "a b", "..", "a/b", &"x".repeat(65), "\u{e9}"] {
+        assert_eq!(node.edits.add_tenant(name, true).await.unwrap_err(), EditError::TenantName, "{name}");
+    }
+    node.edits.add_tenant("team", true).await.unwrap();
+    assert_eq!(node.edits.add_tenant("team", true).await.unwrap_err(), EditError::TenantTaken(tenant("team")));
+    node.keys.replace(vec![super::super::keys::Key {
+        principal: Arc::new(Principal { name: "ops".into(), tenant: tenant("x"), role: Role::Admin }),
+        secret: Secret::new("sk-canary-configured"),
+    }]);
+    let give = async |key: &str| {
+        let key = Some(Secret::new(key));
+        node.edits.add_key(NewKey { key, ..new("app", "team", Role::User) }).await
+    };
+    give("sk-canary-given-0").await.unwrap();
+    for key in ["canary", "canary with some spaces", "sk-canary-configured", "sk-canary-given-0"] {
+        let error = give(key).await.map(drop).unwrap_err().to_string();
+        assert!(!error.contains("canary"), "{error}");
+    }
+    let error = node.edits.add_key(new("a\nb", "team", Role::User)).await.unwrap_err();
+    assert!(matches!(error, EditError::KeyName(_)), "{error}");
+    assert!(!format!("{:?}", node.keys.list()).contains("canary"));
+}
+
+/// What other nodes edit arrives in the tables, not through the door.
+#[tokio::test]
+async fn what_the_tables_say_is_put_in_force_when_it_arrives_and_one_key_at_two_nodes_is_one_key() {
+    let node = start(&Disk::default());
+    let row = |name: &str| KeyRow {
+        hash: KeyHash::of(b"sk-far"),
+        principal: Arc::new(Principal { name: name.into(), tenant: tenant("far"), role: Role::User }),
+        tenant: InstanceId(9),
+        is_disabled: false,
+    };
+    let team = TenantRow { name: tenant("far"), is_enabled: true };
+    let edits = vec![
+        Edit::Add(KEYS, InstanceId(7), KEY, row("older").write()),
+        Edit::Add(KEYS, InstanceId(5), KEY, row("younger").write()),
+        Edit::Add(TENANTS, InstanceId(9), TENANT, team.write()),
+    ];
+    node.tables.edit(edits).await.unwrap();
+    let deadline = Clock.now() + Duration::from_secs(10);
+    while node.ask(&Secret::new("sk-far")) != Ok("older".to_owned()) {
+        assert!(Clock.now() < deadline, "not in time");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(node.keys.list().len(), 1);
+    node.edits.remove_key(KeyId(InstanceId(5))).await.unwrap();
+    assert_eq!(node.tables.admin(KEYS, |it| it.entries().count()), 0, "both went with one DELETE");
+    node.tasks.stop_stage(Stage::Decide, Duration::from_secs(5)).await;
+}
+
+/// P8, and the enemy who floods keys and tenants: the bound answers, and what is there stays quick to find.
+#[tokio::test]
+async fn p8_a_flood_of_keys_ends_at_the_bound_and_lookups_do_not_grow_with_it() {
+    let node = start(&Disk::default());
+    node.edits.add_tenant("team", true).await.unwrap();
+    let team = node.keys.read(|index| index.tenant(&tenant("team")).map(|it| it.0.id)).unwrap();
+    let principal = Arc::new(Principal { name: "app".into(), tenant: tenant("team"), role: Role::User });
+    let flood = |n: u32| {
+        let hash = KeyHash::of(format!("sk-flood-{n:012}").as_bytes());
+        let row = KeyRow { hash, principal: Arc::clone(&principal), tenant: team, is_disabled: false };
+        Edit::Add(KEYS, InstanceId(n.into()), KEY, row.write())
+    };
+    node.tables.edit((1..=20_000).map(flood).collect()).await.unwrap();
+    node.edits.0.apply();
+    let ask = |n: u32| node.ask(&Secret::new(&format!("sk-flood-{n:012}")));
+    assert!((1..=20_000).all(|n| ask(n).is_ok()) && ask(20_001) == Err(AuthError::Unknown));
+    let longest = node.keys.read(|index| index.same_key(&KeyHash::of(b"sk-flood-000000000001")).count());
+    assert_eq!(longest, 1);
+    // An edit reads what it changes, not what is there.
+    let (id, key) = node.key("late", "team", Role::User).await;
+    assert_eq!(node.ask(&key), Ok("late".to_owned()));
+    node.edits.remove_key(id).await.unwrap();
+
+    let bound = 65_536_u32;
+    node.tables.edit((20_001..=bound).map(flood).collect()).await.unwrap();
+    let error = node.edits.add_key(new("more", "team", Role::User)).await.map(drop).unwrap_err();
+    assert_eq!(error, EditError::TooManyKeys);
+    assert_eq!(node.tables.admin(KEYS, |it| it.entries().count()), 65_536);
+    node.edits.0.apply();
+    assert_eq!(ask(bound), Ok("app".to_owned()));
+    let freed = node.keys.list().pop().and_then(|it| it.id).unwrap();
+    node.edits.remove_key(freed).await.unwrap();
+    node.key("more", "team", Role::User).await;
+}

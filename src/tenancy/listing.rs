@@ -1,0 +1,165 @@
+//! Keys and tenants as the admin API shows them: never a key, nor its hash.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::index::Index;
+use super::keys::Keys;
+use super::keys::Principal;
+use super::rows::KeyRow;
+use crate::base::ids::TenantId;
+use crate::replication::admin::InstanceId;
+use crate::replication::admin::Key;
+
+/// A key of the table as it is named. Shown as `k-` and 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId(pub(super) InstanceId);
+
+impl KeyId {
+    /// Reads `k-0123456789abcdef0123456789abcdef`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex =
+            text.strip_prefix("k-").filter(|hex| hex.len() == 32 && hex.bytes().all(|it| it.is_ascii_hexdigit()))?;
+        u128::from_str_radix(hex, 16).ok().map(|it| Self(InstanceId(it)))
+    }
+}
+
+impl std::fmt::Display for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "k-{:032x}", self.0.0)
+    }
+}
+
+/// Whether a key is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It is.
+    Active,
+    /// An admin disabled it.
+    Disabled,
+    /// An admin disabled its tenant.
+    TenantDisabled,
+    /// An admin removed its tenant, for good: one that is added again is another.
+    TenantRemoved,
+}
+
+impl KeyState {
+    /// As the API says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::TenantDisabled => "tenant_disabled",
+            Self::TenantRemoved => "tenant_removed",
+        }
+    }
+}
+
+/// A key.
+#[derive(Clone, Debug)]
+pub struct ShownKey {
+    /// `None`: it is configured at this node.
+    pub id: Option<KeyId>,
+    /// Who it stands for.
+    pub principal: Arc<Principal>,
+    /// Since 1970; `None`: it is configured.
+    pub created: Option<Duration>,
+    /// Whether it is let in.
+    pub state: KeyState,
+}
+
+/// A tenant.
+#[derive(Clone, Debug)]
+pub struct ShownTenant {
+    /// Its name.
+    pub name: TenantId,
+    /// Whether its keys are let in.
+    pub is_enabled: bool,
+    /// Since 1970.
+    pub created: Duration,
+    /// Keys of the table that were made for it.
+    pub keys: usize,
+}
+
+impl Keys {
+    /// All keys: those of the table, the newest first, then those configured at this node.
+    #[must_use]
+    pub fn list(&self) -> Vec<ShownKey> {
+        self.read(|index| {
+            let counts = |key: &Key, row: &KeyRow| index.same_key(&row.hash).next().is_some_and(|it| it.0 == key);
+            let rows = index.keys.iter().filter_map(|(key, held)| Some((key, held.row.as_ref()?)));
+            let mut all: Vec<_> = rows.filter(|it| counts(it.0, it.1)).map(|(key, row)| index.show(key, row)).collect();
+            all.sort_by_key(|it| Reverse((it.created, it.id.map(|it| it.0))));
+            let mut configured: Vec<_> = index.configured_principals().map(|it| index.show_configured(it)).collect();
+            configured.sort_by(|a, b| a.principal.name.cmp(&b.principal.name));
+            all.extend(configured);
+            all
+        })
+    }
+
+    /// A key of the table.
+    #[must_use]
+    pub fn get(&self, id: KeyId) -> Option<ShownKey> {
+        self.read(|index| index.key(id.0).map(|(key, row)| index.show(key, row)))
+    }
+
+    /// All tenants, by name.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<ShownTenant> {
+        self.read(|index| {
+            let mut counted: BTreeMap<InstanceId, usize> = BTreeMap::new();
+            for row in index.keys.values().filter_map(|it| it.row.as_ref()) {
+                *counted.entry(row.tenant).or_default() += 1;
+            }
+            let names: std::collections::BTreeSet<&TenantId> =
+                index.tenants.values().filter_map(|it| it.row.as_ref()).map(|it| &it.name).collect();
+            let count = |id| counted.get(&id).copied().unwrap_or(0);
+            names.into_iter().filter_map(|name| index.show_tenant(name, count)).collect()
+        })
+    }
+
+    /// One tenant.
+    #[must_use]
+    pub fn tenant(&self, name: &TenantId) -> Option<ShownTenant> {
+        self.read(|index| {
+            let of = |id| index.keys.values().filter(|it| it.row.as_ref().is_some_and(|it| it.tenant == id)).count();
+            index.show_tenant(name, of)
+        })
+    }
+}
+
+impl Index {
+    fn show(&self, key: &Key, row: &KeyRow) -> ShownKey {
+        let name = &row.principal.tenant;
+        let state = match self.tenant(name) {
+            _ if row.is_disabled => KeyState::Disabled,
+            Some((_, tenant)) if self.has_instance(name, row.tenant) => {
+                if tenant.is_enabled {
+                    KeyState::Active
+                } else {
+                    KeyState::TenantDisabled
+                }
+            }
+            Some(_) | None => KeyState::TenantRemoved,
+        };
+        let created = self.keys.get(key).map(|it| it.born.wall());
+        ShownKey { id: Some(KeyId(key.id)), principal: Arc::clone(&row.principal), created, state }
+    }
+
+    fn show_configured(&self, principal: &Arc<Principal>) -> ShownKey {
+        let is_off = self.tenant(&principal.tenant).is_some_and(|it| !it.1.is_enabled);
+        let state = if is_off { KeyState::TenantDisabled } else { KeyState::Active };
+        ShownKey { id: None, principal: Arc::clone(principal), created: None, state }
+    }
+
+    fn show_tenant(&self, name: &TenantId, keys: impl Fn(InstanceId) -> usize) -> Option<ShownTenant> {
+        let (key, row) = self.tenant(name)?;
+        let created = self.tenants.get(key).map(|it| it.born.wall()).unwrap_or_default();
+        let keys = self.same_name(name).map(|it| keys(it.0.id)).sum();
+        Some(ShownTenant { name: name.clone(), is_enabled: row.is_enabled, created, keys })
+    }
+}
