@@ -27,9 +27,13 @@ use std::ops::Range;
 
 /// Seeds of a run in `make test`, or as `make sim SEED=… N=…` has it.
 fn seeds(usually: u64) -> Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|it| it.parse::<u64>().ok());
-    let first = number("SMG_SIM_SEED").unwrap_or(0);
-    first..first + number("SMG_SIM_SEEDS").unwrap_or(usually)
+    let first = asked_or("SMG_SIM_SEED", 0);
+    first..first + asked_or("SMG_SIM_SEEDS", usually)
+}
+
+/// A number that somebody asked for, or the usual one.
+fn asked_or(name: &str, usually: u64) -> u64 {
+    std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(usually)
 }
 
 /// Whether runs were asked for that take minutes.

@@ -40,7 +40,7 @@ fn a_cluster_of_any_size_forms_tells_edits_and_notices_a_death() {
     for count in sizes().iter().copied() {
         let mut cluster = Cluster::new(count as u64, count, weather());
         cluster.run(Duration::from_millis(100)); // all are up
-        let formed = cluster.until(Duration::from_secs(120), is_formed).expect("it forms");
+        let formed = cluster.until(Duration::from_secs(900), is_formed).expect("it forms");
         cluster.run(Duration::from_secs(5));
         let (idle, second) = (cluster.tally, Duration::from_secs(10));
         cluster.run(second);

@@ -108,6 +108,11 @@ impl Gateway {
         }
     }
 
+    /// Takes these rows of others.
+    pub(super) fn take(&mut self, now: Instant, rows: Vec<Heard>) {
+        self.step(now, Event::Heard { rows, is_again: false });
+    }
+
     /// Takes what others have in flight, as they tell it now and then.
     pub(super) fn hear_loads(&mut self, now: Instant, at: Duration, tables: &Tables) {
         let Some(table) = tables.owned(LOADS) else { return };

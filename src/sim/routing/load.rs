@@ -23,10 +23,9 @@ pub(super) struct Request {
     pub(super) answer: u64,
 }
 
-/// A named load and the size of its blocks.
+/// A named load.
 pub(super) struct Load {
     pub(super) name: &'static str,
-    pub(super) block: u64,
     pub(super) requests: Vec<Request>,
 }
 
@@ -76,14 +75,14 @@ pub(super) fn conversation(times: u64) -> Option<Load> {
         all.append(&mut some);
     }
     all.sort_by_key(|it| it.at);
-    Some(Load { name: "conversation", block: 512, requests: all })
+    Some(Load { name: "conversation", requests: all })
 }
 
 /// Coding agents: the first `most` sessions, pauses cut.
 pub(super) fn agents(most: usize) -> Option<Load> {
     let text = text("agent_sessions_blk64_rle.jsonl")?;
     let sessions: Vec<String> = text.lines().take(most).map(without_pauses).collect();
-    Some(Load { name: "agents", block: 64, requests: requests(&sessions.join("\n"), 1) })
+    Some(Load { name: "agents", requests: requests(&sessions.join("\n"), 1) })
 }
 
 fn without_pauses(line: &str) -> String {
@@ -130,5 +129,5 @@ pub(super) fn chats(seed: u64, per_second: f64, seconds: f64) -> Load {
         }
     }
     all.sort_by_key(|it| it.at);
-    Load { name: "short chats", block, requests: all }
+    Load { name: "short chats", requests: all }
 }

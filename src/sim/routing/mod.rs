@@ -4,12 +4,14 @@
 //! left a node.
 
 mod gateway;
+mod large;
 mod load;
 mod report;
 mod worker;
 mod world;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use self::load::Load;
 use self::report::Report;
@@ -17,13 +19,16 @@ use self::worker::Pace;
 use self::world::Setup;
 use self::world::View;
 use self::world::World;
+use super::asked_or;
 use super::is_asked_for;
 use crate::bench::core::prompt::Pool;
+use crate::routing::Config;
 
 const HEAD: &str = "| gateways | workers x cache | policy, view | hits | TTFT mean s | p99 s | expected/hit | busy | imbalance | fallback | remote | gossip kB/s | ledger kB/s |";
 
 fn setup(gateways: usize, view: View, policy: &'static str, workers: usize, pace: Pace) -> Setup {
-    Setup { gateways, workers, pace, view, policy, seed: 1, is_tapped: false }
+    let ttl = Duration::from_secs(asked_or("SMG_SIM_TTL", Config::default().cache_ttl.as_secs()));
+    Setup { gateways, workers, pace, view, policy, seed: 1, ttl, is_tapped: false }
 }
 
 fn run(setup: Setup, load: &Load) -> Report {
@@ -64,19 +69,24 @@ fn table(load: &Load, workers: usize, pace: Pace, is_whole: bool) {
 
 #[test]
 fn p5_figures_of_recorded_traces_when_asked_for() {
+    let prefill = asked_or("SMG_SIM_PREFILL", 14_000) as f64;
     if is_asked_for("conversation")
-        && let Some(load) = load::conversation(2)
+        && let Some(load) = load::conversation(asked_or("SMG_SIM_TIMES", 2))
     {
-        table(&load, 8, Pace { prefill: 14_000.0, cache: 1_000_000, block: 512 }, true);
-        table(&load, 8, Pace { prefill: 14_000.0, cache: 4_000_000, block: 512 }, false);
+        table(&load, 8, Pace { prefill, cache: 1_000_000, block: 512 }, true);
+    }
+    if is_asked_for("natural")
+        && let Some(load) = load::conversation(asked_or("SMG_SIM_TIMES", 2))
+    {
+        table(&load, 8, Pace { prefill, cache: 4_000_000, block: 512 }, false);
     }
     if is_asked_for("agents")
-        && let Some(load) = load::agents(300)
+        && let Some(load) = load::agents(asked_or("SMG_SIM_SESSIONS", 60) as usize)
     {
-        table(&load, 16, Pace { prefill: 14_000.0, cache: 2_000_000, block: 64 }, true);
+        table(&load, 16, Pace { prefill, cache: 2_000_000, block: 64 }, true);
     }
     if is_asked_for("chats") {
-        table(&load::chats(1, 120.0, 600.0), 8, Pace { prefill: 14_000.0, cache: 200_000, block: 16 }, true);
+        table(&load::chats(1, 120.0, 600.0), 8, Pace { prefill, cache: 200_000, block: 16 }, true);
     }
 }
 

@@ -28,12 +28,22 @@ pub(super) struct Worker {
     pub(super) decoding: u32,
     pub(super) busy: Duration,
     cache: Cache,
+    /// Blocks of prompts that wait or are being read, and of how many: they will be there.
+    promised: HashMap<u64, u32>,
 }
 
 impl Worker {
     pub(super) fn new(pace: Pace) -> Self {
         let cache = Cache { most: (pace.cache / pace.block) as usize, ..Cache::default() };
-        Self { pace, queue: VecDeque::new(), reading: None, decoding: 0, busy: Duration::ZERO, cache }
+        Self {
+            pace,
+            queue: VecDeque::new(),
+            reading: None,
+            decoding: 0,
+            busy: Duration::ZERO,
+            cache,
+            promised: HashMap::new(),
+        }
     }
 
     /// Tokens of a prompt with these blocks that it has now.
@@ -42,11 +52,23 @@ impl Worker {
         (held * self.pace.block).min(tokens.saturating_sub(1))
     }
 
+    /// The same, with what it will have when it has read all that was sent to it.
+    pub(super) fn will_have(&self, blocks: &[u64], tokens: u64) -> u64 {
+        let has = |it: &&u64| self.cache.stamps.contains_key(*it) || self.promised.contains_key(*it);
+        (blocks.iter().take_while(has).count() as u64 * self.pace.block).min(tokens.saturating_sub(1))
+    }
+
+    /// A prompt with these blocks is sent to it.
+    pub(super) fn promise(&mut self, blocks: &[u64]) {
+        blocks.iter().for_each(|it| *self.promised.entry(*it).or_default() += 1);
+    }
+
     /// How long it reads a prompt of which it has `cached` tokens.
     pub(super) fn read(&mut self, cached: u64, tokens: u64, blocks: &[u64]) -> Duration {
         let held = blocks.iter().take((cached.div_ceil(self.pace.block)) as usize).rev();
         held.for_each(|it| self.cache.touch(*it));
-        let (new, context) = ((tokens - cached) as f64, tokens as f64 / 65_536.0);
+        let new = (tokens - cached) as f64;
+        let context = (cached as f64 + new / 2.0) / 65_536.0; // what a token looks back on, in the mean
         let seconds = 0.010 + new / self.pace.prefill * (1.0 + context) * (1.0 + 0.01 * f64::from(self.decoding));
         let time = Duration::from_secs_f64(seconds);
         self.busy += time;
@@ -57,6 +79,14 @@ impl Worker {
     pub(super) fn done(&mut self, blocks: &[u64], answer: u64) -> Duration {
         // The beginning last, so that it is the last to go.
         blocks.iter().rev().for_each(|it| self.cache.touch(*it));
+        for it in blocks {
+            if let Some(count) = self.promised.get_mut(it) {
+                *count -= 1;
+                if *count == 0 {
+                    self.promised.remove(it);
+                }
+            }
+        }
         self.reading = None;
         self.decoding += 1;
         Duration::from_secs_f64(answer as f64 * (0.015 + 0.0004 * f64::from(self.decoding)))

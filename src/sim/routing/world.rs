@@ -60,7 +60,7 @@ pub(super) enum View {
     Shared,
     /// Each for itself.
     Own,
-    /// Everybody knows what every cache holds and every queue, at every moment.
+    /// Everybody knows what every cache holds and will hold, and every queue, at every moment.
     Oracle,
 }
 
@@ -73,6 +73,8 @@ pub(super) struct Setup {
     pub(super) view: View,
     pub(super) policy: &'static str,
     pub(super) seed: u64,
+    /// How long a placement counts.
+    pub(super) ttl: Duration,
     /// Whether all that leaves a node is kept, to be looked through.
     pub(super) is_tapped: bool,
 }
@@ -154,7 +156,7 @@ impl<'a> World<'a> {
         }
         let policy = PolicyName::parse(setup.policy).expect("a policy");
         let gateway = |n: usize| {
-            let config = Config { policy, ..Config::default() };
+            let config = Config { policy, cache_ttl: setup.ttl, ..Config::default() };
             let peer = cluster
                 .as_ref()
                 .map_or_else(|| crate::transport::tests::peer(n as u16 + 1), |it| it.nodes[n].swim().me().clone());
@@ -371,13 +373,14 @@ impl<'a> World<'a> {
                 let load = &gateway.loads[worker];
                 (queued + load.queued_prefill_tokens(self.now), inflight + load.requests())
             });
-            let cached = self.workers[worker].has(self.blocks.iter().copied(), it.tokens);
+            let cached = self.workers[worker].will_have(&self.blocks, it.tokens);
             queued as f64 + MISS_WEIGHT * (it.tokens - cached) as f64 + INFLIGHT_WEIGHT * inflight as f64
         };
         let first = self.entropy.below(self.setup.workers); // equal costs are spread
         let worker = (0..self.setup.workers).map(|n| (first + n) % self.setup.workers);
         let worker = worker.min_by(|a, b| cost(*a).total_cmp(&cost(*b))).expect("there are workers");
-        let new = it.tokens - self.workers[worker].has(self.blocks.iter().copied(), it.tokens);
+        let new = it.tokens - self.workers[worker].will_have(&self.blocks, it.tokens);
+        self.workers[worker].promise(&self.blocks);
         self.enqueue(request, worker, new);
     }
 
