@@ -1,6 +1,6 @@
 """Trace replay through real nodes and simulated workers: what sharing keeps of the cache hits when there are several nodes (P5).
 
-    replay.py SMG TRACE [TRACE...] [--requests N] [--speed X] [--nodes 1 3 8] [--workers N] [--kv-blocks N]
+    replay.py SMG TRACE [TRACE...] [--requests N] [--speed X] [--nodes 1 3 8] [--workers N] [--kv-blocks N] [--incumbent BIN]
 
 Every run is the same requests at the same times, spread over the nodes as clients that choose at random would. Hits are counted by
 the workers themselves. A run is void unless more than half of the probes were remote and at most 1 % fell back (three nodes and more).
@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 from processes import Process
+from processes import chat
 
 CLIENTS, MESH, METRICS, WORKERS = 21000, 21100, 21200, 21300
 
@@ -51,12 +52,15 @@ def ready(port, workers):
 
 
 class Cluster:
-    def __init__(self, options, nodes, extra, folder):
-        self.nodes, self.workers, self.running = nodes, options.workers, []
+    def __init__(self, options, nodes, extra, folder, incumbent=None):
+        self.nodes, self.workers, self.running, self.is_ours = nodes, options.workers, [], not incumbent
         speed = options.speed
         pace = [f"--prefill-rate={int(options.prefill_rate * speed)}", f"--token-delay={max(1, round(15 / speed))}ms", "--prefill-base=1ms"]
         self.start([options.smg, "sim-worker", f"--port={WORKERS}", f"--workers={self.workers}", "--threads=2",
                     "--max-model-len=1000000", f"--kv-blocks={options.kv_blocks}", *pace], f"{folder}/workers.log")
+        if incumbent:
+            self.incumbents(incumbent, nodes, folder)
+            return
         seeds = ",".join(f"127.0.0.1:{MESH + n}" for n in range(nodes))
         for n in range(nodes):
             mine = [f"http://127.0.0.1:{WORKERS + w}" for w in range(self.workers) if w % nodes == n]
@@ -71,6 +75,15 @@ class Cluster:
             self.stop()
             raise SystemExit(f"{late}: {words}")
 
+    def incumbents(self, program, nodes, folder):
+        """Gateways that each know all workers and nothing of each other, as they are deployed."""
+        urls = [f"http://127.0.0.1:{WORKERS + w}" for w in range(self.workers)]
+        for n in range(nodes):
+            self.start([program, "launch", "--host", "127.0.0.1", "--port", str(CLIENTS + n), "--prometheus-port", str(METRICS + n),
+                        "--policy", "cache_aware", "--worker-urls", *urls], f"{folder}/incumbent-{n}.log")
+        for n in range(nodes):
+            until(f"gateway {n} serves", 60, lambda: chat(CLIENTS + n, "ready?", timeout=2)[0] == 200)
+
     def start(self, command, log):
         self.running.append(Process(command, log))
 
@@ -80,6 +93,8 @@ class Cluster:
             text = get(WORKERS + w, "/metrics")
             hits += total(text, "vllm:prefix_cache_hits_total")
             queries += total(text, "vllm:prefix_cache_queries_total")
+        if not self.is_ours:
+            return hits, queries, dict.fromkeys(("local", "remote", "unknown", "missed"), 0), 0
         texts = [get(METRICS + n, "/metrics") for n in range(self.nodes)]
         probes = {kind: sum(probe(text, kind) for text in texts) for kind in ("local", "remote", "unknown", "missed")}
         sent = sum(total(text, "smg_mesh_sent_bytes_total") for text in texts)
@@ -95,11 +110,11 @@ def probe(text, kind):
     return float(row.group(1)) if row else 0.0
 
 
-def replay(options, trace, nodes, extra):
+def replay(options, trace, nodes, extra, incumbent=None):
     folder = tempfile.mkdtemp(prefix="smg-replay-")
     cluster = None
     try:
-        cluster = Cluster(options, nodes, extra, folder)
+        cluster = Cluster(options, nodes, extra, folder, incumbent)
         urls = [f"http://127.0.0.1:{CLIENTS + n}" for n in range(nodes)]
         began = time.monotonic()
         # As many connections to each node, so that whichever is free is a node at random.
@@ -132,6 +147,7 @@ def main():
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--prefill-rate", type=float, default=14000, help="tokens a second of a worker, before --speed")
     parser.add_argument("--kv-blocks", type=int, default=65536, help="of 16 tokens: a cache of a million by default")
+    parser.add_argument("--incumbent", help="the program of PyPI `smg`: measures that instead")
     options = parser.parse_args()
     print(f"{options.requests} requests, {options.speed:g} times as fast as recorded, {options.workers} workers of {options.kv_blocks * 16:,} tokens\n")
     print("| trace | nodes | mode | hit rate | of 1 node | mean TTFT s | p99 | failed | probes remote | fell back | mesh KB/s a node | |")
@@ -141,8 +157,11 @@ def main():
             sys.exit(f"NOT RUN: there is no trace at {trace}")
         one = None
         for nodes in options.nodes:
-            for mode, extra in [("shared", []), ("not shared", ["--disable-placement-sharing"])][: 1 if nodes == 1 else 2]:
-                row = replay(options, trace, nodes, extra)
+            modes = [("shared", [], None), ("not shared", ["--disable-placement-sharing"], None)][: 1 if nodes == 1 else 2]
+            if options.incumbent:
+                modes = [("SMG 1.13", [], options.incumbent)]
+            for mode, extra, incumbent in modes:
+                row = replay(options, trace, nodes, extra, incumbent)
                 one = one or row["hit"]
                 void = nodes >= 3 and mode == "shared" and (row["fallback"] > 0.01 or row["remote"] <= 0.5)
                 print(f"| {os.path.basename(trace).split('_')[0]} | {nodes} | {mode} | {row['hit']:.4f} | {row['hit'] / one:.3f} | {row['ttft']:.3f} | {row['ttft99']:.3f} | "
