@@ -31,4 +31,6 @@ pub mod config;
 pub mod node;
 
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tidy;

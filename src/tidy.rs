@@ -44,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Roots may name everything; nothing below may name them.
-const ROOTS: &[&str] = &["cli", "config", "lab", "lib.rs", "main.rs", "node"];
+const ROOTS: &[&str] = &["cli", "config", "lab", "lib.rs", "main.rs", "node", "sim"];
 
 /// Crates that only the adapter that hides them may name. Replacing one must touch one place.
 const FENCES: &[(&str, &[&str])] = &[

@@ -63,7 +63,11 @@ impl Loads<'_> {
 }
 
 /// This node's own load with what a ledger says of the others'.
-fn probed(own: InFlight, reading: &Reading, gossip: impl FnOnce() -> (InFlight, Duration)) -> (InFlight, Told) {
+pub(crate) fn probed(
+    own: InFlight,
+    reading: &Reading,
+    gossip: impl FnOnce() -> (InFlight, Duration),
+) -> (InFlight, Told) {
     let mut all = own;
     let by = match reading.source {
         Source::Local => LoadSource::Local,
@@ -80,7 +84,7 @@ fn probed(own: InFlight, reading: &Reading, gossip: impl FnOnce() -> (InFlight, 
     (all, Told { by, age_ms: age_ms(reading.age) })
 }
 
-fn gossiped(own: InFlight, (others, age): (InFlight, Duration), by: LoadSource) -> (InFlight, Told) {
+pub(crate) fn gossiped(own: InFlight, (others, age): (InFlight, Duration), by: LoadSource) -> (InFlight, Told) {
     let mut all = own;
     all.add(others);
     (all, Told { by, age_ms: age_ms(age) })

@@ -66,11 +66,11 @@ pub struct Reading {
 /// One for each worker asked for.
 pub type Readings = SmallVec<[Reading; 8]>;
 
-const MISSED: Reading =
+pub(crate) const MISSED: Reading =
     Reading { source: Source::Missed, others: InFlight { requests: 0, queued_tokens: 0 }, age: Duration::ZERO };
 
 impl Reading {
-    fn of(said: Said, source: Source) -> Self {
+    pub(crate) fn of(said: Said, source: Source) -> Self {
         let source = if said.is_known { source } else { Source::Unknown };
         Self { source, others: said.others, age: Duration::from_millis(u64::from(said.age_ms)) }
     }

@@ -26,6 +26,8 @@ pub use config::Config;
 pub use driver::Peers;
 pub use driver::start;
 pub use handle::Handle;
+#[cfg(test)]
+pub(crate) use handle::MISSED;
 pub use handle::Reading;
 pub use handle::Readings;
 pub use handle::Source;

@@ -11,6 +11,7 @@
 pub mod about;
 pub mod core;
 mod driver;
+mod faults;
 pub mod metrics;
 mod view;
 

@@ -23,7 +23,7 @@ pub mod core;
 pub mod dots;
 mod driver;
 mod entry;
-mod faults;
+pub(crate) mod faults;
 mod handle;
 pub mod hlc;
 pub mod messages;
@@ -42,7 +42,7 @@ pub use handle::Handle;
 pub use handle::NewRow;
 
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 
 /// The tables of a node that is alone, for tests of other areas.
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluster_tests::lasting;
 use cluster_tests::net::Process;
 use cluster_tests::within;
+use serde_json::Value;
 use serde_json::json;
 
 use super::ask::Link;
@@ -95,10 +96,16 @@ pub(crate) async fn field_08_late(case: &Case) {
     }
     let used: BTreeSet<_> = placed.values().collect();
     assert!(used.len() >= 3, "misses are spread over the workers: {placed:?}");
+    // Placements travel in batches of half a second; who comes within that finds what was placed before.
+    lasting(IN_FORCE_MAX).await;
     case.did("start of node 2, which has seen no request");
     fleet.start(2, &start);
     fleet.whole(STARTING).await;
     fleet.all_serve("sim-model", STARTING).await;
+    within("the late node is ready", STARTING, async || {
+        fleet.ask(2, "GET", "/readiness", &Value::Null).await.is_ok_and(|it| it.0 == 200)
+    })
+    .await;
     let (mut number, mut right) = (1, 0);
     // The first turns through the late node also tell how long hints take; what they place themselves is where it was.
     let took = within("the late node sends conversations where they are remembered", LEARNING, async || {

@@ -25,6 +25,8 @@ use self::seeds::Seeds;
 use self::swim::Collected;
 use self::swim::Foca;
 use super::Config;
+use super::faults::Fault;
+use super::faults::planted;
 use super::view::Member;
 use super::view::Status;
 use super::view::View;
@@ -174,12 +176,13 @@ impl Core {
     fn notice_sleep(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let gap = now.saturating_duration_since(self.last_step);
         self.last_step = now;
-        if gap < SLEEP_MIN {
+        if gap < SLEEP_MIN || planted(Fault::SleepCounts) {
             return;
         }
         // ORDER: before any timer is looked at. A suspect gets its whole time again: its refutation may wait in the socket.
         for ((due, n), timer) in std::mem::take(&mut self.timers) {
             let more = match timer {
+                Timer::ChangeSuspectToDown { .. } if planted(Fault::SuspicionsRunOn) => Duration::ZERO,
                 Timer::ChangeSuspectToDown { .. } => gap + self.config.suspect_for,
                 _ => gap,
             };
@@ -226,12 +229,13 @@ impl Core {
         match packet {
             [wire::VERSION, SWIM, packet @ ..] => {
                 // A certificate stands for one node: what another says in its name is not its word.
-                if swim::sender(packet).is_none_or(|(sender, _)| sender.node != from.node) {
+                let is_own = |(sender, _): (Peer, u16)| sender.node == from.node || planted(Fault::AnySenderIsBelieved);
+                if !swim::sender(packet).is_some_and(is_own) {
                     return effects.push(Effect::Ignored);
                 }
                 self.swim(now, effects, |foca, out| foca.handle_data(packet, out));
             }
-            [wire::VERSION, FAREWELL] => {
+            [wire::VERSION, FAREWELL] if !planted(Fault::GoodbyesAreNotHeard) => {
                 self.leaving.insert(from.node.clone());
                 let down = foca::Member::down(self.roster.get(&from.node).map_or(from, |it| &it.peer).clone());
                 self.swim(now, effects, |foca, out| foca.apply_many(std::iter::once(down), true, out));

@@ -141,7 +141,7 @@ fn an_observer_that_slept_does_not_evict_the_healthy() {
 }
 
 #[test]
-fn a_suspicion_does_not_run_out_while_its_holder_sleeps() {
+pub(super) fn a_suspicion_does_not_run_out_while_its_holder_sleeps() {
     let mut put_off = 0;
     for seed in seeds(16) {
         let mut sim = formed(seed, 5, 0.0);
@@ -185,7 +185,7 @@ fn a_node_whose_clock_went_back_ten_years_with_a_new_disk_still_comes_back() {
 }
 
 #[test]
-fn a_goodbye_is_not_a_death() {
+pub(super) fn a_goodbye_is_not_a_death() {
     let mut sim = formed(1, 5, 0.0);
     sim.leave(4);
     sim.until(Duration::from_secs(1), |sim| (0..4).all(|n| sim.sees(n, 4) == Some(Status::Left)))
@@ -216,7 +216,7 @@ fn the_dead_are_forgotten_in_the_end_or_when_asked() {
 }
 
 #[test]
-fn a_member_cannot_speak_in_the_name_of_another() {
+pub(super) fn a_member_cannot_speak_in_the_name_of_another() {
     use crate::membership::core::Core;
     use crate::membership::core::Effect;
     let now = Clock.now();

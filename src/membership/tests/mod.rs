@@ -2,6 +2,7 @@
 
 mod faults;
 mod forming;
+mod planted;
 mod real;
 mod sim;
 

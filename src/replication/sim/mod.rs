@@ -4,7 +4,7 @@
 //! in one direction or both; then everything heals, and the tables must become equal. The planted bugs of `faults.rs` are the
 //! proof that these runs can fail. `SMG_SIM_SEEDS` runs more of them.
 
-mod model;
+pub(crate) mod model;
 mod world;
 
 use self::world::Action;

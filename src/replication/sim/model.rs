@@ -25,7 +25,7 @@ struct Seen {
 
 /// See the file's header.
 #[derive(Default)]
-pub(super) struct Model {
+pub(crate) struct Model {
     pub violations: Vec<String>,
     /// The node that may lose its disk.
     pub victim: usize,
@@ -43,7 +43,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn asked(&mut self, edit: &Edit) -> u64 {
+    pub(crate) fn asked(&mut self, edit: &Edit) -> u64 {
         if let Edit::Delete(_, id) = edit {
             self.doomed.insert(*id);
         }
@@ -52,7 +52,7 @@ impl Model {
         self.requests
     }
 
-    pub(super) fn answered(&mut self, node: usize, request: u64, answer: &Result<Settled, EditError>, is_alone: bool) {
+    pub(crate) fn answered(&mut self, node: usize, request: u64, answer: &Result<Settled, EditError>, is_alone: bool) {
         let Some((edit, _)) = self.asked.remove(&request) else {
             return self.blame(format!("request {request} was answered twice"));
         };
@@ -63,14 +63,14 @@ impl Model {
     }
 
     /// What the request adds, if that must be on the disks that it is said to be on: nobody deletes it, no disk was lost since.
-    pub(super) fn adds(&self, request: u64) -> Option<InstanceId> {
+    pub(crate) fn adds(&self, request: u64) -> Option<InstanceId> {
         match self.asked.get(&request) {
             Some((Edit::Add(_, id, ..), losses)) if *losses == self.losses && !self.doomed.contains(id) => Some(*id),
             _ => None,
         }
     }
 
-    pub(super) fn changed(&mut self, node: usize, table: TableId, change: &Change, core: &Core) {
+    pub(crate) fn changed(&mut self, node: usize, table: TableId, change: &Change, core: &Core) {
         let seen = self.seen.entry(node).or_default();
         match change {
             Change::Gone(key, _) => seen.fresh.push((None, *key)),
@@ -84,37 +84,37 @@ impl Model {
         }
     }
 
-    pub(super) fn wrote(&mut self, node: usize, token: u64) {
+    pub(crate) fn wrote(&mut self, node: usize, token: u64) {
         let fresh = self.seen.entry(node).or_default().fresh.iter_mut();
         fresh.filter(|it| it.0.is_none()).for_each(|it| it.0 = Some(token));
     }
 
-    pub(super) fn synced(&mut self, node: usize, token: u64) {
+    pub(crate) fn synced(&mut self, node: usize, token: u64) {
         let seen = self.seen.entry(node).or_default();
         let (durable, fresh) = seen.fresh.drain(..).partition(|it| it.0.is_some_and(|it| it <= token));
         seen.fresh = fresh;
         seen.gone.extend(durable.into_iter().map(|(_, key): (Option<u64>, Key)| key));
     }
 
-    pub(super) fn crashed(&mut self, node: usize) {
+    pub(crate) fn crashed(&mut self, node: usize) {
         self.seen.entry(node).or_default().fresh.clear();
     }
 
     /// It lost its disk, or has an older one.
-    pub(super) fn forgot(&mut self, node: usize) {
+    pub(crate) fn forgot(&mut self, node: usize) {
         self.seen.remove(&node);
         self.losses += 1;
     }
 
     /// The owner itself has these rows now.
-    pub(super) fn published(&mut self, table: TableId, owner: StorageId, core: &Core) {
+    pub(crate) fn published(&mut self, table: TableId, owner: StorageId, core: &Core) {
         let Some(owned) = core.owned(table) else { return };
         let Some((_, boot, head)) = owned.heads().into_iter().find(|it| it.0 == owner) else { return };
         let rows = rows_of(owned, owner, Duration::ZERO);
         self.written.insert((table, owner, boot, head), rows);
     }
 
-    pub(super) fn rows_changed(&mut self, table: TableId, now: Duration, core: &Core) {
+    pub(crate) fn rows_changed(&mut self, table: TableId, now: Duration, core: &Core) {
         let Some(owned) = core.owned(table) else { return };
         for (owner, boot, head) in owned.heads() {
             let written = self.written.get(&(table, owner, boot, head));
@@ -125,7 +125,7 @@ impl Model {
     }
 
     /// After everything has healed and become quiet: what was promised is there.
-    pub(super) fn verify(&mut self, table: TableId, core: &Core) {
+    pub(crate) fn verify(&mut self, table: TableId, core: &Core) {
         let Some(admin) = core.admin(table) else { return };
         for edit in std::mem::take(&mut self.safe) {
             match edit {
@@ -146,7 +146,7 @@ impl Model {
         }
     }
 
-    pub(super) fn blame(&mut self, what: String) {
+    pub(crate) fn blame(&mut self, what: String) {
         self.violations.push(what);
     }
 }
