@@ -43,12 +43,17 @@ test-cluster: setup ## whole clusters in network namespaces: killed, cut, stoppe
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
 
-# Runs of the areas by themselves, and of all of them together. Optimised, because thousands are to be run.
+# Runs of the areas by themselves, and of all of them together. Only our own code is optimised: that is what the runs spend their time in.
 SEED ?= 0
 N ?= 2000
-SIM := SMG_SIM_SEED=$(SEED) SMG_SIM_SEEDS=$(N) SMG_SIM_LONG=$(LONG) cargo test --locked --release --lib
-sim: setup ## simulation: N seeds from SEED on; LONG=thousand for a thousand nodes
-	@$(ENV) $(SIM) -- --nocapture --test-threads=2 sim::
+SIM := SMG_SIM_SEED=$(SEED) SMG_SIM_SEEDS=$(N) SMG_SIM_LONG=$(LONG) cargo test --locked --lib \
+	--config profile.dev.package.smg.opt-level=2 --config profile.dev.package.smg.debug=false -- --nocapture
+sim: setup ## simulation: N=2000 seeds from SEED=0 on; LONG=thousand for a thousand nodes
+	@$(ENV) $(SIM) sim:: membership::tests ledger::tests prefix_log::core::tests --skip real:: --skip sim::routing
+
+sim-routing: LONG := conversation,natural,agents,chats,large
+sim-routing: setup ## routing in simulation: recorded traces (../shared/traces), short chats, a hundred gateways
+	@$(ENV) $(SIM) --test-threads=1 sim::routing
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

@@ -42,7 +42,7 @@ pub(super) fn run(seed: u64) -> Run {
     let count = 3 + (seed % 3) as usize;
     // Every other run has so few bytes a second that what is fetched comes in several slices.
     let few = |it: &Spec| Spec { bytes_per_s: if matches!(it.kind, Kind::Admin(_)) { 3000 } else { 700 }, ..*it };
-    let specs = TABLES.iter().map(|it| if seed % 2 == 0 { few(it) } else { *it }).collect();
+    let specs = TABLES.iter().map(|it| if seed.is_multiple_of(2) { few(it) } else { *it }).collect();
     let mut cluster = Cluster::with_tables(seed, count, Weather::default(), specs);
     cluster.model.victim = (seed / 3) as usize % count;
     cluster.run(Duration::from_secs(1));

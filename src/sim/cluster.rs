@@ -391,6 +391,7 @@ impl Cluster {
         let Some(core) = self.nodes[node].tables.as_mut() else { return };
         let mut effects = Vec::new();
         core.step(now, event, &mut effects);
+        self.nodes[node].note_ready();
         for effect in effects {
             use replication::core::Effect;
             match effect {

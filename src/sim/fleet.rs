@@ -78,13 +78,17 @@ impl Cluster {
         in_force.into_iter().map(|it| it.place.url).collect()
     }
 
-    /// Whether a worker is in force at all nodes that run, or at none.
+    /// Whether a worker is in force at all nodes that are ready, or at none: one that has just started answers nobody before it has the cluster's tables.
     pub(super) fn is_at_all(&self, url: &str) -> bool {
-        self.up().all(|it| self.workers(it).iter().any(|it| it == url))
+        self.ready().all(|it| self.workers(it).iter().any(|it| it == url))
     }
 
     pub(super) fn is_at_none(&self, url: &str) -> bool {
-        self.up().all(|it| self.workers(it).iter().all(|it| it != url))
+        self.ready().all(|it| self.workers(it).iter().all(|it| it != url))
+    }
+
+    fn ready(&self) -> impl Iterator<Item = usize> {
+        self.up().filter(|it| self.nodes[*it].is_ready())
     }
 
     /// The nodes that run.

@@ -44,6 +44,9 @@ pub(super) struct Node {
     boot: u64,
     generation: u64,
     knows: BTreeSet<NodeId>,
+    /// Whether it has seen a member in this life.
+    has_met: bool,
+    was_ready: bool,
 }
 
 impl Node {
@@ -69,6 +72,8 @@ impl Node {
             boot: 0,
             generation: 0,
             knows,
+            has_met: false,
+            was_ready: false,
         }
     }
 
@@ -95,6 +100,7 @@ impl Node {
         (self.wake_at, self.stopped_until, self.socket) = (None, None, Vec::new());
         self.greeting.clear();
         self.knows.clear();
+        (self.has_met, self.was_ready) = (false, false);
         let me = Member { node: self.name.clone(), actor: Actor { storage: self.storage(), boot: self.boot } };
         let rows = self.disk.load().expect("memory loads");
         let tables = replication::core::Core::new(me, specs, Entropy::seeded(entropy.next_u64()), rows);
@@ -133,6 +139,16 @@ impl Node {
         self.knows.is_empty()
     }
 
+    /// Whether it has the cluster's tables, as `replication::Handle::is_in_force` has it. Once it had them it stays so.
+    pub(super) fn is_ready(&self) -> bool {
+        self.was_ready || self.has_met && self.core().is_in_force()
+    }
+
+    /// To be called after each step of its tables.
+    pub(super) fn note_ready(&mut self) {
+        self.was_ready |= self.is_up() && self.is_ready();
+    }
+
     /// Whether its driver has an address of that node.
     pub(super) fn knows(&self, node: &NodeId) -> bool {
         self.knows.contains(node)
@@ -150,6 +166,7 @@ impl Node {
         let forgotten = gone.filter(|it| self.core().is_forgotten(it.peer.storage)).map(|it| it.peer.node.clone());
         let forgotten = forgotten.collect();
         self.knows = members.iter().map(|it| it.node.clone()).collect();
+        self.has_met |= !members.is_empty();
         (members, forgotten)
     }
 

@@ -437,7 +437,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
 
 /// Seeds of the long run.
 fn seeds(default: u64) -> u64 {
-    std::env::var("SIM_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(default)
+    std::env::var("SMG_SIM_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(default)
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::gateway::Gateway;
 use super::gateway::Pool;
 use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
@@ -32,6 +33,46 @@ const TURN_BYTES: u32 = 16_000;
 const TURNS: u32 = 3;
 const FLUSHES_A_SECOND: u64 = 2;
 
+/// Conversations of a few turns, each sent to any gateway.
+struct Chats {
+    draw: Entropy,
+    text: prompt::Pool,
+    sessions: Vec<(u64, u32)>,
+    last: u64,
+}
+
+impl Chats {
+    fn send(&mut self, now: Instant, gateways: &[Gateway]) {
+        if self.draw.below(TURNS as usize) == 0 || self.sessions.is_empty() {
+            self.last += 1;
+            self.sessions.push((self.last, 0));
+        }
+        let at = self.draw.below(self.sessions.len());
+        let (id, turns) = &mut self.sessions[at];
+        *turns += 1;
+        let mut bytes = Vec::new();
+        self.text.write(Run { space: *id, first: 0, count: *turns, bytes: TURN_BYTES }, &mut bytes);
+        if *turns == TURNS {
+            self.sessions.swap_remove(at);
+        }
+        let turns = bytes.chunks(TURN_BYTES as usize);
+        let prompt = Prompt { pieces: turns.flat_map(|it| [Piece::Mark(Mark::Message), Piece::Text(it)]).collect() };
+        let (tenant, model) = (TenantId::parse("team").expect("valid"), ModelId::parse("llama").expect("valid"));
+        let request = RouteRequest {
+            model: &model,
+            tenant: &tenant,
+            prompt: Some(&prompt),
+            body_len: bytes.len(),
+            routing_key: None,
+            target: None,
+            tried: &[],
+        };
+        let gateway = &gateways[self.draw.below(gateways.len())];
+        let pool = Pool { gateway, now, readings: None, is_shared: false };
+        gateway.router.choose(now, &request, &pool).expect("there are workers");
+    }
+}
+
 /// A frame with these rows, as replication sends it to each member.
 fn frame(gateway: &Gateway, version: u64, rows: &[NewRow]) -> usize {
     let rows: Vec<RowDelta> = (version..)
@@ -47,44 +88,15 @@ fn frame(gateway: &Gateway, version: u64, rows: &[NewRow]) -> usize {
 fn p8_the_prefix_log_of_a_hundred_gateways_costs_each_less_than_its_budget() {
     let (gateways, workers, per_second, seconds) =
         if is_asked_for("large") { (100, 1000, 2500, 60) } else { (10, 100, 100, 4) };
-    let (begun, draw, text) = (Clock.now(), Entropy::seeded(1), prompt::Pool::new(7));
-    let (tenant, model) = (TenantId::parse("team").expect("valid"), ModelId::parse("llama").expect("valid"));
+    let begun = Clock.now();
     let peer = |n: usize| Arc::new(crate::transport::tests::peer(n as u16 + 1));
     let mut all: Vec<Gateway> =
         (0..gateways).map(|n| Gateway::new(Config::default(), peer(n), workers, true, n as u64, begun)).collect();
-    let (mut sessions, mut session, mut bytes) = (Vec::<(u64, u32)>::new(), 0, Vec::new());
+    let mut chats = Chats { draw: Entropy::seeded(1), text: prompt::Pool::new(7), sessions: Vec::new(), last: 0 };
     let (mut frames, mut inbound, mut heard) = (0_u64, 0_u64, 0_u64);
     for flush in 0..seconds * FLUSHES_A_SECOND {
         let now = begun + Duration::from_millis(flush * 1000 / FLUSHES_A_SECOND);
-        for _ in 0..per_second / FLUSHES_A_SECOND {
-            if draw.below(TURNS as usize) == 0 || sessions.is_empty() {
-                session += 1;
-                sessions.push((session, 0));
-            }
-            let at = draw.below(sessions.len());
-            let (id, turns) = &mut sessions[at];
-            *turns += 1;
-            bytes.clear();
-            text.write(Run { space: *id, first: 0, count: *turns, bytes: TURN_BYTES }, &mut bytes);
-            if *turns == TURNS {
-                sessions.swap_remove(at);
-            }
-            let turns = bytes.chunks(TURN_BYTES as usize);
-            let prompt =
-                Prompt { pieces: turns.flat_map(|it| [Piece::Mark(Mark::Message), Piece::Text(it)]).collect() };
-            let request = RouteRequest {
-                model: &model,
-                tenant: &tenant,
-                prompt: Some(&prompt),
-                body_len: bytes.len(),
-                routing_key: None,
-                target: None,
-                tried: &[],
-            };
-            let gateway = &all[draw.below(gateways)];
-            let pool = Pool { gateway, now, readings: None, is_shared: false };
-            gateway.router.choose(now, &request, &pool).expect("there are workers");
-        }
+        (0..per_second / FLUSHES_A_SECOND).for_each(|_| chats.send(now, &all));
         let mut rows = Vec::new();
         for gateway in &mut all[1..] {
             let written = gateway.flush(now);
