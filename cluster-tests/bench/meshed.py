@@ -35,7 +35,8 @@ def nodes(smg, count, folder):
     return started
 
 
-def run(options, count, folder, load):
+def run(options, count, load):
+    folder = tempfile.mkdtemp(prefix="smg-meshed-")
     started = nodes(options.smg, count, folder)
     try:
         before = started[0].cpu()
@@ -55,15 +56,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=8)
     options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="smg-meshed-")
-    with Process([options.smg, "sim-worker", f"--port={WORKERS}", f"--workers={COUNT}", "--kv-blocks=0"], f"{folder}-workers.log"):
+    log = tempfile.NamedTemporaryFile(prefix="smg-meshed-")
+    with Process([options.smg, "sim-worker", f"--port={WORKERS}", f"--workers={COUNT}", "--kv-blocks=0"], log.name):
         print("| load, 400 a second | CPU-s per 1,000 alone | of three | ratio | p50 us alone | of three | p99 us alone | of three |")
         print("|---|---|---|---|---|---|---|---|")
         for name, load in LOADS:
             rows = {1: [], 3: []}
             for _ in range(options.rounds):
                 for count in rows:
-                    rows[count].append(run(options, count, folder, load))
+                    rows[count].append(run(options, count, load))
             alone, three = ([statistics.median(it[n] for it in rows[count]) for n in range(3)] for count in (1, 3))
             print(f"| {name} | {alone[0]:.4f} | {three[0]:.4f} | {three[0] / alone[0]:.2f} | {alone[1]:.0f} | {three[1]:.0f} | {alone[2]:.0f} | {three[2]:.0f} |", flush=True)
 

@@ -209,7 +209,7 @@ impl Handle {
         self.shared.read(|core, _| core.is_forgotten(storage))
     }
 
-    /// Whether the admin tables are those of the cluster: compared with a member, or there is no cluster. `patience` ends the wait. Once true,
+    /// Whether the tables are those of the cluster: compared with a member, or there is no cluster. `patience` ends the wait. Once true,
     /// it stays so: readiness does not fall because others are away.
     #[must_use]
     pub fn is_in_force(&self, patience: Duration) -> bool {

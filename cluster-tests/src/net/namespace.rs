@@ -24,7 +24,6 @@ impl Namespace {
         let (jobs, asked) = mpsc::sync_channel::<Job>(1);
         let (made, is_made) = mpsc::sync_channel(1);
         let keeper = std::thread::Builder::new().name("namespace".to_owned()).spawn(move || {
-            turn_first(NODES_FIRST);
             let moved = move_here();
             let is_in = moved.is_ok();
             if made.send(moved).is_ok() && is_in {
@@ -56,14 +55,6 @@ impl Drop for Namespace {
             let _ = keeper.join(); // its panic was the one of what it was asked to do, and is told there
         }
     }
-}
-
-/// What a machine's processes are ahead of: whatever else this computer does, a compiler for example. Nodes that wait for their turn are held for dead.
-const NODES_FIRST: i32 = -5;
-
-/// Gives the calling thread, and what it starts, its turn before others. Without the right to, everything is as before.
-pub(super) fn turn_first(priority: i32) {
-    let _ = rustix::process::setpriority_process(None, priority);
 }
 
 /// Moves the calling thread, and those it starts from now on, into a new network.

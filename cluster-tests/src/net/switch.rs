@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use super::fault::Count;
 use super::fault::Fault;
 use super::frame;
-use super::namespace::turn_first;
 
 /// Frames under way. BOUND: at 1500 bytes 100 MB; what comes beyond is dropped and counted, as a real switch does.
 const UNDER_WAY_MAX: usize = 65_536;
@@ -32,7 +31,8 @@ const BACKLOG_MAX: Duration = Duration::from_millis(200);
 const HELD_BACK: Duration = Duration::from_millis(20);
 /// How soon a stop and an injected frame are seen when nothing else moves.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// The network does not wait for its nodes: a switch that did would delay all of them at once.
+/// The network does not wait for its nodes: a switch that did would delay all of them at once. Nodes stay like those who ask them: put before them,
+/// they starved the clients on a busy computer.
 const SWITCH_FIRST: i32 = -10;
 /// Frames taken from one machine before the others get their turn.
 const TURN: usize = 64;
@@ -85,7 +85,7 @@ impl Switch {
             frames: 0,
         };
         let thread = std::thread::Builder::new().name("switch".to_owned()).spawn(|| {
-            turn_first(SWITCH_FIRST);
+            let _ = rustix::process::setpriority_process(None, SWITCH_FIRST); // without the right to, it waits like everybody
             traffic.run();
         })?;
         Ok(Self { shared, thread: Some(thread) })

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
+use cluster_tests::lasting;
 use cluster_tests::net::Process;
 use cluster_tests::within;
+use serde_json::Value;
 use serde_json::json;
 
 use super::ask::Link;
@@ -14,6 +16,7 @@ use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
 use super::fleet::Start;
+use super::workers::IN_FORCE_MAX;
 
 const CONVERSATIONS: usize = 16;
 const WORKERS: usize = 4;
@@ -66,11 +69,8 @@ pub(crate) async fn bindings(case: &Case) {
     }
     let used: BTreeSet<_> = bound.values().collect();
     case.bites("keys are bound to several workers", used.len() >= 3);
-    let took = within("the last binding is everywhere", LEARNING, async || {
-        let last = CONVERSATIONS - 1;
-        answered_by(&fleet, 2, key(last), &body).await == bound[&last]
-    })
-    .await;
+    // Who asks another node earlier than an edit takes may be bound there, too; the older binding wins then.
+    lasting(IN_FORCE_MAX).await;
     for (number, worker) in &bound {
         for at in 0..3 {
             assert_eq!(&answered_by(&fleet, at, key(*number), &body).await, worker, "key {number} at node {at}");
@@ -80,10 +80,7 @@ pub(crate) async fn bindings(case: &Case) {
     for (number, worker) in &bound {
         assert_eq!(&answered_by(&fleet, 2, key(*number), &body).await, worker, "key {number} after the kill");
     }
-    case.figure(format_args!(
-        "{CONVERSATIONS} keys, bound alike at all three ({:.2} s), and after the kill",
-        took.as_secs_f64()
-    ));
+    case.figure(format_args!("{CONVERSATIONS} keys bound alike at all three a second later, and after the kill"));
 }
 
 pub(crate) async fn field_08_late(case: &Case) {
@@ -99,10 +96,16 @@ pub(crate) async fn field_08_late(case: &Case) {
     }
     let used: BTreeSet<_> = placed.values().collect();
     assert!(used.len() >= 3, "misses are spread over the workers: {placed:?}");
+    // Placements travel in batches of half a second; who comes within that finds what was placed before.
+    lasting(IN_FORCE_MAX).await;
     case.did("start of node 2, which has seen no request");
     fleet.start(2, &start);
     fleet.whole(STARTING).await;
     fleet.all_serve("sim-model", STARTING).await;
+    within("the late node is ready", STARTING, async || {
+        fleet.ask(2, "GET", "/readiness", &Value::Null).await.is_ok_and(|it| it.0 == 200)
+    })
+    .await;
     let (mut number, mut right) = (1, 0);
     // The first turns through the late node also tell how long hints take; what they place themselves is where it was.
     let took = within("the late node sends conversations where they are remembered", LEARNING, async || {

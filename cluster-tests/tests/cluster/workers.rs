@@ -19,7 +19,7 @@ use super::fleet::STARTING;
 use super::fleet::Start;
 
 /// What the issue asks for of every edit; here of the middle one, because debug builds share two cores with other scenarios.
-const IN_FORCE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const IN_FORCE_MAX: Duration = Duration::from_secs(1);
 /// What a run waits for before it gives up.
 const SLOW: Duration = Duration::from_secs(3);
 

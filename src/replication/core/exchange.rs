@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::Content;
 use super::Core;
 use super::Effect;
+use super::JOINING_LOOK;
 use super::Table;
 use super::disk;
 use crate::base::ids::NodeId;
@@ -60,7 +61,13 @@ impl Core {
             return;
         }
         self.tables.values_mut().for_each(|table| table.rounds_silent = table.rounds_silent.saturating_add(1));
-        let chosen = self.entropy.below(self.members.len());
+        self.compare(now, effects);
+    }
+
+    /// Tells one member at random how the tables stand here.
+    pub(super) fn compare(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.next_look = now.mono + JOINING_LOOK;
+        let chosen = self.entropy.below(self.members.len().max(1));
         if let Some(node) = self.members.keys().nth(chosen).cloned() {
             let digest = self.digest(now, false);
             self.send(&node, Lane::Deltas, &digest, effects);
@@ -248,7 +255,7 @@ impl Core {
         is_all: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let (mut has_changed, mut has_moved) = (false, false);
+        let (mut has_changed, mut has_moved, mut lacks_owner) = (false, false, false);
         for part in parts {
             let owner = part.owner;
             match self.take_part(now, id, part) {
@@ -260,14 +267,22 @@ impl Core {
                     });
                     self.store(rows.into_iter().collect(), Vec::new(), effects);
                 }
-                Err(refusal) => self.refused_rows(refusal),
+                Err(refusal) => {
+                    lacks_owner |= refusal == Refusal::OwnerAbsent && !self.forgotten.contains(&owner);
+                    self.refused_rows(refusal);
+                }
             }
         }
         if has_changed {
             effects.push(Effect::RowsChanged(id));
         }
         if is_all {
+            let was_in_force = self.tables.get(&id).is_some_and(|it| it.is_in_force);
             self.exchanged(id);
+            // A joiner that hears of rows before it hears of their owner has not got them: it is not there yet.
+            if let Some(table) = self.tables.get_mut(&id).filter(|_| lacks_owner && !was_in_force) {
+                table.is_in_force = false;
+            }
         } else if has_moved {
             // Only who moves on asks on, so a peer that refuses to end cannot keep two nodes busy.
             self.ask(now, id, from, effects);

@@ -49,6 +49,8 @@ use crate::transport::lanes::Lane;
 
 /// A round: each table is compared with one member. Longer heals later, shorter costs bytes.
 pub const ROUND: Duration = Duration::from_secs(1);
+/// Between two comparisons while this node has not got all tables yet: it is not ready until then.
+const JOINING_LOOK: Duration = Duration::from_millis(200);
 /// Rounds without an exchange after which a table is red.
 pub const RED_AFTER: u32 = 3;
 /// Storages that were forgotten, remembered. More are told by whoever agrees on them.
@@ -78,6 +80,7 @@ pub struct Core {
     forgotten: BTreeSet<StorageId>,
     tables: BTreeMap<TableId, Table>,
     next_round: Duration,
+    next_look: Duration,
     tokens: u64,
     pushes: u64,
     pushing: BTreeMap<u64, Pushing>,
@@ -109,6 +112,7 @@ impl Core {
             forgotten: BTreeSet::new(),
             tables: specs.iter().map(table).collect(),
             next_round: Duration::ZERO,
+            next_look: Duration::ZERO,
             tokens: 0,
             // Not from 1 in each life: a late acknowledgement of the last life's push would count for one of this.
             pushes: entropy.next_u64() >> 1,
@@ -172,11 +176,11 @@ impl Core {
         self.tables.values().map(colour).collect()
     }
 
-    /// Whether all admin tables were compared with a member since there are any; true while there are none.
+    /// Whether every table was compared with a member since there are any; true while there are none. Owned ones too: who starts without knowing
+    /// what others placed would scatter conversations.
     #[must_use]
     pub fn is_in_force(&self) -> bool {
-        let is_in_force = |it: &Table| it.is_in_force || matches!(it.content, Content::Owned(_));
-        self.members.is_empty() || self.tables.values().all(is_in_force)
+        self.members.is_empty() || self.tables.values().all(|it| it.is_in_force)
     }
 
     /// Whether that data directory was forgotten for good.
@@ -214,6 +218,8 @@ impl Core {
         if now.mono >= self.next_round {
             self.next_round = now.mono + ROUND;
             self.round(now, effects);
+        } else if now.mono >= self.next_look && !self.is_in_force() {
+            self.compare(now, effects);
         }
     }
 

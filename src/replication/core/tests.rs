@@ -272,3 +272,26 @@ proptest::proptest! {
         }
     }
 }
+
+/// Rows of an owner that the joiner has not met yet are refused: it would be ready without them.
+#[test]
+fn field_08_a_joiner_is_not_in_force_while_it_lacks_rows_of_members_it_has_not_met() {
+    let share = Share { rows_max: 8, bytes_max: 4096 };
+    let fleeting = vec![Spec { id: OWNED, name: "t", kind: Kind::Owned(Rule::Drop, share), bytes_per_s: 1 << 20 }];
+    let made = |n: u128| Core::new(member(n), &fleeting, Entropy::seeded(n as u64), Batch::new()).unwrap();
+    let (mut placer, mut joiner) = (made(1), made(3));
+    step(&mut placer, 0, Event::Members(vec![member(2)]));
+    let rows = step(&mut placer, 0, Event::Publish(OWNED, vec![(b"prefix".to_vec(), Some(vec![1]))]));
+    let Some(Effect::Send(_, _, parts)) = rows.into_iter().find(|it| matches!(it, Effect::Send(..))) else {
+        panic!("it is told to the other member");
+    };
+    step(&mut joiner, 0, Event::Members(vec![member(2)]));
+    step(&mut joiner, 1, Event::Received(member(2).node, parts.clone()));
+    assert!(!joiner.is_in_force(), "the rows are member 1's, and it has not met it");
+    step(&mut joiner, 2, Event::Members(vec![member(1), member(2)]));
+    assert!(!sent(&step(&mut joiner, 250, Event::Tick)).is_empty(), "it looks again soon");
+    step(&mut joiner, 251, Event::Received(member(2).node, parts));
+    assert!(joiner.is_in_force());
+    let seen = joiner.owned(OWNED).map(|it| it.rows(Duration::ZERO).count());
+    assert_eq!(seen, Some(1));
+}

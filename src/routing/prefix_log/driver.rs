@@ -32,7 +32,8 @@ use crate::workers::registry::Registry;
 const TASK: Task = Task { name: "prefix-log", stage: Stage::Decide, on_end: OnEnd::Log };
 /// How long what was said waits for more. Longer makes fewer and larger rows, and an older map.
 const GATHER: Duration = Duration::from_millis(500);
-/// How long news wait for more: one look at the table for the rows of many nodes.
+/// Between two looks at the table: one for the rows of many nodes. What comes after a pause is looked at at once, so that a node that has just got all
+/// rows knows them before it is asked.
 const LISTEN: Duration = Duration::from_millis(250);
 /// How often rows go that are past their time, and how long a worker that is new here waits for what was said of it.
 const TICK: Duration = Duration::from_secs(2);
@@ -67,6 +68,7 @@ pub fn start(sharing: Sharing, tasks: &Tasks) {
         reads_again: false,
         flush_at: None,
         read_at: Some(Clock.now()),
+        looked_at: Clock.now(),
         tick_at: Clock.now() + TICK,
         sharing,
     };
@@ -85,6 +87,7 @@ struct Driver {
     reads_again: bool,
     flush_at: Option<Instant>,
     read_at: Option<Instant>,
+    looked_at: Instant,
     tick_at: Instant,
 }
 
@@ -102,7 +105,7 @@ impl Driver {
                 () = outbox.rung(), if self.flush_at.is_none() => self.flush_at = Some(Clock.now() + GATHER),
                 changed = changes.changed(), if is_followed && self.read_at.is_none() => {
                     is_followed = changed.is_ok();
-                    self.read_at = Some(Clock.now() + LISTEN);
+                    self.read_at = Some(Clock.now().max(self.looked_at + LISTEN));
                 }
             }
         }
@@ -116,7 +119,7 @@ impl Driver {
             self.flush().await;
         }
         if is_due(self.read_at) || self.reads_again {
-            self.read_at = None;
+            (self.read_at, self.looked_at) = (None, now);
             let mut seen = std::mem::take(&mut self.seen);
             let rows = self.news(&mut seen);
             self.seen = seen;

@@ -136,6 +136,16 @@ pub(super) async fn under_load(case: &Case) {
         percentile(&waits, 0.5),
         percentile(&waits, 1.0)
     );
+    tell_memory(&memory, seconds);
+    for mut bench in benches {
+        bench.end(Duration::from_secs(60)).await;
+        println!("<!-- {} -->", bench.log().lines().collect::<Vec<_>>().join(" "));
+    }
+    fleet.check_alive();
+}
+
+/// What nodes held at first and at last, and how fast that grew once they were warm.
+fn tell_memory(memory: &[Vec<(f64, f64)>], seconds: f64) {
     for (at, samples) in memory.iter().enumerate() {
         let later = &samples[samples.len() / 3..];
         println!(
@@ -145,11 +155,6 @@ pub(super) async fn under_load(case: &Case) {
             slope(later)
         );
     }
-    for mut bench in benches {
-        bench.end(Duration::from_secs(60)).await;
-        println!("<!-- {} -->", bench.log().lines().collect::<Vec<_>>().join(" "));
-    }
-    fleet.check_alive();
 }
 
 /// Least squares.
