@@ -58,26 +58,4 @@ pub(crate) const ALL: &[Fault] = &[
     Fault::MergeTakesTheLast,
 ];
 
-#[cfg(test)]
-thread_local! {
-    static PLANTED: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
-}
-
-/// Plants one for this thread, or none.
-#[cfg(test)]
-pub(crate) fn plant(fault: Option<Fault>) {
-    PLANTED.with(|it| it.set(fault));
-}
-
-/// Whether this bug is planted.
-#[cfg(test)]
-pub(crate) fn planted(fault: Fault) -> bool {
-    PLANTED.with(|it| it.get() == Some(fault))
-}
-
-/// Never.
-#[cfg(not(test))]
-#[inline(always)]
-pub(crate) const fn planted(_fault: Fault) -> bool {
-    false
-}
+crate::base::planted::planted!();
