@@ -44,12 +44,19 @@ pub struct Bounds {
     pub entries_max: usize,
     /// Bytes of all entries.
     pub bytes_max: usize,
+    /// Runs of the context: one for each life of a node that ever edited, and one for each gap. It is sent whole with every question.
+    pub runs_max: usize,
 }
 
 impl Bounds {
     /// For what others have accepted: a quarter more, so that edits that race to the bound from two sides still converge.
     fn with_room(self) -> Self {
-        Self { entries_max: self.entries_max + self.entries_max / 4, bytes_max: self.bytes_max + self.bytes_max / 4 }
+        let Self { entries_max, bytes_max, runs_max } = self;
+        Self {
+            entries_max: entries_max + entries_max / 4,
+            bytes_max: bytes_max + bytes_max / 4,
+            runs_max: runs_max + runs_max / 4,
+        }
     }
 }
 
@@ -62,6 +69,11 @@ pub enum Refusal {
     /// The table holds as much as it may: delete something first.
     #[error("the table is full")]
     TableFull,
+    /// As many starts of nodes have edited the table as it can tell apart. Who has edited it since its own start may still.
+    #[error(
+        "too many starts of nodes have edited this table: make the edit at a node that has edited it since it was started"
+    )]
+    TooManyLives,
     /// The writer's clock is more than a minute ahead of the members' time.
     #[error("the stamp is from the future")]
     Ahead,
@@ -161,6 +173,7 @@ impl Admin {
         let field = |(number, version, bytes)| (number, Field { stamp, dot, version, bytes });
         let entry = Entry { kind, born: stamp, fields: fields.into_iter().map(field).collect() };
         self.fits(&entry, 0, 1, self.bounds)?;
+        self.remembers(&[dot].into_iter().collect(), self.bounds)?;
         Ok(self.write(Key { id, birth: dot }, entry))
     }
 
@@ -179,6 +192,7 @@ impl Admin {
         let field = |(number, version, bytes)| (number, Field { stamp, dot, version, bytes });
         entry.fields.extend(fields.into_iter().map(field));
         self.fits(&entry, before, 0, self.bounds)?;
+        self.remembers(&[dot].into_iter().collect(), self.bounds)?;
         Ok(self.write(key, entry))
     }
 
@@ -186,6 +200,7 @@ impl Admin {
     pub fn delete(&mut self, id: InstanceId, actor: Actor) -> Result<Change, Refusal> {
         let key = *self.find(id).ok_or(Refusal::Unknown)?.0;
         let dot = if planted(Fault::DeleteIsNotCounted) { key.birth } else { self.next(actor) };
+        self.remembers(&[dot].into_iter().collect(), self.bounds)?;
         self.remove(key);
         self.context.insert(dot);
         if planted(Fault::DeleteForgetsTheBirth) {
@@ -208,6 +223,7 @@ impl Admin {
             }
             Change::Gone(key, dot) => {
                 let is_news = !self.context.contains(dot) || self.entries.contains_key(&key);
+                self.remembers(&[dot, key.birth].into_iter().collect(), self.bounds.with_room())?;
                 self.remove(key);
                 self.context.insert(dot);
                 if !planted(Fault::DeleteForgetsTheBirth) {
@@ -244,6 +260,11 @@ impl Admin {
             }
         }
         slice
+    }
+
+    /// Whether there is room for what a member knows. If not, nothing of its table can be taken: what is deleted there could not be told from what is unknown here.
+    pub fn has_room_for(&self, theirs: &Dots) -> Result<(), Refusal> {
+        self.remembers(theirs, self.bounds.with_room())
     }
 
     /// Takes a stretch from a member that knew `theirs` when it began to answer. Returns the dots of what was refused, and
@@ -299,6 +320,7 @@ impl Admin {
         let dots = entry.dots(key.birth);
         let revives = planted(Fault::EditRevives) && !self.context.covers(&dots);
         let is_dead = !self.entries.contains_key(&key) && self.context.contains(key.birth) && !revives;
+        self.remembers(&dots, self.bounds.with_room())?;
         // Of the dead nothing is kept, so nothing can be too much.
         if !is_dead {
             if entry.latest() >= horizon {
@@ -339,6 +361,16 @@ impl Admin {
             self.weight -= old.weight();
             self.marks ^= mark(&key, &old);
         }
+    }
+
+    fn remembers(&self, more: &Dots, bounds: Bounds) -> Result<(), Refusal> {
+        let before = self.context.runs();
+        if before + more.runs() <= bounds.runs_max {
+            return Ok(());
+        }
+        let mut all = self.context.clone();
+        all.union(more);
+        if all.runs() > bounds.runs_max.max(before) { Err(Refusal::TooManyLives) } else { Ok(()) }
     }
 
     fn fits(&self, entry: &Entry, before: usize, more: usize, bounds: Bounds) -> Result<(), Refusal> {

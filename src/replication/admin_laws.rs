@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::ids::StorageId;
 
-const BOUNDS: Bounds = Bounds { entries_max: 1000, bytes_max: 1 << 20 };
+const BOUNDS: Bounds = Bounds { entries_max: 1000, bytes_max: 1 << 20, runs_max: 1000 };
 const NEVER: Duration = Duration::from_secs(1 << 40);
 
 /// What may happen at one of three replicas.
@@ -202,7 +202,7 @@ fn what_is_from_the_future_is_refused_and_not_taken_for_deleted() {
 
 #[test]
 fn what_is_too_large_or_too_many_is_refused_but_what_races_to_the_bound_converges() {
-    let small = Bounds { entries_max: 4, bytes_max: 1 << 20 };
+    let small = Bounds { entries_max: 4, bytes_max: 1 << 20, runs_max: 1000 };
     let mut sides = [Admin::new(small), Admin::new(small)];
     for (at, side) in sides.iter_mut().enumerate() {
         let huge = vec![(0, 1, vec![0; ENTRY_BYTES_MAX])];
@@ -226,4 +226,31 @@ fn a_year_of_adds_and_deletes_costs_no_memory() {
         table.delete(InstanceId(n.into()), actor(0)).unwrap();
     }
     assert_eq!((table.weight(), table.context().runs(), table.entries().count()), (0, 1, 0));
+}
+
+/// Each start of a node that edits is remembered for ever, so there are only so many; those that are known go on, and what others accepted meanwhile converges.
+#[test]
+fn starts_without_end_are_refused_and_the_known_ones_go_on() {
+    let few = Bounds { runs_max: 8, ..BOUNDS };
+    let life = |boot| Actor { storage: StorageId(1), boot };
+    let (mut here, mut there) = (Admin::new(few), Admin::new(few));
+    let add = |table: &mut Admin, boot: u64| table.add(InstanceId(boot.into()), 1, Vec::new(), life(boot), stamp(1));
+    for boot in 1..=8 {
+        let change = add(&mut here, boot).unwrap();
+        there.apply(change, stamp(100)).unwrap();
+    }
+    assert_eq!(add(&mut here, 9), Err(Refusal::TooManyLives));
+    assert_eq!(here.delete(InstanceId(1), life(9)), Err(Refusal::TooManyLives));
+    assert!(add(&mut here, 8).is_ok() && here.delete(InstanceId(1), life(8)).is_ok(), "it is known");
+    let (mut wide, mut wider) = (Admin::new(BOUNDS), Admin::new(BOUNDS));
+    let two: Vec<_> = [21, 22].map(|boot| add(&mut wide, boot).unwrap()).to_vec();
+    two.into_iter()
+        .for_each(|it| assert_eq!(there.apply(it, stamp(100)), Ok(true), "a quarter more of what others took"));
+    assert_eq!(there.context().runs(), 10);
+    let more = add(&mut wide, 23).unwrap();
+    let before = there.clone();
+    assert_eq!(there.apply(more, stamp(100)), Err(Refusal::TooManyLives));
+    (30..40).for_each(|boot| drop(add(&mut wider, boot).unwrap()));
+    assert_eq!(there.has_room_for(wider.context()), Err(Refusal::TooManyLives));
+    assert_eq!(there, before, "what is refused changes nothing");
 }

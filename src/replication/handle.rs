@@ -141,7 +141,7 @@ impl Handle {
 
     /// Reads an admin table. Short: replication waits meanwhile. An unknown table is an empty one.
     pub fn admin<T>(&self, table: TableId, read: impl FnOnce(&Admin) -> T) -> T {
-        let empty = Admin::new(super::admin::Bounds { entries_max: 0, bytes_max: 0 });
+        let empty = Admin::new(super::admin::Bounds { entries_max: 0, bytes_max: 0, runs_max: 0 });
         self.shared.read(|core, _| read(core.admin(table).unwrap_or(&empty)))
     }
 

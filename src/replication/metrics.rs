@@ -27,6 +27,11 @@ type Description = (&'static str, &'static str, MetricType);
 
 const ENTRIES: Description =
     ("smg_replication_entries", "Entries of each replicated table, as this node has it", MetricType::Gauge);
+const LIVES: Description = (
+    "smg_replication_lives",
+    "Starts of nodes that ever edited each admin table, as far as this node tells them apart. At 16384 only nodes that have edited since their start may edit",
+    MetricType::Gauge,
+);
 const RED: Description = (
     "smg_replication_red",
     "1 when the table was not exchanged with any member in three rounds although there are members. Alert on it: edits made elsewhere may be missing here",
@@ -116,7 +121,7 @@ impl Metrics {
 
 /// Shows the tables of `handle`.
 pub fn register(registry: &mut Registry, handle: Handle) {
-    registry.register_collector(&[ENTRIES, RED, SENT, REFUSED], Tables(handle));
+    registry.register_collector(&[ENTRIES, LIVES, RED, SENT, REFUSED], Tables(handle));
 }
 
 #[derive(Debug)]
@@ -125,8 +130,11 @@ struct Tables(Handle);
 impl Collector for Tables {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let (colours, counts) = (self.0.colours(), self.0.counts());
-        let gauges: [(Description, Read); 2] =
-            [(ENTRIES, |it| i64::try_from(it.entries).unwrap_or(i64::MAX)), (RED, |it| i64::from(it.is_red))];
+        let gauges: [(Description, Read); 3] = [
+            (ENTRIES, |it| i64::try_from(it.entries).unwrap_or(i64::MAX)),
+            (LIVES, |it| i64::try_from(it.lives).unwrap_or(i64::MAX)),
+            (RED, |it| i64::from(it.is_red)),
+        ];
         for ((name, help, kind), read) in gauges {
             let mut series = encoder.encode_descriptor(name, help, None, kind)?;
             for colour in &colours {

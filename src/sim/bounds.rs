@@ -35,7 +35,7 @@ const SHARE_BYTES_MAX: usize = 8 << 10;
 const MEMBERS_MAX: usize = 1024;
 
 fn small() -> Vec<Spec> {
-    let bounds = Bounds { entries_max: ENTRIES_MAX, bytes_max: BYTES_MAX };
+    let bounds = Bounds { entries_max: ENTRIES_MAX, bytes_max: BYTES_MAX, runs_max: 1000 };
     let share = Share { rows_max: ROWS_MAX, bytes_max: SHARE_BYTES_MAX };
     let spec = |id, name, kind| Spec { id, name, kind, bytes_per_s: 64 << 10 };
     vec![spec(KEYS, "keys", Kind::Admin(bounds)), spec(LOADS, "loads", Kind::Owned(Rule::Drop, share))]
@@ -175,7 +175,7 @@ fn p8_members_that_come_and_go_without_end_are_forgotten() {
 #[test]
 fn p8_edits_that_nobody_acknowledges_are_refused_once_too_many_wait() {
     let mut cluster = Cluster::with_tables(1, 3, Weather::default(), {
-        let bounds = Bounds { entries_max: 100_000, bytes_max: 64 << 20 };
+        let bounds = Bounds { entries_max: 100_000, bytes_max: 64 << 20, runs_max: 1000 };
         vec![Spec { id: KEYS, name: "keys", kind: Kind::Admin(bounds), bytes_per_s: 1 << 20 }]
     });
     cluster.run(Duration::from_secs(2));

@@ -95,6 +95,7 @@ fn table(colour: &Colour) -> Value {
     json!({
         "name": colour.name,
         "entries": colour.entries,
+        "lives": colour.lives,
         "bytes_sent": colour.bytes_sent,
         "red": colour.is_red,
         "in_force": colour.is_in_force,
@@ -166,7 +167,7 @@ mod tests {
     fn colours(is: fn(&str) -> (bool, bool)) -> Vec<Colour> {
         let colour = |it: &crate::replication::tables::Spec| {
             let (is_red, is_in_force) = is(it.name);
-            Colour { table: it.id, name: it.name, is_red, is_in_force, entries: 0, bytes_sent: 0 }
+            Colour { table: it.id, name: it.name, is_red, is_in_force, entries: 0, lives: 0, bytes_sent: 0 }
         };
         TABLES.iter().map(colour).collect()
     }

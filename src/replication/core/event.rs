@@ -137,6 +137,8 @@ pub struct Colour {
     pub is_in_force: bool,
     /// Instances, or rows of all owners.
     pub entries: usize,
+    /// Starts of nodes that ever edited it and gaps in what is known of them; 0 for tables of owned rows.
+    pub lives: usize,
     /// Bytes of frames sent for it since the start. Digests, which are of all tables, are not counted here.
     pub bytes_sent: u64,
 }

@@ -193,6 +193,9 @@ impl Core {
             |it: &Pull| it.nonce == nonce && it.after == slice.after && Some(it.life) == life && it.from == *from;
         let Some(mut asked) = pull.take_if(|it| is_answer(it)) else { return };
         if let Some(context) = &slice.context {
+            if let Err(refusal) = admin.has_room_for(context) {
+                return self.refused(refusal);
+            }
             asked.theirs = context.clone();
             if planted(Fault::ContextBeforeTheEnd) {
                 admin.finish(context.clone(), &Dots::default());

@@ -171,6 +171,10 @@ impl Core {
                 Content::Admin(admin) => admin.entries().count(),
                 Content::Owned(owned) => owned.len(),
             },
+            lives: match &it.content {
+                Content::Admin(admin) => admin.context().runs(),
+                Content::Owned(_) => 0,
+            },
             bytes_sent: it.bytes_sent,
         };
         self.tables.values().map(colour).collect()
@@ -331,7 +335,7 @@ impl Core {
     fn refused(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::Ahead => self.counts.stamps_ahead += 1,
-            Refusal::EntryTooLarge | Refusal::TableFull => self.counts.too_much += 1,
+            Refusal::EntryTooLarge | Refusal::TableFull | Refusal::TooManyLives => self.counts.too_much += 1,
             Refusal::Unknown => {}
         }
     }

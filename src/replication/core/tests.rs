@@ -13,7 +13,7 @@ const OWNED: TableId = TableId(2);
 const STARVED: TableId = TableId(3);
 
 fn specs() -> Vec<Spec> {
-    let bounds = Bounds { entries_max: 3, bytes_max: 1 << 20 };
+    let bounds = Bounds { entries_max: 3, bytes_max: 1 << 20, runs_max: 1000 };
     let share = Share { rows_max: 8, bytes_max: 4096 };
     let spec = |id, kind, bytes_per_s| Spec { id, name: "t", kind, bytes_per_s };
     vec![

@@ -36,7 +36,7 @@ fn specs() -> Vec<Spec> {
     let spec = |id, name, kind, bytes_per_s| Spec { id, name, kind, bytes_per_s };
     vec![
         // So few bytes that a pull takes several slices.
-        spec(ADMIN, "admin", Kind::Admin(Bounds { entries_max: 1000, bytes_max: 1 << 20 }), 3000),
+        spec(ADMIN, "admin", Kind::Admin(Bounds { entries_max: 1000, bytes_max: 1 << 20, runs_max: 1000 }), 3000),
         spec(KEPT, "kept", Kind::Owned(Rule::Keep, share), 700),
         spec(DROPPED, "dropped", Kind::Owned(Rule::Drop, share), 700),
     ]

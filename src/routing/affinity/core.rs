@@ -228,7 +228,7 @@ mod tests {
         fn new(count: u128) -> Self {
             let node = |me| Node {
                 core: Core::new(StorageId(me), IDLE, Entropy::seeded(me as u64)),
-                table: Admin::new(Bounds { entries_max: 1000, bytes_max: 1 << 20 }),
+                table: Admin::new(Bounds { entries_max: 1000, bytes_max: 1 << 20, runs_max: 1000 }),
                 view: HashMap::new(),
             };
             Self { nodes: (0..count).map(node).collect(), changes: Vec::new(), clock: 0 }
