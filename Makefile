@@ -74,7 +74,7 @@ bench: release ## the gateway against its peers and nginx, one interleaved run; 
 replay: release ## real traces through 1, 3 and 8 real nodes: what sharing keeps of the cache hits. TRACES=files; an idle machine
 	@python3 cluster-tests/bench/replay.py "$(RELEASE_BIN)" $(or $(TRACES),../shared/traces/mooncake_conversation_trace.jsonl) --speed 20
 
-bench-mesh: release ## what the mesh costs a request: a node alone and one of three, in turns
+bench-mesh: release ## what the mesh costs a request: three lone nodes and a cluster of three, in turns
 	@python3 cluster-tests/bench/meshed.py "$(RELEASE_BIN)"
 
 test-sdk: setup ## the official openai SDK, direct and through smg: simulated workers and real llama.cpp

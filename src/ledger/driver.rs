@@ -12,14 +12,12 @@ use parking_lot::Mutex;
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::Config;
 use super::core::Core;
 use super::core::Effect;
 use super::core::Event;
 use super::core::Ignored;
-use super::core::Life;
 use super::handle::Handle;
 use super::handle::Shared;
 use super::messages::Answer;
@@ -43,8 +41,6 @@ use crate::workers::registry::Registry;
 const TASK: Task = Task { name: "ledger", stage: Stage::Share, on_end: OnEnd::StopNode };
 /// Beginnings that wait for the task. Beyond it the next report counts them.
 const BEGUN_MAX: usize = 8192;
-/// What owners are told is worthless after this: the next report has it.
-const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node that is alone looks this often whether it still is; membership wakes it anyway.
 const ALONE: Duration = Duration::from_secs(60);
 
@@ -76,8 +72,7 @@ pub fn start(config: &Config, peers: Peers, registry: Arc<Registry>, metrics: Me
         metrics,
     });
     let changes = members.changes();
-    let driver =
-        Driver { shared: Arc::clone(&shared), members, changes, questions, begun: from_edge, telling: JoinSet::new() };
+    let driver = Driver { shared: Arc::clone(&shared), members, changes, questions, begun: from_edge };
     tasks.spawn(TASK, |stop| driver.run(stop));
     Handle(shared)
 }
@@ -88,8 +83,6 @@ struct Driver {
     changes: watch::Receiver<u64>,
     questions: mpsc::Receiver<Request>,
     begun: mpsc::Receiver<Commit>,
-    /// BOUND: four for each member, see `teller`.
-    telling: JoinSet<Life>,
 }
 
 enum Branch {
@@ -110,7 +103,6 @@ impl Driver {
                 () = stop.cancelled() => return,
                 Some(request) = self.questions.recv() => Branch::Asked(request),
                 Some(commit) = self.begun.recv() => Branch::Step(Event::Started(commit)),
-                Some(Ok(to)) = self.telling.join_next(), if !self.telling.is_empty() => Branch::Step(Event::Delivered(to)),
                 changed = self.changes.changed() => match changed {
                     Ok(()) => Branch::Members,
                     Err(_) => return, // membership is gone: the node stops
@@ -153,24 +145,21 @@ impl Driver {
 
     fn answer(&mut self, request: Request) {
         let from = &request.from;
-        let answer = match Message::decode(&request.bytes) {
+        match Message::decode(&request.bytes) {
             Some(Message::Probe(workers)) => {
                 let (core, now) = (self.shared.core.lock(), Clock.now());
                 let said = workers.iter().map(|it| core.said(now, from.storage, WorkerId(*it))).collect();
-                Answer::Loads(said)
+                if let Ok(bytes) = Answer::Loads(said).encode() {
+                    request.answer.send(bytes.into());
+                }
             }
             Some(Message::Report(report)) => {
                 self.step(Event::Reported((from.storage, from.boot), report));
-                Answer::Heard
             }
             Some(Message::Commits(commits)) => {
                 self.step(Event::Committed((from.storage, from.boot), commits));
-                Answer::Heard
             }
-            None => return self.shared.metrics.ignored(Ignored::Unreadable),
-        };
-        if let Ok(bytes) = answer.encode() {
-            let _ = request.answer.send(bytes.into()); // the asker has gone
+            None => self.shared.metrics.ignored(Ignored::Unreadable),
         }
     }
 
@@ -182,13 +171,9 @@ impl Driver {
                 Effect::Ignored(why) => self.shared.metrics.ignored(why),
                 Effect::Send(to, message) => {
                     self.shared.metrics.told(&message);
-                    let transport = self.shared.transport.clone();
-                    self.telling.spawn(async move {
-                        if let Ok(bytes) = message.encode() {
-                            let _ = transport.request(&to, Lane::Ledger, &bytes, TELL_TIMEOUT).await; // the next report says it again
-                        }
-                        (to.storage, to.boot)
-                    });
+                    if let Ok(bytes) = message.encode() {
+                        let _ = self.shared.transport.send(&to, Lane::Ledger, bytes.into()); // the next report says it again
+                    }
                 }
             }
         }

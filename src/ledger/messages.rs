@@ -59,8 +59,6 @@ pub struct Commit {
 /// What is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// A report or commits arrived.
-    Heard,
     /// One for each worker asked for, in the order of the question.
     Loads(Vec<Said>),
 }
@@ -106,7 +104,6 @@ impl Answer {
     pub fn loads(bytes: &[u8], len: usize) -> Option<Vec<Said>> {
         match wire::decode::<Self, FRAME_BYTES_MAX>(bytes).ok()? {
             Self::Loads(said) => Some(said).filter(|it| it.len() == len),
-            Self::Heard => None,
         }
     }
 }
@@ -127,8 +124,7 @@ mod tests {
         assert_eq!(commits.encode().unwrap(), [1, 1, 1, 8, 5, 9]);
         assert_eq!(Message::Probe(vec![5, 6]).encode().unwrap(), [1, 2, 2, 5, 6]);
         let said = Said { is_known: true, others: load(2, 4), age_ms: 9 };
-        assert_eq!(Answer::Loads(vec![said]).encode().unwrap(), [1, 1, 1, 1, 2, 4, 9]);
-        assert_eq!(Answer::Heard.encode().unwrap(), [1, 0]);
+        assert_eq!(Answer::Loads(vec![said]).encode().unwrap(), [1, 0, 1, 1, 2, 4, 9]);
     }
 
     #[test]

@@ -50,6 +50,7 @@ use crate::membership;
 use crate::transport;
 use crate::transport::Peer;
 use crate::transport::Received;
+use crate::transport::Reply;
 use crate::transport::Request;
 use crate::transport::lanes::Lane;
 
@@ -127,7 +128,7 @@ struct Driver {
 }
 
 /// Whose question is being answered, and where the answer goes.
-type Asker = (NodeId, oneshot::Sender<bytes::Bytes>);
+type Asker = (NodeId, Reply);
 
 impl Driver {
     async fn run(mut self, stop: Stop, peers: Option<Peers>) {
@@ -291,7 +292,7 @@ impl Driver {
             return;
         }
         if let Some((_, answer)) = asker.take_if(|(node, _)| node == to) {
-            let _ = answer.send(frame.into()); // it stopped waiting, and asks again
+            answer.send(frame.into());
             return;
         }
         if self.questions.len() >= QUESTIONS_MAX {

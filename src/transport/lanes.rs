@@ -4,7 +4,7 @@
 //! swim     datagram; a stream of its own when larger than one      newest matter: lost is lost
 //! deltas   one stream a message, no order between messages         refused when the queue is full
 //! sync     one stream a request and its answer
-//! ledger   the same, small and with a deadline of milliseconds
+//! ledger   the same as datagrams, message or question and answer; streams when larger than one: a deadline of milliseconds has no time to repeat what is lost
 //! forward  one stream of bytes in both directions, no bound but flow control
 //! bulk     a request and its answer on a second connection, rate capped, so that snapshots never delay heartbeats
 //! ```
@@ -63,6 +63,15 @@ impl Lane {
             Self::Sync => 4 << 20,
             Self::Forward => usize::MAX,
             Self::Bulk => 64 << 20,
+        }
+    }
+
+    /// Whether a message that fits is a datagram: what is said again soon, or waited for no longer than a lost packet takes to be noticed.
+    #[must_use]
+    pub(super) const fn is_brief(self) -> bool {
+        match self {
+            Self::Swim | Self::Ledger => true,
+            Self::Deltas | Self::Sync | Self::Forward | Self::Bulk => false,
         }
     }
 

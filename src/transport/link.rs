@@ -7,6 +7,7 @@
 //!   │◀───────────────── peer ─────│   reading this is what makes the connection
 //! ```
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::datagram;
+use super::datagram::Datagram;
 use super::handle::RequestError;
 use super::lanes::Class;
 use super::lanes::Lane;
@@ -46,6 +49,8 @@ pub(super) const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 const QUEUE_LEN_MAX: usize = 256;
 /// Messages written to one peer at the same time, each on its stream, so that a large one does not hold up a small one.
 const WRITERS_MAX: usize = 16;
+/// Questions to one peer that wait for the answer in a datagram. Each lives as long as its deadline, milliseconds.
+const ASKED_MAX: usize = 1024;
 /// Piece of bulk data between two looks at the pacer.
 const PIECE_BYTES: usize = 64 << 10;
 const RTT_SAMPLE_PERIOD: Duration = Duration::from_secs(10);
@@ -68,8 +73,41 @@ pub struct Request {
     pub from: Arc<Peer>,
     /// What.
     pub bytes: Bytes,
-    /// Where the answer goes. Dropped without one, the peer hears that there is none.
-    pub answer: oneshot::Sender<Bytes>,
+    /// Where the answer goes.
+    pub answer: Reply,
+}
+
+/// Where an answer goes. Dropped without one, the peer hears that there is none; who asked in a datagram has a deadline for that.
+#[derive(Debug)]
+pub struct Reply(Way);
+
+#[derive(Debug)]
+enum Way {
+    /// It was no question.
+    Nowhere,
+    Stream(oneshot::Sender<Bytes>),
+    Datagram {
+        conn: quinn::Connection,
+        lane: Lane,
+        id: u32,
+        metrics: Metrics,
+    },
+}
+
+impl Reply {
+    /// Answers. Nobody is told whether it arrives.
+    pub fn send(self, bytes: Bytes) {
+        match self.0 {
+            Way::Nowhere => {}
+            Way::Stream(reply) => drop(reply.send(bytes)), // gone: its deadline has passed
+            Way::Datagram { conn, lane, id, metrics } => {
+                metrics.sent(lane, bytes.len());
+                if conn.send_datagram(datagram::write(&Datagram::Answer(id, bytes), lane)).is_err() {
+                    metrics.dropped(Dropped::TooLarge);
+                }
+            }
+        }
+    }
 }
 
 /// Bytes in both directions, on the forwarding lane. Dropped before it was shut down, the end that opened it resets it: nothing that still waits is
@@ -196,7 +234,27 @@ pub(super) struct Link {
     pub(super) class: Class,
     pub(super) conn: quinn::Connection,
     queue: mpsc::Sender<(Lane, Bytes)>,
+    asked: Mutex<Asked>,
     shared: Shared,
+}
+
+/// Questions in datagrams that are not answered yet. BOUND: [`ASKED_MAX`]; further ones are streams.
+#[derive(Debug, Default)]
+struct Asked {
+    last: u32,
+    waiting: HashMap<u32, oneshot::Sender<Bytes>>,
+}
+
+/// A question in a datagram, forgotten when nobody waits for it any more.
+struct Waiting<'a> {
+    link: &'a Link,
+    id: u32,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.link.asked.lock().waiting.remove(&self.id);
+    }
 }
 
 /// What is still to be written; for [`Link::run`].
@@ -205,15 +263,14 @@ pub(super) type Queue = mpsc::Receiver<(Lane, Bytes)>;
 impl Link {
     pub(super) fn new(peer: Peer, class: Class, conn: quinn::Connection, shared: Shared) -> (Self, Queue) {
         let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
-        (Self { peer: Arc::new(peer), class, conn, queue, shared }, rest)
+        (Self { peer: Arc::new(peer), class, conn, queue, asked: Mutex::default(), shared }, rest)
     }
 
     /// Sends a message. False: it was dropped, and counted.
     pub(super) fn send(&self, lane: Lane, bytes: Bytes) -> bool {
         let len = bytes.len();
-        let fits = lane == Lane::Swim && self.conn.max_datagram_size().is_some_and(|max| len < max);
-        let is_sent = if fits {
-            self.conn.send_datagram([&[lane.byte()], &bytes[..]].concat().into()).is_ok()
+        let is_sent = if self.fits(lane, len) {
+            self.conn.send_datagram(datagram::write(&Datagram::Message(bytes), lane)).is_ok()
         } else {
             self.queue.try_send((lane, bytes)).is_ok()
         };
@@ -225,8 +282,20 @@ impl Link {
         is_sent
     }
 
+    /// Whether it is sent in one datagram.
+    fn fits(&self, lane: Lane, len: usize) -> bool {
+        lane.is_brief() && self.conn.max_datagram_size().is_some_and(|max| len + datagram::HEAD_BYTES <= max)
+    }
+
     /// Asks and waits for the answer.
     pub(super) async fn request(&self, lane: Lane, bytes: &[u8]) -> Result<Bytes, RequestError> {
+        if self.fits(lane, bytes.len())
+            && let Some((waiting, answer)) = self.ask()
+        {
+            let question = Datagram::Question(waiting.id, Bytes::copy_from_slice(bytes));
+            self.conn.send_datagram(datagram::write(&question, lane)).map_err(|_lost| RequestError::Lost)?;
+            return answer.await.map_err(|_ended| RequestError::Lost);
+        }
         let lost = |_| RequestError::Lost;
         let (mut send, mut recv) = self.conn.open_bi().await.map_err(lost)?;
         self.write(lane, &mut send, bytes, true).await.map_err(|_lost| RequestError::Lost)?;
@@ -239,6 +308,17 @@ impl Link {
             Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(UNANSWERED))) => Err(RequestError::Unanswered),
             Err(quinn::ReadToEndError::Read(_)) => Err(RequestError::Lost),
         }
+    }
+
+    fn ask(&self) -> Option<(Waiting<'_>, oneshot::Receiver<Bytes>)> {
+        let mut asked = self.asked.lock();
+        if asked.waiting.len() >= ASKED_MAX {
+            return None;
+        }
+        asked.last = asked.last.wrapping_add(1);
+        let (id, (reply, answer)) = (asked.last, oneshot::channel());
+        asked.waiting.insert(id, reply);
+        Some((Waiting { link: self, id }, answer))
     }
 
     /// Opens a stream of the forwarding lane.
@@ -255,6 +335,11 @@ impl Link {
 
     /// Reads and writes until the connection ends.
     pub(super) async fn run(self: Arc<Self>, queue: Queue) {
+        self.carry(queue).await;
+        self.asked.lock().waiting.clear(); // whoever waits learns that no answer comes
+    }
+
+    async fn carry(&self, queue: Queue) {
         let mut reading = FuturesUnordered::new();
         let mut sample = tokio::time::interval_at(Clock.now() + RTT_SAMPLE_PERIOD, RTT_SAMPLE_PERIOD);
         let writing = self.write_queue(queue);
@@ -318,13 +403,23 @@ impl Link {
         Ok(())
     }
 
-    fn take_datagram(&self, mut datagram: Bytes) {
-        let lane = datagram.first().and_then(|byte| Lane::from_byte(*byte));
-        if lane != Some(Lane::Swim) {
+    fn take_datagram(&self, bytes: Bytes) {
+        let Some((lane, datagram)) = datagram::read(bytes).filter(|it| it.0.class() == self.class) else {
             return self.shared.metrics.dropped(Dropped::NoReader);
+        };
+        match datagram {
+            Datagram::Message(bytes) => self.put(lane, bytes),
+            Datagram::Question(id, bytes) => {
+                let (conn, metrics) = (self.conn.clone(), self.shared.metrics.clone());
+                self.put_question(lane, bytes, Way::Datagram { conn, lane, id, metrics });
+            }
+            Datagram::Answer(id, bytes) => {
+                self.shared.metrics.received(lane, bytes.len());
+                if let Some(reply) = self.asked.lock().waiting.remove(&id) {
+                    let _ = reply.send(bytes); // gone: its deadline has passed
+                }
+            }
         }
-        let bytes = datagram.split_off(1);
-        self.put(Lane::Swim, bytes);
     }
 
     async fn take_message(&self, mut stream: quinn::RecvStream) {
@@ -342,15 +437,28 @@ impl Link {
     }
 
     fn put(&self, lane: Lane, bytes: Bytes) {
-        self.shared.metrics.received(lane, bytes.len());
         let outlet = match lane {
             Lane::Swim => &self.shared.outlets.swim,
             Lane::Deltas => &self.shared.outlets.deltas,
-            Lane::Sync | Lane::Ledger | Lane::Forward | Lane::Bulk => {
-                return self.shared.metrics.dropped(Dropped::NoReader);
-            }
+            Lane::Ledger => return self.put_question(lane, bytes, Way::Nowhere),
+            Lane::Sync | Lane::Forward | Lane::Bulk => return self.shared.metrics.dropped(Dropped::NoReader),
         };
+        self.shared.metrics.received(lane, bytes.len());
         if let Err(error) = outlet.try_send(Received { from: Arc::clone(&self.peer), bytes }) {
+            self.shared.metrics.dropped(why_full(&error));
+        }
+    }
+
+    fn put_question(&self, lane: Lane, bytes: Bytes, answer: Way) {
+        let outlet = match lane {
+            Lane::Sync => &self.shared.outlets.sync,
+            Lane::Ledger => &self.shared.outlets.ledger,
+            Lane::Bulk => &self.shared.outlets.bulk,
+            Lane::Swim | Lane::Deltas | Lane::Forward => return self.shared.metrics.dropped(Dropped::NoReader),
+        };
+        self.shared.metrics.received(lane, bytes.len());
+        let request = Request { from: Arc::clone(&self.peer), bytes, answer: Reply(answer) };
+        if let Err(error) = outlet.try_send(request) {
             self.shared.metrics.dropped(why_full(&error));
         }
     }
@@ -372,10 +480,8 @@ impl Link {
             Ok(Ok(())) => Lane::from_byte(byte[0]).filter(|lane| lane.class() == self.class),
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
-        let (lane, outlet) = match lane {
-            Some(lane @ Lane::Sync) => (lane, &self.shared.outlets.sync),
-            Some(lane @ Lane::Ledger) => (lane, &self.shared.outlets.ledger),
-            Some(lane @ Lane::Bulk) => (lane, &self.shared.outlets.bulk),
+        let lane = match lane {
+            Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk)) => lane,
             Some(Lane::Forward) => return self.put_stream(send, recv),
             Some(Lane::Swim | Lane::Deltas) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };
@@ -384,11 +490,8 @@ impl Link {
             Ok(Err(quinn::ReadToEndError::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
-        self.shared.metrics.received(lane, bytes.len());
         let (answer, answered) = oneshot::channel();
-        if let Err(error) = outlet.try_send(Request { from: Arc::clone(&self.peer), bytes, answer }) {
-            self.shared.metrics.dropped(why_full(&error));
-        }
+        self.put_question(lane, bytes, Way::Stream(answer));
         let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, answered).await else {
             let _ = send.reset(UNANSWERED); // fails only when the peer has gone
             return;
@@ -404,7 +507,8 @@ impl Link {
 async fn read_message(stream: &mut quinn::RecvStream, class: Class) -> Result<(Lane, Bytes), Dropped> {
     let mut byte = [0];
     stream.read_exact(&mut byte).await.map_err(|_lost| Dropped::NoLink)?;
-    let lane = Lane::from_byte(byte[0]).filter(|it| matches!(it, Lane::Swim | Lane::Deltas) && it.class() == class);
+    let lane = Lane::from_byte(byte[0])
+        .filter(|it| matches!(it, Lane::Swim | Lane::Deltas | Lane::Ledger) && it.class() == class);
     let lane = lane.ok_or(Dropped::NoReader)?;
     match stream.read_to_end(lane.bytes_max()).await {
         Ok(bytes) => Ok((lane, bytes.into())),

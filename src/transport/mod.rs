@@ -13,6 +13,7 @@
 //! *Absent on purpose:* retries and order. A lane carries a message once or not at all, and two messages may overtake each other; who needs more repeats itself.
 
 pub mod core;
+mod datagram;
 mod driver;
 mod ends;
 mod handle;
@@ -34,6 +35,7 @@ pub use handle::LinkView;
 pub use handle::NotSent;
 pub use handle::RequestError;
 pub use link::Received;
+pub use link::Reply;
 pub use link::Request;
 pub use link::Stream;
 pub use peer::Peer;

@@ -68,8 +68,6 @@ pub enum Event {
     Reported(Life, Report),
     /// A member has begun requests.
     Committed(Life, Vec<Commit>),
-    /// What was sent to a member has arrived, or will not.
-    Delivered(Life),
 }
 
 /// What to do.
@@ -151,7 +149,6 @@ impl Core {
                     effects.extend(self.books.commit(from, commit).err().map(Effect::Ignored));
                 }
             }
-            Event::Delivered(to) => self.teller.delivered(to, self.views.now(), effects),
         }
     }
 

@@ -1,6 +1,9 @@
-//! Which members keep a worker's ledger: the first two in rendezvous order, the same at every node with the same members.
+//! Which members keep a worker's ledger, the same at every node with the same members: workers are dealt into *shares*, and the first two members in rendezvous order
+//! of a share keep the ledgers of all its workers.
 //!
-//! A member that comes or goes moves only the ledgers that it takes or kept. When the first owner dies the second is the first and has
+//! There is a share for every four members. With few of them a decision, which compares several workers, asks one owner or two and not as many as it has
+//! candidates: a question costs two nodes more than all the rest of a decision. A member that comes or goes moves only the shares that it takes or kept, and now and then
+//! one more share begins or ends. When the first owner dies the second is the first and has
 //! everything already. Views differ for a moment whenever somebody comes or goes, so a report says of which view it was made, and the last few are
 //! remembered: what an owner was not told because its reporter sees another owner there is not taken for zero.
 
@@ -17,8 +20,11 @@ use crate::transport::Peer;
 /// Earlier views that are remembered. Fewer make ledgers unknown while several members come or go at once; more cost memory.
 const VIEWS_MAX: usize = 8;
 
+/// Members for each share. Fewer, and a decision asks more owners; more, and one owner answers for more of the cluster.
+const MEMBERS_OF_A_SHARE: usize = 4;
+
 /// The members that keep one worker's ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owners {
     /// Asked first.
     pub first: Option<StorageId>,
@@ -44,6 +50,8 @@ impl Owners {
 pub(super) struct View {
     pub(super) members: Vec<Arc<Peer>>,
     pub(super) hash: u64,
+    /// Who keeps each share. BOUND: a quarter of the members.
+    shares: Vec<Owners>,
 }
 
 impl View {
@@ -51,7 +59,8 @@ impl View {
         members.sort_unstable_by_key(|it| it.storage);
         members.dedup_by_key(|it| it.storage);
         let names: Vec<u8> = members.iter().flat_map(|it| it.storage.0.to_le_bytes()).collect();
-        Self { members, hash: xxh3_64(&names) }
+        let shares = (0..members.len().div_ceil(MEMBERS_OF_A_SHARE)).map(|share| first_two(&members, share)).collect();
+        Self { members, hash: xxh3_64(&names), shares }
     }
 
     pub(super) fn get(&self, member: StorageId) -> Option<&Arc<Peer>> {
@@ -59,17 +68,23 @@ impl View {
     }
 
     pub(super) fn owners(&self, worker: WorkerId) -> Owners {
-        let (mut first, mut second): (Option<(u64, StorageId)>, _) = (None, None);
-        for member in &self.members {
-            let place = Some((xxh3_64_with_seed(&member.storage.0.to_le_bytes(), worker.0), member.storage));
-            if place > first {
-                (first, second) = (place, first);
-            } else if place > second {
-                second = place;
-            }
-        }
-        Owners { first: first.map(|it| it.1), second: second.map(|it| it.1) }
+        let place = |share: &usize| (xxh3_64_with_seed(&share.to_le_bytes(), worker.0), *share);
+        let share = (0..self.shares.len()).max_by_key(place);
+        share.map_or_else(Owners::default, |it| self.shares[it])
     }
+}
+
+fn first_two(members: &[Arc<Peer>], share: usize) -> Owners {
+    let (mut first, mut second): (Option<(u64, StorageId)>, _) = (None, None);
+    for member in members {
+        let place = Some((xxh3_64_with_seed(&member.storage.0.to_le_bytes(), share as u64), member.storage));
+        if place > first {
+            (first, second) = (place, first);
+        } else if place > second {
+            second = place;
+        }
+    }
+    Owners { first: first.map(|it| it.1), second: second.map(|it| it.1) }
 }
 
 /// The view in force and the last few before it.
@@ -99,6 +114,8 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::transport::tests::peer;
 
@@ -108,22 +125,48 @@ mod tests {
 
     #[test]
     fn every_node_finds_the_same_owners_and_a_death_moves_only_what_the_dead_kept() {
-        let (all, reversed, left) = (view(1..=8), view((1..=8).rev()), view((1..=8).filter(|n| *n != 3)));
+        let (all, reversed) = (view(1..=8), view((1..=8).rev()));
         assert_eq!(all.hash, reversed.hash);
-        assert_ne!(all.hash, left.hash);
-        let dead = StorageId(3);
-        let mut kept = [0; 9];
-        for worker in (0..4_000).map(|n| WorkerId(n * 7_919)) {
-            let (before, after) = (all.owners(worker), left.owners(worker));
-            assert_eq!(before, reversed.owners(worker));
-            kept[before.first.unwrap().0 as usize] += 1;
-            match (before.first == Some(dead), before.second == Some(dead)) {
-                (true, _) => assert_eq!(after.first, before.second, "the second was told everything"),
-                (false, true) => assert_eq!(after.first, before.first),
-                (false, false) => assert_eq!(after, before),
+        let mut kept = BTreeMap::new();
+        let workers = (0..4_000).map(|n| WorkerId(n * 7_919));
+        for dead in 1..=8 {
+            let left = view((1..=8).filter(|n| *n != dead));
+            assert_ne!(all.hash, left.hash);
+            for worker in workers.clone() {
+                let (before, after) = (all.owners(worker), left.owners(worker));
+                assert_eq!(before, reversed.owners(worker));
+                *kept.entry(before.first).or_insert(0) += 1;
+                match before.first == Some(StorageId(dead.into())) {
+                    true => assert_eq!(after.first, before.second, "the second was told everything"),
+                    false => assert_eq!(after.first, before.first),
+                }
             }
         }
-        assert!(kept[1..].iter().all(|it| (400..600).contains(it)), "{kept:?}");
+        assert!(kept.len() <= 2, "of eight, two keep all: {kept:?}");
+    }
+
+    #[test]
+    fn up_to_four_members_have_one_share_and_one_more_for_each_further_four() {
+        for (count, shares) in [(1, 1), (2, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3), (20, 5), (100, 25)] {
+            let all = view(1..=count);
+            assert_eq!(all.shares.len(), shares, "{count} members");
+            assert!(all.shares.iter().all(|it| it.second.is_some() == (count > 1) && it.first != it.second));
+            let mut dealt = BTreeMap::new();
+            (0..40_000).for_each(|n| *dealt.entry(all.owners(WorkerId(n))).or_insert(0) += 1);
+            assert!(dealt.values().all(|it| it * shares > 30_000), "no share is much smaller than another: {dealt:?}");
+        }
+    }
+
+    #[test]
+    fn one_share_more_takes_its_part_of_each_and_moves_nothing_else() {
+        let (few, many) = (view(1..=8), View { shares: first_two_of(3), ..view(1..=8) });
+        let moved = (0..3_000).map(WorkerId).filter(|it| few.owners(*it) != many.owners(*it)).collect::<Vec<_>>();
+        assert!((700..=1_100).contains(&moved.len()), "{}", moved.len());
+        assert!(moved.iter().all(|it| many.owners(*it) == many.shares[2]));
+    }
+
+    fn first_two_of(shares: usize) -> Vec<Owners> {
+        (0..shares).map(|share| first_two(&view(1..=8).members, share)).collect()
     }
 
     #[test]

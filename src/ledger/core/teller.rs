@@ -1,8 +1,9 @@
 //! What this node tells the owners: all it has in flight, every so often, and each request that it begins.
 //!
 //! A node looks at its own counts every [`LOOK`] while it has work. It reports every [`PERIOD`], and at once to the owners of a worker that has changed
-//! much since they were told: mostly a prompt that was read or requests that ended, as beginnings are told one by one. Beginnings are collected for [`COLLECT`], so that a busy node
-//! sends an owner some hundred messages a second and not one for each request.
+//! much since they were told: mostly a prompt that was read or requests that ended, as beginnings are told one by one, to the first owner only: the second is asked when the first is
+//! silent, and then a quarter of a second does no harm. Beginnings are collected for [`COLLECT`], so that a busy node sends an owner some hundred messages a second and not one for each
+//! request. Nothing is acknowledged: what is lost is in the next report.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -11,7 +12,6 @@ use std::time::Duration;
 
 use super::Effect;
 use super::Ignored;
-use super::Life;
 use super::order::Owners;
 use super::order::View;
 use crate::base::clock::Instant;
@@ -37,15 +37,12 @@ const COLLECT: Duration = Duration::from_millis(2);
 const LARGE_TOKENS: u64 = 1024;
 /// The same for requests.
 const LARGE_REQUESTS: u32 = 4;
-/// Messages under way to one member. Beyond it beginnings wait and reports are left out: a member that does not answer must not take up the streams that questions need.
-const UNDER_WAY_MAX: u8 = 4;
 
 /// What goes to one life of an owner.
 #[derive(Debug, Default)]
 struct Line {
     boot: u64,
     begun: Vec<Commit>,
-    under_way: u8,
 }
 
 #[derive(Debug)]
@@ -98,15 +95,13 @@ impl Teller {
         let worker = WorkerId(commit.worker);
         self.told.entry(worker).or_default().add(InFlight::one(commit.tokens));
         self.look_at = self.look_at.min(now + LOOK);
-        for owner in self.owners_of(view, worker).each().filter(|it| *it != me) {
-            let Some(line) = self.lines.get_mut(&owner) else { continue };
-            if line.begun.len() == COMMITS_LEN_MAX {
-                line.begun.remove(0);
-                effects.push(Effect::Ignored(Ignored::TooMany));
-            }
-            line.begun.push(commit);
-            self.flush_at.get_or_insert(now + COLLECT);
+        let first = self.owners_of(view, worker).first.filter(|it| *it != me);
+        let Some(line) = first.and_then(|it| self.lines.get_mut(&it)) else { return };
+        if line.begun.len() == COMMITS_LEN_MAX {
+            return effects.push(Effect::Ignored(Ignored::TooMany));
         }
+        line.begun.push(commit);
+        self.flush_at.get_or_insert(now + COLLECT);
     }
 
     /// Sends what was collected, when it is time.
@@ -114,15 +109,6 @@ impl Teller {
         if self.flush_at.is_some_and(|it| it <= now) {
             self.flush_at = None;
             self.lines.iter_mut().for_each(|(owner, line)| line.flush(view.get(*owner), effects));
-        }
-    }
-
-    /// A message is under way no more.
-    pub(super) fn delivered(&mut self, to: Life, view: &View, effects: &mut Vec<Effect>) {
-        let Some(line) = self.lines.get_mut(&to.0).filter(|it| it.boot == to.1) else { return };
-        line.under_way = line.under_way.saturating_sub(1);
-        if self.flush_at.is_none() {
-            line.flush(view.get(to.0), effects);
         }
     }
 
@@ -180,16 +166,12 @@ impl Teller {
 
     fn report(&mut self, to: Option<&Arc<Peer>>, mut report: Report, effects: &mut Vec<Effect>) {
         let Some((to, line)) = to.and_then(|it| Some((it, self.lines.get_mut(&it.storage)?))) else { return };
-        if line.under_way >= UNDER_WAY_MAX {
-            return;
-        }
         if report.loads.len() > REPORT_LEN_MAX {
             report.loads.sort_unstable_by_key(|it| std::cmp::Reverse(it.1.requests));
             report.loads.truncate(REPORT_LEN_MAX);
             report.is_complete = false;
         }
         line.begun.retain(|it| it.number > report.number);
-        line.under_way += 1;
         effects.push(Effect::Send(Arc::clone(to), Message::Report(report)));
     }
 
@@ -201,8 +183,7 @@ impl Teller {
 
 impl Line {
     fn flush(&mut self, to: Option<&Arc<Peer>>, effects: &mut Vec<Effect>) {
-        let Some(to) = to.filter(|_| !self.begun.is_empty() && self.under_way < UNDER_WAY_MAX) else { return };
-        self.under_way += 1;
+        let Some(to) = to.filter(|_| !self.begun.is_empty()) else { return };
         effects.push(Effect::Send(Arc::clone(to), Message::Commits(std::mem::take(&mut self.begun))));
     }
 }

@@ -266,30 +266,32 @@ fn a_flood_of_commits_is_bounded() {
 #[test]
 fn a_new_owner_of_a_loaded_worker_never_says_that_it_is_idle() {
     let now = Clock.now();
-    let members: Vec<_> = (1..=4).map(|n| Arc::new(peer(n))).collect();
-    let here = |it: &Core| {
-        let mut loaded = (0..).map(WorkerId).filter(|worker| it.owners(*worker).first == Some(StorageId(1)));
-        loaded.next().expect("one of many")
+    // Four members of which this node keeps all ledgers.
+    let worker = WorkerId(5);
+    let core_of = |others: [u16; 3]| {
+        let mut core = Core::new(now, (OWNER, 1));
+        let all = std::iter::once(1).chain(others).map(|n| Arc::new(peer(n))).collect();
+        core.step(now, Event::Members(all), &mut Vec::new());
+        (others, core)
     };
-    let mut core = Core::new(now, (OWNER, 1));
-    core.step(now, Event::Members(members), &mut Vec::new());
+    let found = (2..).map(|n| core_of([n, n + 1, n + 2])).find(|it| it.1.owners(worker).first == Some(OWNER));
+    let ([b, c, d], mut core) = found.expect("one of many");
     core.step(now, Event::Looked { number: 1, loads: Vec::new() }, &mut Vec::new());
-    let worker = here(&core);
     let hear = |core: &mut Core, at: Instant, n: u16, view: u64, loads: Vec<(u64, InFlight)>| {
         let report = Report { number: 1, view, is_complete: true, loads };
         core.step(at, Event::Reported((StorageId(u128::from(n)), 1), report), &mut Vec::new());
     };
     let says = |core: &Core, at| core.said(at, OWNER, worker);
-    let view = crate::ledger::tests::sim::view_hash(&[1, 2, 3, 4]);
+    let view = crate::ledger::tests::sim::view_hash(&[1, b, c, d]);
     assert!(!says(&core, now).is_known);
-    hear(&mut core, now, 2, view, vec![(worker.0, InFlight::one(500))]);
+    hear(&mut core, now, b, view, vec![(worker.0, InFlight::one(500))]);
     assert_eq!((says(&core, now).is_known, says(&core, now).others), (false, InFlight::one(500)), "at least that");
     // One has not heard of the new owner: what it lists for it is not all that it has.
-    hear(&mut core, now, 3, crate::ledger::tests::sim::view_hash(&[2, 3, 4]), Vec::new());
-    hear(&mut core, now, 4, view, Vec::new());
+    hear(&mut core, now, c, crate::ledger::tests::sim::view_hash(&[b, c, d]), Vec::new());
+    hear(&mut core, now, d, view, Vec::new());
     assert!(!says(&core, now).is_known);
     let report = Report { number: 2, view, is_complete: true, loads: vec![(worker.0, InFlight::one(70))] };
-    core.step(now, Event::Reported((StorageId(3), 1), report), &mut Vec::new());
+    core.step(now, Event::Reported((peer(c).storage, 1), report), &mut Vec::new());
     let told = says(&core, now);
     assert!(told.is_known);
     assert_eq!(told.others, InFlight { requests: 2, queued_tokens: 570 });
@@ -315,7 +317,7 @@ fn when_the_first_owner_is_down_the_second_is_asked_at_once() {
     let now = Clock.now();
     let mut core = Core::new(now, (StorageId(5), 1));
     let members = |without: Option<StorageId>| {
-        Event::Members((1..=5).map(|n| Arc::new(peer(n))).filter(|it| Some(it.storage) != without).collect())
+        Event::Members((1..=8).map(|n| Arc::new(peer(n))).filter(|it| Some(it.storage) != without).collect())
     };
     for worker in (0..50).map(WorkerId) {
         core.step(now, members(None), &mut Vec::new());

@@ -14,11 +14,14 @@ use crate::ledger::InFlight;
 use crate::ledger::Peers;
 use crate::ledger::Readings;
 use crate::ledger::Source;
+use crate::ledger::core::Core;
+use crate::ledger::core::Event;
 use crate::ledger::metrics::Metrics;
 use crate::membership;
 use crate::membership::Status;
 use crate::transport;
 use crate::transport::tests::eventually;
+use crate::transport::tests::peer;
 use crate::transport::trust::MeshSecret;
 use crate::workers::fake::Fake;
 use crate::workers::health::Rules;
@@ -146,11 +149,22 @@ async fn three_nodes_know_what_the_others_have_in_flight_and_a_crash_takes_its_o
     c.hears(0, InFlight::default()).await;
 }
 
+/// A node that keeps all ledgers when it is one of two with this one.
+fn owner_before(n: u16) -> u16 {
+    let is_first = |it: &u16| {
+        let mut core = Core::new(Clock.now(), (peer(n).storage, 1));
+        let both = [n, *it].map(|it| Arc::new(peer(it))).to_vec();
+        core.step(Clock.now(), Event::Members(both), &mut Vec::new());
+        core.owners(WorkerId(1)).first == Some(peer(*it).storage)
+    };
+    (n + 1..).find(is_first).expect("one of many")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owners_that_do_not_answer_cost_one_deadline_and_then_nothing() {
     let secret = MeshSecret::generate();
     let first = node(1, &secret, &["localhost:1".to_owned()]);
-    let mute = transport::tests::Node::new(2, &secret);
+    let mute = transport::tests::Node::new(owner_before(1), &secret);
     // A member by SWIM that has nobody on the ledger's lane.
     let _silent = membership::start(
         vec![first.addr.to_string()],

@@ -35,7 +35,6 @@ const NODES: u16 = 5;
 const WORKERS: u64 = 6;
 const TICK: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_millis(1_300);
-const TELL_LIMIT: Duration = Duration::from_secs(1);
 const PROBE_LIMIT: Duration = Duration::from_millis(5);
 /// How long a run is, and when all that goes wrong in it has long been mended.
 const LASTS: Duration = Duration::from_secs(13);
@@ -49,8 +48,7 @@ pub(super) fn view_hash(members: &[u16]) -> u64 {
 
 #[derive(Clone, Debug)]
 enum Packet {
-    Tell { id: u64, from: Life, message: Message },
-    Told { id: u64 },
+    Tell { from: Life, message: Message },
     Ask { id: u64, worker: u64 },
     Answer { id: u64 },
 }
@@ -74,9 +72,8 @@ struct Node {
     is_dead: bool,
     /// Who it sees, and since when it has heard of them.
     sees: BTreeMap<u16, (Arc<Peer>, bool)>,
-    /// Questions and messages that are not answered yet.
+    /// Questions that are not answered yet.
     waits: BTreeMap<u64, (StorageId, Instant)>,
-    tells: BTreeMap<u64, (Life, Instant)>,
 }
 
 /// What was seen of ledgers.
@@ -120,7 +117,6 @@ impl Node {
             is_dead: false,
             sees: BTreeMap::new(),
             waits: BTreeMap::new(),
-            tells: BTreeMap::new(),
         }
     }
 
@@ -210,10 +206,7 @@ impl World {
         for effect in effects {
             let Effect::Send(to, message) = effect else { continue };
             self.tally.messages += 1;
-            self.ids += 1;
-            let id = self.ids;
-            self.node(n).tells.insert(id, ((to.storage, to.boot), now));
-            self.twin.send(now, addr(n), to.addr, Carrier::Stream, Packet::Tell { id, from: life, message });
+            self.twin.send(now, addr(n), to.addr, Carrier::Datagram, Packet::Tell { from: life, message });
         }
     }
 
@@ -230,7 +223,7 @@ impl World {
                 continue;
             }
             match it.message {
-                Packet::Tell { id, from: life, message } => {
+                Packet::Tell { from: life, message } => {
                     if let Some(seen) = self.node(n).sees.get_mut(&from).filter(|it| it.0.boot == life.1) {
                         seen.1 = true;
                     }
@@ -239,18 +232,12 @@ impl World {
                         Message::Commits(commits) => self.step(n, Event::Committed(life, commits)),
                         Message::Probe(_) => {}
                     }
-                    self.twin.send(self.now, it.to, it.from, Carrier::Stream, Packet::Told { id });
-                }
-                Packet::Told { id } => {
-                    if let Some((to, _)) = self.node(n).tells.remove(&id) {
-                        self.step(n, Event::Delivered(to));
-                    }
                 }
                 Packet::Ask { id, worker } => {
                     let (now, node) = (self.now, &self.nodes[usize::from(n) - 1]);
                     let said = node.core.said(now, StorageId(u128::from(from)), WorkerId(worker));
                     self.check(n, from, worker, said);
-                    self.twin.send(self.now, it.to, it.from, Carrier::Stream, Packet::Answer { id });
+                    self.twin.send(self.now, it.to, it.from, Carrier::Datagram, Packet::Answer { id });
                 }
                 Packet::Answer { id } => {
                     if let Some((owner, _)) = self.node(n).waits.remove(&id) {
@@ -294,7 +281,6 @@ impl World {
         if !self.node(n).runs() || self.node(n).core.next_wake().is_none_or(|it| it > now) {
             return;
         }
-        self.give_up(n);
         self.step(n, Event::Wake);
         if self.node(n).core.wants_look(now) {
             let node = self.node(n);
@@ -303,13 +289,6 @@ impl World {
             let loads = (0..).map(WorkerId).zip(node.loads(now)).collect();
             self.step(n, Event::Looked { number, loads });
         }
-    }
-
-    /// What did not arrive within a second is not waited for.
-    fn give_up(&mut self, n: u16) {
-        let now = self.now;
-        let late = self.node(n).tells.extract_if(.., |_, it| now > it.1 + TELL_LIMIT).collect::<Vec<_>>();
-        late.into_iter().for_each(|it| self.step(n, Event::Delivered(it.1.0)));
     }
 
     /// A decision at this node wants to know about one worker.
@@ -328,7 +307,7 @@ impl World {
                 self.ids += 1;
                 let id = self.ids;
                 self.node(n).waits.insert(id, (owner.storage, now));
-                self.twin.send(now, addr(n), owner.addr, Carrier::Stream, Packet::Ask { id, worker });
+                self.twin.send(now, addr(n), owner.addr, Carrier::Datagram, Packet::Ask { id, worker });
             }
             Plan::Nobody => self.tally.missed += 1,
         }

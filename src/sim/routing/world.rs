@@ -84,7 +84,6 @@ const LISTEN: Duration = Duration::from_millis(250);
 const FLUSH_EVERY: u64 = 2;
 const LOADS_EVERY: u64 = 4;
 const TICK_EVERY: u64 = 8;
-const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a token to compute and a request in flight weigh, as `policies/ask.rs` has it, for the oracle.
 const MISS_WEIGHT: f64 = 4.0;
 const INFLIGHT_WEIGHT: f64 = 50.0;
@@ -100,7 +99,6 @@ enum What {
     Ended { worker: usize, request: usize },
     Ledger { gateway: usize, at: Instant },
     Tell { to: usize, from: Life, message: Message },
-    Told { to: usize, whom: Life },
     Turn { number: u64 },
 }
 
@@ -228,7 +226,6 @@ impl<'a> World<'a> {
                 Message::Commits(commits) => self.ledger(to, ledger::core::Event::Committed(from, commits)),
                 Message::Probe(_) => {}
             },
-            What::Told { to, whom } => self.ledger(to, ledger::core::Event::Delivered(whom)),
             What::Turn { number } => self.turn(number),
         }
     }
@@ -459,10 +456,8 @@ impl<'a> World<'a> {
             let bytes = message.encode().expect("encodes");
             self.tally.ledger_bytes += bytes.len() as u64;
             self.tap(&bytes);
-            let (way, back, whom) = (self.way(), self.way(), (to.storage, to.boot));
-            let to = self.place(to.storage);
+            let (way, to) = (self.way(), self.place(to.storage));
             self.after(way, What::Tell { to, from: me, message });
-            self.after((way + back).min(TELL_TIMEOUT), What::Told { to: gateway, whom });
         }
         let it = &mut self.gateways[gateway];
         if let Some(next) = it.ledger.next_wake()

@@ -115,7 +115,7 @@ async fn two_nodes_with_the_same_secret_talk_on_every_lane() {
         let ask = a.handle.request(&found, lane, b"how much?", LIMIT);
         let answer = async {
             let request = from_b.recv().await.unwrap();
-            request.answer.send([&request.bytes[..], b" much"].concat().into()).unwrap();
+            request.answer.send([&request.bytes[..], b" much"].concat().into());
         };
         let (answer, ()) = soon(async { tokio::join!(ask, answer) }).await;
         assert_eq!(&*answer.unwrap(), b"how much? much", "{lane:?}");
@@ -153,15 +153,17 @@ async fn a_message_to_a_peer_without_a_connection_makes_one() {
 async fn a_question_that_nobody_reads_or_answers_says_so() {
     let secret = MeshSecret::generate();
     let (a, mut b) = (Node::new(1, &secret), Node::new(2, &secret));
-    b.inboxes.ledger.close();
+    b.inboxes.bulk.close();
     b.inboxes.forward.close();
     let mut stream = soon(a.handle.open(&b.me(), LIMIT)).await.unwrap();
     let read = soon(stream.read_u8()).await.unwrap_err();
     assert_eq!(read.kind(), std::io::ErrorKind::ConnectionReset);
-    let asked = soon(a.handle.request(&b.me(), Lane::Ledger, b"?", LIMIT)).await;
+    let asked = soon(a.handle.request(&b.me(), Lane::Bulk, b"?", LIMIT)).await;
     assert_eq!(asked, Err(RequestError::Unanswered));
-    let asked = soon(a.handle.request(&b.me(), Lane::Sync, b"?", Duration::from_millis(50))).await;
-    assert_eq!(asked, Err(RequestError::Timeout));
+    for lane in [Lane::Sync, Lane::Ledger] {
+        let asked = soon(a.handle.request(&b.me(), lane, b"?", Duration::from_millis(50))).await;
+        assert_eq!(asked, Err(RequestError::Timeout));
+    }
     let nobody = Peer { addr: bind().local_addr().unwrap(), ..peer(9) };
     let asked = a.handle.request(&nobody, Lane::Sync, b"?", Duration::from_millis(200));
     assert!(matches!(soon(asked).await, Err(RequestError::Timeout | RequestError::NoLink)));
