@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -21,8 +22,8 @@ use super::core::Ignored;
 use super::handle::Handle;
 use super::handle::Shared;
 use super::messages::Answer;
-use super::messages::Commit;
 use super::messages::Message;
+use super::messages::Probe;
 use super::metrics::Metrics;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
@@ -39,8 +40,6 @@ use crate::transport::lanes::Lane;
 use crate::workers::registry::Registry;
 
 const TASK: Task = Task { name: "ledger", stage: Stage::Share, on_end: OnEnd::StopNode };
-/// Beginnings that wait for the task. Beyond it the next report counts them.
-const BEGUN_MAX: usize = 8192;
 /// A node that is alone looks this often whether it still is; membership wakes it anyway.
 const ALONE: Duration = Duration::from_secs(60);
 
@@ -57,14 +56,14 @@ pub struct Peers {
 /// Starts it.
 pub fn start(config: &Config, peers: Peers, registry: Arc<Registry>, metrics: Metrics, tasks: &Tasks) -> Handle {
     let Peers { membership: members, transport, questions } = peers;
-    let (me, (begun, from_edge)) = (transport.me(), mpsc::channel(BEGUN_MAX));
+    let me = transport.me();
     let shared = Arc::new(Shared {
         core: Mutex::new(Core::new(Clock.now(), (me.storage, me.boot))),
         is_alone: AtomicBool::new(true),
         me: me.storage,
         registry,
         transport,
-        begun,
+        sooner: Notify::new(),
         numbers: AtomicU64::new(0),
         gate: RwLock::new(()),
         limit: config.timeout,
@@ -72,7 +71,7 @@ pub fn start(config: &Config, peers: Peers, registry: Arc<Registry>, metrics: Me
         metrics,
     });
     let changes = members.changes();
-    let driver = Driver { shared: Arc::clone(&shared), members, changes, questions, begun: from_edge };
+    let driver = Driver { shared: Arc::clone(&shared), members, changes, questions };
     tasks.spawn(TASK, |stop| driver.run(stop));
     Handle(shared)
 }
@@ -82,12 +81,10 @@ struct Driver {
     members: membership::Handle,
     changes: watch::Receiver<u64>,
     questions: mpsc::Receiver<Request>,
-    begun: mpsc::Receiver<Commit>,
 }
 
 enum Branch {
     Asked(Request),
-    Step(Event),
     Members,
     Time,
 }
@@ -102,16 +99,15 @@ impl Driver {
                 biased;
                 () = stop.cancelled() => return,
                 Some(request) = self.questions.recv() => Branch::Asked(request),
-                Some(commit) = self.begun.recv() => Branch::Step(Event::Started(commit)),
                 changed = self.changes.changed() => match changed {
                     Ok(()) => Branch::Members,
                     Err(_) => return, // membership is gone: the node stops
                 },
+                () = self.shared.sooner.notified() => Branch::Time,
                 () = tokio::time::sleep_until(wake) => Branch::Time,
             };
             match branch {
                 Branch::Asked(request) => self.answer(request),
-                Branch::Step(event) => self.step(event),
                 Branch::Members => self.see(),
                 Branch::Time => {}
             }
@@ -146,7 +142,10 @@ impl Driver {
     fn answer(&mut self, request: Request) {
         let from = &request.from;
         match Message::decode(&request.bytes) {
-            Some(Message::Probe(workers)) => {
+            Some(Message::Probe(Probe { workers, begun })) => {
+                if !begun.is_empty() {
+                    self.step(Event::Committed((from.storage, from.boot), begun));
+                }
                 let (core, now) = (self.shared.core.lock(), Clock.now());
                 let said = workers.iter().map(|it| core.said(now, from.storage, WorkerId(*it))).collect();
                 if let Ok(bytes) = Answer::Loads(said).encode() {

@@ -15,15 +15,15 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use super::InFlight;
 use super::core::Core;
-use super::core::Ignored;
+use super::core::Effect;
+use super::core::Event;
 use super::core::Plan;
 use super::messages::Answer;
 use super::messages::Commit;
-use super::messages::Message;
 use super::messages::PROBE_LEN_MAX;
 use super::messages::Said;
 use super::metrics::Metrics;
@@ -88,7 +88,8 @@ pub(super) struct Shared {
     pub(super) me: StorageId,
     pub(super) registry: Arc<Registry>,
     pub(super) transport: transport::Handle,
-    pub(super) begun: mpsc::Sender<Commit>,
+    /// The task is to wake earlier than it meant to.
+    pub(super) sooner: Notify,
     pub(super) numbers: AtomicU64,
     pub(super) gate: RwLock<()>,
     pub(super) limit: Duration,
@@ -122,9 +123,7 @@ impl Handle {
         let guard = count();
         let number = self.0.next_number();
         drop(shared);
-        if self.0.begun.try_send(Commit { number, worker: worker.0, tokens }).is_err() {
-            self.0.metrics.ignored(Ignored::TooMany); // the next report counts it
-        }
+        self.0.begun(Commit { number, worker: worker.0, tokens });
         guard
     }
 
@@ -178,7 +177,7 @@ impl Handle {
     async fn ask(&self, since: Instant, owner: &Peer, workers: impl Iterator<Item = WorkerId>) -> Option<Vec<Said>> {
         let workers: Vec<u64> = workers.map(|it| it.0).collect();
         let len = workers.len();
-        let question = Message::Probe(workers).encode().ok()?;
+        let question = self.0.core.lock().question(owner.storage, workers).encode().ok()?;
         let answer = self.0.transport.request(owner, Lane::Ledger, &question, self.0.limit).await;
         let said = answer.ok().and_then(|it| Answer::loads(&it, len));
         let mut core = self.0.core.lock();
@@ -195,6 +194,26 @@ impl Handle {
 }
 
 impl Shared {
+    /// Counts it here at once. The task is woken only if it sleeps for longer than this may wait.
+    fn begun(&self, commit: Commit) {
+        let mut effects = Vec::new();
+        let is_sooner = {
+            let mut core = self.core.lock();
+            let before = core.next_wake();
+            core.step(Clock.now(), Event::Started(commit), &mut effects);
+            core.next_wake() < before
+        };
+        for effect in effects {
+            match effect {
+                Effect::Ignored(why) => self.metrics.ignored(why), // the next report counts it
+                Effect::Send(..) => {}                             // beginnings are sent by time and with questions
+            }
+        }
+        if is_sooner {
+            self.sooner.notify_one();
+        }
+    }
+
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }

@@ -18,6 +18,8 @@ pub const FRAME_BYTES_MAX: usize = Lane::Ledger.bytes_max();
 pub const REPORT_LEN_MAX: usize = 2800;
 /// Commits in one frame. More wait for the next one, a few milliseconds later.
 pub const COMMITS_LEN_MAX: usize = 1024;
+/// Commits that go with a question: what fits a datagram with it. More wait for the next one.
+pub const RIDING_LEN_MAX: usize = 24;
 /// Workers asked for at once. A decision looks at eight.
 pub const PROBE_LEN_MAX: usize = 64;
 
@@ -29,7 +31,7 @@ pub enum Message {
     /// Requests that the sender began.
     Commits(Vec<Commit>),
     /// How much is in flight at these workers, what the asker has there itself not included?
-    Probe(Vec<u64>),
+    Probe(Probe),
 }
 
 /// See [`Message::Report`].
@@ -43,6 +45,15 @@ pub struct Report {
     pub is_complete: bool,
     /// Worker and load, what is zero left out.
     pub loads: Vec<(u64, InFlight)>,
+}
+
+/// See [`Message::Probe`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Which workers.
+    pub workers: Vec<u64>,
+    /// What the asker has begun before, and would have said by itself a little later.
+    pub begun: Vec<Commit>,
 }
 
 /// See [`Message::Commits`].
@@ -87,7 +98,7 @@ impl Message {
         let fits = match &message {
             Self::Report(report) => report.loads.len() <= REPORT_LEN_MAX,
             Self::Commits(commits) => commits.len() <= COMMITS_LEN_MAX,
-            Self::Probe(workers) => workers.len() <= PROBE_LEN_MAX,
+            Self::Probe(probe) => probe.workers.len() <= PROBE_LEN_MAX && probe.begun.len() <= RIDING_LEN_MAX,
         };
         fits.then_some(message)
     }
@@ -122,7 +133,9 @@ mod tests {
         assert_eq!(Message::Report(report).encode().unwrap(), [1, 0, 7, 3, 1, 1, 5, 1, 251, 44, 1]);
         let commits = Message::Commits(vec![Commit { number: 8, worker: 5, tokens: 9 }]);
         assert_eq!(commits.encode().unwrap(), [1, 1, 1, 8, 5, 9]);
-        assert_eq!(Message::Probe(vec![5, 6]).encode().unwrap(), [1, 2, 2, 5, 6]);
+        let begun = vec![Commit { number: 8, worker: 5, tokens: 9 }];
+        let probe = Message::Probe(Probe { workers: vec![5, 6], begun });
+        assert_eq!(probe.encode().unwrap(), [1, 2, 2, 5, 6, 1, 8, 5, 9]);
         let said = Said { is_known: true, others: load(2, 4), age_ms: 9 };
         assert_eq!(Answer::Loads(vec![said]).encode().unwrap(), [1, 0, 1, 1, 2, 4, 9]);
     }
@@ -133,11 +146,14 @@ mod tests {
         let report = |len| Message::Report(Report { loads: vec![most; len], ..Report::default() });
         let commit = Commit { number: u64::MAX, worker: u64::MAX, tokens: 1 << 30 };
         let commits = |len| Message::Commits(vec![commit; len]);
-        let probe = |len| Message::Probe(vec![u64::MAX; len]);
+        let probe = |len| Message::Probe(Probe { workers: vec![u64::MAX; len], begun: Vec::new() });
+        let riding = |len| Message::Probe(Probe { workers: vec![u64::MAX; 8], begun: vec![commit; len] });
+        assert!(riding(RIDING_LEN_MAX).encode().unwrap().len() < 1100, "it is one datagram");
         let most = [
             (report(REPORT_LEN_MAX), report(REPORT_LEN_MAX + 1)),
             (commits(1024), commits(1025)),
             (probe(64), probe(65)),
+            (riding(RIDING_LEN_MAX), riding(RIDING_LEN_MAX + 1)),
         ];
         for (largest, larger) in most {
             let bytes = largest.encode().unwrap();

@@ -20,6 +20,7 @@ use self::teller::Teller;
 use super::InFlight;
 use super::messages::Commit;
 use super::messages::Message;
+use super::messages::Probe;
 use super::messages::Report;
 use super::messages::Said;
 use crate::base::clock::Instant;
@@ -186,6 +187,12 @@ impl Core {
             Some(owner) => view.get(owner).map_or(Plan::Nobody, |it| Plan::Ask(Arc::clone(it))),
             None => Plan::Nobody,
         }
+    }
+
+    /// The question to an owner. What was begun since it was last told goes with it.
+    #[must_use]
+    pub fn question(&mut self, owner: StorageId, workers: Vec<u64>) -> Message {
+        Message::Probe(Probe { workers, begun: self.teller.riding(owner) })
     }
 
     /// An owner answered.

@@ -2,8 +2,8 @@
 //!
 //! A node looks at its own counts every [`LOOK`] while it has work. It reports every [`PERIOD`], and at once to the owners of a worker that has changed
 //! much since they were told: mostly a prompt that was read or requests that ended, as beginnings are told one by one, to the first owner only: the second is asked when the first is
-//! silent, and then a quarter of a second does no harm. Beginnings are collected for [`COLLECT`], so that a busy node sends an owner some hundred messages a second and not one for each
-//! request. Nothing is acknowledged: what is lost is in the next report.
+//! silent, and then a quarter of a second does no harm. Beginnings ride on the next question to the owner, and go by themselves after [`COLLECT`].
+//! Nothing is acknowledged: what is lost is in the next report.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ use crate::ledger::messages::COMMITS_LEN_MAX;
 use crate::ledger::messages::Commit;
 use crate::ledger::messages::Message;
 use crate::ledger::messages::REPORT_LEN_MAX;
+use crate::ledger::messages::RIDING_LEN_MAX;
 use crate::ledger::messages::Report;
 use crate::transport::Peer;
 
@@ -31,8 +32,9 @@ pub(super) const PERIOD: Duration = Duration::from_millis(250);
 pub(super) const PERIOD_QUIET: Duration = Duration::from_millis(500);
 /// Time between two looks at the own counts while anything is in flight.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
-/// How long beginnings are collected. Longer, and other nodes send their own requests to the same worker meanwhile; shorter only costs messages.
-const COLLECT: Duration = Duration::from_millis(2);
+/// How long beginnings wait for a question to ride on. Longer, and other nodes send their own requests to the same worker meanwhile; shorter only costs messages. A node
+/// that asks more often waits less, so what others do not know of is about a request of each node, however many there are in a second.
+const COLLECT: Duration = Duration::from_millis(10);
 /// A queue that is so many tokens longer or shorter than was told is reported at once: a tenth of a second of prefill at ten thousand a second.
 const LARGE_TOKENS: u64 = 1024;
 /// The same for requests.
@@ -56,12 +58,14 @@ pub(super) struct Teller {
     report_at: Instant,
     look_at: Instant,
     flush_at: Option<Instant>,
+    /// Whether anything was begun since the last flush.
+    is_busy: bool,
 }
 
 impl Teller {
     pub(super) fn new(now: Instant) -> Self {
         let (lines, told, owners) = Default::default();
-        Self { lines, told, owners, report_at: now, look_at: now, flush_at: None }
+        Self { lines, told, owners, report_at: now, look_at: now, flush_at: None, is_busy: false }
     }
 
     pub(super) fn look_at(&self) -> Instant {
@@ -101,13 +105,21 @@ impl Teller {
             return effects.push(Effect::Ignored(Ignored::TooMany));
         }
         line.begun.push(commit);
+        self.is_busy = true;
         self.flush_at.get_or_insert(now + COLLECT);
+    }
+
+    /// Takes what was begun and not told to an owner, as much as goes with a question.
+    pub(super) fn riding(&mut self, owner: StorageId) -> Vec<Commit> {
+        let Some(line) = self.lines.get_mut(&owner) else { return Vec::new() };
+        line.begun.drain(..line.begun.len().min(RIDING_LEN_MAX)).collect()
     }
 
     /// Sends what was collected, when it is time.
     pub(super) fn flush(&mut self, now: Instant, view: &View, effects: &mut Vec<Effect>) {
         if self.flush_at.is_some_and(|it| it <= now) {
-            self.flush_at = None;
+            // A node that is busy looks again without being woken for it.
+            self.flush_at = std::mem::take(&mut self.is_busy).then(|| now + COLLECT);
             self.lines.iter_mut().for_each(|(owner, line)| line.flush(view.get(*owner), effects));
         }
     }

@@ -24,6 +24,7 @@ use crate::ledger::core::Life;
 use crate::ledger::core::Plan;
 use crate::ledger::messages::Commit;
 use crate::ledger::messages::Message;
+use crate::ledger::messages::Probe;
 use crate::ledger::messages::Said;
 use crate::transport::Peer;
 use crate::transport::tests::peer;
@@ -49,7 +50,7 @@ pub(super) fn view_hash(members: &[u16]) -> u64 {
 #[derive(Clone, Debug)]
 enum Packet {
     Tell { from: Life, message: Message },
-    Ask { id: u64, worker: u64 },
+    Ask { id: u64, from: Life, probe: Probe },
     Answer { id: u64 },
 }
 
@@ -233,7 +234,9 @@ impl World {
                         Message::Probe(_) => {}
                     }
                 }
-                Packet::Ask { id, worker } => {
+                Packet::Ask { id, from: life, probe } => {
+                    self.step(n, Event::Committed(life, probe.begun));
+                    let worker = probe.workers[0];
                     let (now, node) = (self.now, &self.nodes[usize::from(n) - 1]);
                     let said = node.core.said(now, StorageId(u128::from(from)), WorkerId(worker));
                     self.check(n, from, worker, said);
@@ -307,7 +310,10 @@ impl World {
                 self.ids += 1;
                 let id = self.ids;
                 self.node(n).waits.insert(id, (owner.storage, now));
-                self.twin.send(now, addr(n), owner.addr, Carrier::Datagram, Packet::Ask { id, worker });
+                let from = (self.node(n).me.storage, self.node(n).me.boot);
+                let message = self.node(n).core.question(owner.storage, vec![worker]);
+                let Message::Probe(probe) = message else { unreachable!("a question is a probe") };
+                self.twin.send(now, addr(n), owner.addr, Carrier::Datagram, Packet::Ask { id, from, probe });
             }
             Plan::Nobody => self.tally.missed += 1,
         }

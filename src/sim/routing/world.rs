@@ -37,6 +37,7 @@ use crate::ledger::core::Life;
 use crate::ledger::core::Plan;
 use crate::ledger::messages::Commit;
 use crate::ledger::messages::Message;
+use crate::ledger::messages::Probe;
 use crate::ledger::messages::Said;
 use crate::replication::core::Event as TablesEvent;
 use crate::replication::tables::LOADS;
@@ -92,7 +93,7 @@ const WARM: usize = 10;
 
 enum What {
     Arrive,
-    Asked { request: usize, owner: usize, places: Vec<usize> },
+    Asked { request: usize, owner: usize, places: Vec<usize>, begun: Vec<Commit> },
     Answered { request: usize, owner: usize, places: Vec<usize>, said: Vec<Said> },
     Impatient { request: usize },
     Read { worker: usize },
@@ -215,7 +216,7 @@ impl<'a> World<'a> {
     fn happen(&mut self, what: What) {
         match what {
             What::Arrive => self.arrive(),
-            What::Asked { request, owner, places } => self.asked(request, owner, places),
+            What::Asked { request, owner, places, begun } => self.asked(request, owner, places, begun),
             What::Answered { request, owner, places, said } => self.answered(request, owner, &places, said),
             What::Impatient { request } => self.settle(request),
             What::Read { worker } => self.read(worker),
@@ -307,8 +308,13 @@ impl<'a> World<'a> {
         }
         let owners: Vec<usize> = groups.keys().map(|it| self.place(*it)).collect();
         for (owner, places) in owners.iter().zip(groups.into_values()) {
+            let workers = places.iter().map(|it| shortlist.workers[*it].0).collect();
+            let storage = self.gateways[*owner].peer.storage;
+            let question = self.gateways[gateway].ledger.question(storage, workers);
+            self.tap(&question.encode().expect("encodes"));
+            let Message::Probe(Probe { begun, .. }) = question else { unreachable!("a question is a probe") };
             let way = self.way();
-            self.after(way, What::Asked { request, owner: *owner, places });
+            self.after(way, What::Asked { request, owner: *owner, places, begun });
         }
         let is_here = owners.is_empty();
         let since = self.now;
@@ -319,7 +325,11 @@ impl<'a> World<'a> {
         self.after(ledger::Config::default().timeout, What::Impatient { request });
     }
 
-    fn asked(&mut self, request: usize, owner: usize, places: Vec<usize>) {
+    fn asked(&mut self, request: usize, owner: usize, places: Vec<usize>, begun: Vec<Commit>) {
+        let gateway = self.jobs.get(&request).map(|it| self.gateways[it.gateway].peer.clone());
+        if let Some(peer) = gateway {
+            self.ledger(owner, ledger::core::Event::Committed((peer.storage, peer.boot), begun));
+        }
         let Some(waiting) = self.jobs.get(&request).and_then(|it| it.waiting.as_ref()) else { return };
         let asker = self.gateways[self.jobs[&request].gateway].peer.storage;
         let core = &self.gateways[owner].ledger;
