@@ -86,10 +86,10 @@ async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handl
 /// A member by its certificate, which says what no member says.
 async fn speak_rubbish(to: std::net::SocketAddr, tasks: &Tasks) {
     let (handle, peer) = certified(to, tasks).await;
-    for lane in [Lane::Swim, Lane::Deltas] {
+    for lane in [Lane::Swim, Lane::Deltas, Lane::Ledger] {
         handle.send(&peer, lane, Bytes::from_static(b"rubbish")).expect("there is room");
     }
-    let answer = handle.request(&peer, Lane::Ledger, b"rubbish", Duration::from_secs(10)).await;
+    let answer = handle.request(&peer, Lane::Sync, b"rubbish", Duration::from_secs(10)).await;
     assert_eq!(answer, Err(RequestError::Unanswered));
     let unread = handle.request(&peer, Lane::Bulk, b"rubbish", Duration::from_secs(10)).await;
     assert!(unread.is_err(), "nobody reads it");
