@@ -19,7 +19,7 @@ crate::config! {
         "model-policies" => policies: Vec<Rule> = Vec::new(),
         /// Most memory of the prefix map. Taken piece by piece as prompts arrive, and only under cache_aware; at the limit the prefixes unused for longest go first.
         "cache-map-bytes" => cache_map_bytes: ByteSize = ByteSize(32 << 20),
-        /// How long a prefix that was not used again counts as cached by its worker. 180s is about what a cache of a million tokens keeps at 5,000 uncached tokens a second; shorter loses sessions that pause, longer sends them to caches that forgot. Workers that report `cached_tokens` and forget sooner are found out.
+        /// How long a prefix that was not used again counts as cached by its worker, until the worker's `cached_tokens` teach otherwise: less where it forgets sooner, up to ten times as long where it remembers. 180s is about what a cache of a million tokens keeps at 5,000 uncached tokens a second; for workers that do not report, shorter loses sessions that pause and longer sends them to caches that forgot.
         "cache-ttl" => cache_ttl: Duration = Duration::from_secs(180),
         /// prefix_hash: how many tokens of the prompt's beginning decide (taken as 4 bytes each).
         "prefix-token-count" => prefix_token_count: usize = 256,

@@ -10,8 +10,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::ids::WorkerId;
 
-/// Ticks of a time to live: ages are told to 1/64 of it, and 16 bits wrap only after a thousand of them.
+/// Ticks of a time to live: ages are told to 1/64 of it.
 pub const TTL_TICKS: u16 = 64;
+/// Times to live that a worker's cache may be learned to remember. A larger factor keeps and shares entries for longer that hardly any worker holds.
+pub const LEARNED_MAX: u16 = 10;
+/// Nothing older than this counts, in ticks. 16 bits wrap only after a hundred of them.
+const KEPT_TICKS: u16 = TTL_TICKS * LEARNED_MAX;
 
 /// A prediction below this many bytes teaches nothing: engines cache whole blocks only.
 const LESSON_BYTES_MIN: u64 = 1024;
@@ -37,7 +41,7 @@ pub struct Slots {
 #[derive(Debug)]
 struct Slot {
     worker: Option<WorkerId>,
-    /// Entries older than this many ticks do not count for this worker.
+    /// Entries older than this many ticks do not count for this worker: a time to live, until its answers teach otherwise.
     horizon: AtomicU16,
 }
 
@@ -54,7 +58,7 @@ impl Slots {
             return Some(slot);
         }
         let fresh = Slot { worker: Some(worker), horizon: AtomicU16::new(TTL_TICKS) };
-        let is_ready = |(_, freed): &(u16, u16)| tick.wrapping_sub(*freed) > TTL_TICKS;
+        let is_ready = |(_, freed): &(u16, u16)| tick.wrapping_sub(*freed) > KEPT_TICKS;
         let slot = if let Some((slot, _)) = self.free.pop_front_if(|it| is_ready(it)) {
             self.slots[usize::from(slot) - 1] = fresh;
             slot
@@ -109,6 +113,6 @@ impl Slots {
             Lesson::Remembers if age >= horizon / 2 => horizon + (horizon / 8).max(1),
             Lesson::Forgets | Lesson::Remembers => return,
         };
-        slot.horizon.store(learned.clamp(1, TTL_TICKS), Relaxed);
+        slot.horizon.store(learned.clamp(1, KEPT_TICKS), Relaxed);
     }
 }

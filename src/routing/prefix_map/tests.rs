@@ -6,6 +6,7 @@ use super::boundaries;
 use super::chain::BLOCK_BYTES;
 use super::chain::Boundary;
 use super::chain::Key;
+use super::slots::LEARNED_MAX;
 use super::slots::Lesson;
 use super::slots::Slots;
 use super::slots::TTL_TICKS;
@@ -97,8 +98,9 @@ fn field_07_a_forgotten_worker_takes_its_entries_along_and_its_slot_rests_until_
     slots.forget(WorkerId(1), 10);
     assert_eq!(slots.worker(slot, 0), None);
     assert_ne!(slots.assign(WorkerId(2), 11), Some(slot), "entries that name it may still be alive");
-    assert_eq!(slots.assign(WorkerId(3), 10 + TTL_TICKS + 1), Some(slot));
-    assert_eq!(slots.worker(slot, 0), Some(WorkerId(3)));
+    assert_ne!(slots.assign(WorkerId(3), 10 + TTL_TICKS * LEARNED_MAX), Some(slot), "likewise");
+    assert_eq!(slots.assign(WorkerId(4), 10 + TTL_TICKS * LEARNED_MAX + 1), Some(slot));
+    assert_eq!(slots.worker(slot, 0), Some(WorkerId(4)));
 }
 
 #[test]
@@ -114,10 +116,26 @@ fn a_cache_that_remembers_again_is_trusted_again() {
     let slot = slots.assign(WorkerId(1), 0).expect("room");
     assert!((0..20).all(|_| slots.learn(slot, 40, 8_000, 0) == Some(Lesson::Forgets)));
     assert!(slots.worker(slot, 41).is_none() && slots.worker(slot, 10).is_some());
-    assert!((0..100).all(|_| slots.learn(slot, 38, 8_000, 8_000) == Some(Lesson::Remembers)));
-    assert!(slots.worker(slot, TTL_TICKS).is_some() && slots.worker(slot, TTL_TICKS + 1).is_none());
+    while slots.worker(slot, TTL_TICKS).is_none() {
+        assert_eq!(slots.learn(slot, 38, 8_000, 8_000), Some(Lesson::Remembers), "each adds at least one");
+    }
     assert!((0..100).all(|_| slots.learn(slot, 1, 8_000, 0).is_none()));
     assert!(slots.worker(slot, 40).is_some(), "a prompt that is still being read is no evidence");
+}
+
+/// Nothing says beforehand for how long a worker remembers: a horizon that could only shrink sent sessions that pause to caches that never had them.
+#[test]
+fn a_cache_that_remembers_for_longer_is_trusted_for_longer_up_to_ten_times_the_time_to_live() {
+    let mut slots = Slots::default();
+    let slot = slots.assign(WorkerId(1), 0).expect("room");
+    assert!(slots.worker(slot, TTL_TICKS + 1).is_none(), "nobody has shown it");
+    for age in [40, 60, 90, 130, 190, 280, 400, 600] {
+        assert!((0..5).all(|_| slots.learn(slot, age, 8_000, 8_000) != Some(Lesson::Forgets)));
+    }
+    let most = TTL_TICKS * LEARNED_MAX;
+    assert!(slots.worker(slot, most).is_some() && slots.worker(slot, most + 1).is_none());
+    assert!((0..5).all(|_| slots.learn(slot, 100, 8_000, 0) == Some(Lesson::Forgets)));
+    assert!(slots.worker(slot, 130).is_none(), "it was found out soon");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub struct Setting {
     pub me: StorageId,
     /// Of the hash key.
     pub key: u32,
-    /// How long a prefix counts.
+    /// How long a prefix counts until answers teach otherwise.
     pub ttl: Duration,
     /// To what the map tells ages.
     pub tick: Duration,

@@ -17,6 +17,7 @@ use crate::base::limits::WORKERS_MAX;
 use crate::routing::prefix_log::batch::Batch;
 use crate::routing::prefix_log::batch::Section;
 use crate::routing::prefix_map::chain::Boundary;
+use crate::routing::prefix_map::slots::LEARNED_MAX;
 
 /// Withdrawals remembered in a generation. Beyond it an older placement that comes late may count: one cache miss.
 const WITHDRAWN_MAX: usize = 16_384;
@@ -28,7 +29,8 @@ const ECHO: Duration = Duration::from_secs(15);
 pub(super) struct Reader {
     me: StorageId,
     key: u32,
-    ttl_ms: AtMs,
+    /// Older rows, and what was heard before, no longer matter.
+    kept_ms: AtMs,
     tick_ms: AtMs,
     workers: HashSet<WorkerId>,
     /// Workers that rows named before they were known here.
@@ -44,7 +46,7 @@ impl Reader {
         Self {
             me,
             key,
-            ttl_ms: millis(ttl),
+            kept_ms: millis(ttl * u32::from(LEARNED_MAX)),
             tick_ms: millis(tick).max(1),
             workers: HashSet::new(),
             skipped: HashSet::new(),
@@ -64,7 +66,7 @@ impl Reader {
         counts: &mut Counts,
     ) {
         let at = millis(now).saturating_sub(millis(row.age));
-        let Some(value) = row.value.as_ref().filter(|_| millis(row.age) <= self.ttl_ms) else { return };
+        let Some(value) = row.value.as_ref().filter(|_| millis(row.age) <= self.kept_ms) else { return };
         let Some(batch) = Batch::decode(value) else {
             counts.garbage += 1;
             return;
@@ -125,13 +127,13 @@ impl Reader {
     /// Forgets what can no longer matter.
     pub(super) fn turn(&mut self, now: Duration) {
         let now = millis(now);
-        if now - self.turned >= self.ttl_ms || self.withdrawn[0].len() >= WITHDRAWN_MAX {
+        if now - self.turned >= self.kept_ms || self.withdrawn[0].len() >= WITHDRAWN_MAX {
             self.withdrawn.swap(0, 1);
             self.withdrawn[0].clear();
             self.turned = now;
         }
-        let ttl = self.ttl_ms;
-        self.lives.retain(|_, (at, _)| now.saturating_sub(*at) <= ttl);
+        let kept = self.kept_ms;
+        self.lives.retain(|_, (at, _)| now.saturating_sub(*at) <= kept);
     }
 
     fn read(&mut self, at: AtMs, section: &Section, effects: &mut Vec<Effect>) {

@@ -277,8 +277,8 @@ fn rows_of_a_worker_that_is_not_known_yet_count_once_it_is() {
 fn hashes_under_another_key_and_rows_past_their_time_count_for_nothing() {
     let mut other = core(2);
     let batch = told(&mut core(1), secs(1), &[Said::Placed(WorkerId(0), prefix(1))]).expect("it is new");
-    assert_eq!(after(&mut other, secs(400), heard(1, secs(181), &batch)), []);
-    assert_eq!(after(&mut other, secs(400), heard(1, secs(1), &Batch { key: KEY + 1, ..batch })), []);
+    assert_eq!(after(&mut other, secs(2000), heard(1, secs(1801), &batch)), []);
+    assert_eq!(after(&mut other, secs(2000), heard(1, secs(1), &Batch { key: KEY + 1, ..batch })), []);
     assert_eq!(other.counts().foreign_keys, 1);
 }
 
@@ -324,7 +324,7 @@ fn rows_take_the_names_of_the_oldest_and_go_when_their_time_is_over() {
         assert!(rows <= 512 && bytes <= 1 << 20, "{rows} rows, {bytes} bytes");
     }
     assert!(core.counts().over_share > 1000);
-    let quiet = after(&mut core, secs(600), Event::Tick);
+    let quiet = after(&mut core, secs(2100), Event::Tick);
     let [Effect::Publish(rows)] = &quiet[..] else { panic!("{quiet:?}") };
     assert_eq!(apply(rows.clone()), (0, 0));
 }

@@ -19,6 +19,7 @@ use crate::routing::prefix_log::batch::BATCH_BYTES_MAX;
 use crate::routing::prefix_log::batch::Batch;
 use crate::routing::prefix_log::batch::Section;
 use crate::routing::prefix_map::chain::Boundary;
+use crate::routing::prefix_map::slots::LEARNED_MAX;
 
 /// Rows at a time. At two a second they last four minutes. With fewer a node that joins learns less; more cost everyone memory.
 const ROWS_MAX: usize = 512;
@@ -114,7 +115,7 @@ impl Writer {
     pub(super) fn expired(&mut self, now: Duration) -> Rows {
         self.told.turn(now);
         let mut rows = Rows::new();
-        while let Some(row) = self.rows.pop_front_if(|it| it.written + self.ttl <= now) {
+        while let Some(row) = self.rows.pop_front_if(|it| it.written + self.ttl * u32::from(LEARNED_MAX) <= now) {
             self.bytes -= row.bytes;
             rows.push((name(row.place), None));
         }
