@@ -7,9 +7,14 @@
 pub mod base;
 pub mod observability;
 
+pub mod storage;
+
 pub mod membership;
 pub mod replication;
 pub mod transport;
+
+pub mod control;
+pub mod raft;
 
 pub mod dialects;
 pub mod workers;
@@ -18,8 +23,6 @@ pub mod ledger;
 
 pub mod routing;
 pub mod tenancy;
-
-pub mod history;
 
 pub mod api;
 

@@ -13,14 +13,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("proto", &[]),
     ("observability", &["base"]),
+    ("storage", &["base", "observability"]),
     ("transport", &["base", "observability"]),
     ("membership", &["base", "observability", "transport"]),
     ("replication", &["base", "observability", "transport", "membership"]),
-    ("history", &["base", "observability", "proto", "transport", "membership"]),
+    ("raft", &["base", "observability", "storage", "transport"]),
+    ("control", &["base", "observability", "storage", "transport", "raft"]),
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
-    ("tenancy", &["base", "observability", "replication", "history"]),
+    ("tenancy", &["base", "observability", "replication"]),
     ("routing", &["base", "observability", "dialects", "workers", "transport", "replication"]),
     ("plugins", &["base", "observability"]),
     (
@@ -35,7 +37,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "routing",
             "ledger",
             "plugins",
-            "history",
+            "storage",
+            "control",
             "membership",
             "replication",
         ],
@@ -50,15 +53,15 @@ const ROOTS: &[&str] = &["cli", "config", "lab", "lib.rs", "main.rs", "node", "s
 const FENCES: &[(&str, &[&str])] = &[
     ("anyhow", &["main.rs", "cli"]),
     ("axum", &["api"]),
-    ("bincode", &["history", "transport"]),
+    ("bincode", &["storage", "transport"]),
     ("clap", &["cli", "config"]),
     ("foca", &["membership"]),
-    ("openraft", &["history"]),
+    ("openraft", &["raft"]),
     ("opentelemetry", &["observability"]),
     ("quinn", &["transport"]),
     ("rand", &["base"]),
     ("ratatui", &["cli"]),
-    ("rocksdb", &["history"]),
+    ("rocksdb", &["storage"]),
     // The client side's certificates are read where a node is put together.
     ("rustls", &["api", "node", "transport", "workers"]),
     ("tower", &["api"]),
@@ -415,14 +418,14 @@ mod rules {
         check(layers, "src/workers/a.rs", "use crate::routing::Route;", Some("`workers` may not name `routing`"));
         check(layers, "src/workers/a/b.rs", "x(super::super::super::routing::R)", Some("may not name `routing`"));
         check(layers, "src/workers/mod.rs", "use super::api;", Some("may not name `api`"));
-        check(layers, "src/history/a.rs", "use crate::replication::Table;", Some("may not name `replication`"));
+        check(layers, "src/control/a.rs", "use crate::replication::Table;", Some("may not name `replication`"));
         check(layers, "src/base/a.rs", "use crate::{ids, api};", Some("a line"));
         check(layers, "src/helpers/mod.rs", "", Some("no area"));
     }
 
     #[test]
     fn a_fenced_crate_is_seen_outside_its_fence_only() {
-        check(fences, "src/history/a.rs", "use rocksdb::DB;", None);
+        check(fences, "src/storage/a.rs", "use rocksdb::DB;", None);
         check(fences, "src/workers/a.rs", "use crate::base::rand::x;", None);
         check(fences, "src/tenancy/a.rs", "use openraft::Raft;", Some("`openraft` is fenced"));
         check(fences, "src/node/a.rs", "fn a() -> anyhow::Result<()>", Some("`anyhow` is fenced"));
@@ -431,7 +434,7 @@ mod rules {
 
     #[test]
     fn a_core_that_waits_or_locks_is_seen() {
-        for path in ["src/history/machine/a.rs", "src/dialects/a.rs", "src/routing/policies/a.rs", "src/x/core.rs"] {
+        for path in ["src/control/machine/a.rs", "src/dialects/a.rs", "src/routing/policies/a.rs", "src/x/core.rs"] {
             check(purity, path, "fn a() {}\n#[cfg(test)]\nuse tokio::x;", None);
             check(purity, path, "x.await", Some("a core must be given"));
             check(purity, path, "use parking_lot::Mutex;", Some("a core must be given"));

@@ -107,9 +107,19 @@ text_id!(
     check_plain
 );
 
-/// One data directory: random, made with it, never reused. Shown as `s-` and 32 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// One data directory: random, made with it, never reused. Shown as `s-` and 32 hex digits. The default is nobody's.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct StorageId(pub u128);
+
+impl StorageId {
+    /// Reads `s-0123456789abcdef0123456789abcdef`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex =
+            text.strip_prefix("s-").filter(|hex| hex.len() == 32 && hex.bytes().all(|it| it.is_ascii_hexdigit()))?;
+        u128::from_str_radix(hex, 16).ok().map(Self)
+    }
+}
 
 impl fmt::Display for StorageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,6 +128,22 @@ impl fmt::Display for StorageId {
 }
 
 impl fmt::Debug for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One cluster: random, made when it was founded. Two clusters of one name differ in it. Shown as `c-` and 32 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct ClusterId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c-{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

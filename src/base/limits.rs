@@ -43,6 +43,18 @@ pub const FORWARDED_FROM_NODES_MAX: usize = 1024;
 /// Bytes of their bodies that it holds at a time. Beyond it they are refused. At least two of the largest must fit.
 pub const FORWARDED_BYTES_MAX: usize = 256 << 20;
 
+/// Data directories that a cluster knows. Beyond it no new one joins until one is forgotten.
+pub const STORAGES_MAX: usize = 1024;
+
+/// Data directories that a cluster remembers not to take back. Beyond it the one that was forgotten first may join again, as a new one would.
+pub const FORGOTTEN_MAX: usize = 4096;
+
+/// Limits whose shares are given out. Beyond it a new one is refused.
+pub const MINTS_MAX: usize = 8192;
+
+/// Bytes of all their shares. Beyond it they are refused. They are in memory at every member, and in every snapshot.
+pub const MINTS_BYTES_MAX: usize = 32 << 20;
+
 /// Distinct models shown as a metric label; later ones are counted under `other`, so that clients cannot grow series.
 pub const MODEL_LABELS_MAX: usize = 256;
 

@@ -41,6 +41,8 @@ pub struct Inboxes {
     pub ledger: mpsc::Receiver<Request>,
     /// Snapshots.
     pub bulk: mpsc::Receiver<Request>,
+    /// What must be agreed.
+    pub raft: mpsc::Receiver<Request>,
     /// Requests for workers that only this node reaches.
     pub forward: mpsc::Receiver<Stream>,
 }
@@ -51,6 +53,7 @@ pub(super) fn inboxes() -> (Outlets, Inboxes) {
     let (sync, from_sync) = mpsc::channel(INBOX_LEN_MAX);
     let (ledger, from_ledger) = mpsc::channel(INBOX_LEN_MAX);
     let (bulk, from_bulk) = mpsc::channel(INBOX_LEN_MAX);
+    let (raft, from_raft) = mpsc::channel(INBOX_LEN_MAX);
     let (forward, from_forward) = mpsc::channel(INBOX_LEN_MAX);
     let inboxes = Inboxes {
         swim: from_swim,
@@ -58,9 +61,10 @@ pub(super) fn inboxes() -> (Outlets, Inboxes) {
         sync: from_sync,
         ledger: from_ledger,
         bulk: from_bulk,
+        raft: from_raft,
         forward: from_forward,
     };
-    (Outlets { swim, deltas, sync, ledger, bulk, forward }, inboxes)
+    (Outlets { swim, deltas, sync, ledger, bulk, raft, forward }, inboxes)
 }
 
 /// A message that was not taken. It was counted; the caller may say it again later.
@@ -167,7 +171,7 @@ impl Handle {
         })
     }
 
-    /// Asks on the lanes `Sync`, `Ledger` or `Bulk`, and waits for the answer.
+    /// Asks on the lanes `Sync`, `Ledger`, `Raft` or `Bulk`, and waits for the answer.
     pub async fn request(&self, to: &Peer, lane: Lane, bytes: &[u8], limit: Duration) -> Result<Bytes, RequestError> {
         if bytes.len() > lane.bytes_max() {
             return Err(RequestError::TooLarge);

@@ -6,6 +6,7 @@
 //! sync     one stream a request and its answer
 //! ledger   the same as datagrams, message or question and answer; streams when larger than one: a deadline of milliseconds has no time to repeat what is lost
 //! forward  one stream of bytes in both directions, no bound but flow control
+//! raft     a request and its answer on the main connection: messages of groups, small and frequent
 //! bulk     a request and its answer on a second connection, rate capped, so that snapshots never delay heartbeats
 //! ```
 
@@ -29,6 +30,8 @@ label! {
         Forward = "forward",
         /// Snapshots.
         Bulk = "bulk",
+        /// What must be agreed.
+        Raft = "raft",
     }
 }
 
@@ -50,6 +53,7 @@ impl Lane {
             Self::Ledger => 4,
             Self::Forward => 5,
             Self::Bulk => 6,
+            Self::Raft => 7,
         }
     }
 
@@ -60,7 +64,7 @@ impl Lane {
         match self {
             Self::Swim | Self::Ledger => 64 << 10,
             Self::Deltas => 1 << 20,
-            Self::Sync => 4 << 20,
+            Self::Sync | Self::Raft => 4 << 20,
             Self::Forward => usize::MAX,
             Self::Bulk => 64 << 20,
         }
@@ -71,7 +75,7 @@ impl Lane {
     pub(super) const fn is_brief(self) -> bool {
         match self {
             Self::Swim | Self::Ledger => true,
-            Self::Deltas | Self::Sync | Self::Forward | Self::Bulk => false,
+            Self::Deltas | Self::Sync | Self::Forward | Self::Bulk | Self::Raft => false,
         }
     }
 
@@ -79,7 +83,7 @@ impl Lane {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::Swim | Self::Deltas | Self::Sync | Self::Ledger | Self::Forward => Class::Main,
+            Self::Swim | Self::Deltas | Self::Sync | Self::Ledger | Self::Forward | Self::Raft => Class::Main,
             Self::Bulk => Class::Bulk,
         }
     }

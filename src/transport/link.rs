@@ -95,6 +95,12 @@ enum Way {
 }
 
 impl Reply {
+    /// Goes to a test.
+    #[cfg(test)]
+    pub(crate) fn to(asker: oneshot::Sender<Bytes>) -> Self {
+        Self(Way::Stream(asker))
+    }
+
     /// Answers. Nobody is told whether it arrives.
     pub fn send(self, bytes: Bytes) {
         match self.0 {
@@ -167,6 +173,7 @@ pub(super) struct Outlets {
     pub(super) sync: mpsc::Sender<Request>,
     pub(super) ledger: mpsc::Sender<Request>,
     pub(super) bulk: mpsc::Sender<Request>,
+    pub(super) raft: mpsc::Sender<Request>,
     pub(super) forward: mpsc::Sender<Stream>,
 }
 
@@ -441,7 +448,9 @@ impl Link {
             Lane::Swim => &self.shared.outlets.swim,
             Lane::Deltas => &self.shared.outlets.deltas,
             Lane::Ledger => return self.put_question(lane, bytes, Way::Nowhere),
-            Lane::Sync | Lane::Forward | Lane::Bulk => return self.shared.metrics.dropped(Dropped::NoReader),
+            Lane::Sync | Lane::Forward | Lane::Bulk | Lane::Raft => {
+                return self.shared.metrics.dropped(Dropped::NoReader);
+            }
         };
         self.shared.metrics.received(lane, bytes.len());
         if let Err(error) = outlet.try_send(Received { from: Arc::clone(&self.peer), bytes }) {
@@ -454,6 +463,7 @@ impl Link {
             Lane::Sync => &self.shared.outlets.sync,
             Lane::Ledger => &self.shared.outlets.ledger,
             Lane::Bulk => &self.shared.outlets.bulk,
+            Lane::Raft => &self.shared.outlets.raft,
             Lane::Swim | Lane::Deltas | Lane::Forward => return self.shared.metrics.dropped(Dropped::NoReader),
         };
         self.shared.metrics.received(lane, bytes.len());
@@ -481,7 +491,7 @@ impl Link {
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
         let lane = match lane {
-            Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk)) => lane,
+            Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk | Lane::Raft)) => lane,
             Some(Lane::Forward) => return self.put_stream(send, recv),
             Some(Lane::Swim | Lane::Deltas) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };

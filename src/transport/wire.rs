@@ -1,6 +1,6 @@
 //! How frames between nodes are written: one version byte, then bincode. The only place of the mesh that names bincode.
 //!
-//! The store of `history` has a codec of its own: what lies on disk and what is on the wire change for different reasons, and
+//! The store has a codec of its own: what lies on disk and what is on the wire change for different reasons, and
 //! `bincode` is fenced into both. *Invariants:* a frame is read whole or refused; a length in it never makes a reader
 //! allocate more than the limit that the reader named; nothing panics on garbage.
 

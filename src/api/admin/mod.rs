@@ -14,8 +14,8 @@ use axum::body::Body;
 use http::Request;
 use serde_json::json;
 
-use crate::history::Durability;
 use crate::replication::core::Settled;
+use crate::storage::Durability;
 use crate::workers::worker::BoxFuture;
 
 use super::Response;
@@ -43,7 +43,7 @@ pub fn readiness(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
         let now = gateway.clock.now();
         let serving = fleet.by_model.values().flat_map(|it| it.iter()).any(|it| it.is_available(now));
         if serving || fleet.all.is_empty() {
-            let durability = gateway.history.durability().name();
+            let durability = gateway.storage.durability().name();
             return Ok(super::json(&json!({
                 "status": "ready", "workers": fleet.all.len(), "durability": durability})));
         }
@@ -68,7 +68,7 @@ fn without_value(error: &serde_json::Error) -> String {
 /// An edit's answer: what is in force now, whether it will be after a restart, and which members have not got it yet.
 fn edited(gateway: &Gateway, mut value: serde_json::Value, settled: &Settled) -> Response {
     let pending: Vec<&str> = settled.pending.iter().map(|it| it.as_str()).collect();
-    value["durable"] = json!(gateway.history.durability() == Durability::On);
+    value["durable"] = json!(gateway.storage.durability() == Durability::On);
     value["pending"] = json!(pending);
     super::json(&value)
 }

@@ -1,0 +1,26 @@
+//! How asking the control group, and taking part in it, can fail.
+
+use super::Standing;
+use crate::storage::StoreError;
+
+/// Why a command has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// There is no cluster to decide. The operator's to mend, as it says; nothing was changed.
+    #[error("{0}")]
+    NoCluster(Standing),
+    /// No majority answered in time. Nobody's fault; it may or may not have taken effect, and proposing the same again is safe.
+    #[error("no majority of the control group answered in time; it may be asked again")]
+    Unanswered,
+}
+
+/// Why a node takes part no longer. All but the last are the disk's fault or an older release's, and the process stops.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the control group cannot be kept: {0}")]
+    Store(#[from] StoreError),
+    #[error("the control group cannot be used: {0}")]
+    Start(#[from] crate::raft::StartError),
+    #[error("the control group has stopped: {0}")]
+    Stopped(String),
+}

@@ -1,0 +1,312 @@
+//! What the commands have made. Ground state is the log; this is derived from it and can be made again, from the log or from its rows.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::command::Command;
+use super::command::LIMIT_BYTES_MAX;
+use super::command::MINT_BYTES_MAX;
+use super::command::NAME_BYTES_MAX;
+use super::command::Outcome;
+use super::command::Refusal;
+use super::command::Register;
+use crate::base::ids::ClusterId;
+use crate::base::ids::StorageId;
+use crate::base::limits::FORGOTTEN_MAX;
+use crate::base::limits::MINTS_BYTES_MAX;
+use crate::base::limits::MINTS_MAX;
+use crate::base::limits::STORAGES_MAX;
+use crate::control::faults::Fault;
+use crate::control::faults::planted;
+use crate::raft::Machine;
+use crate::raft::RowChange;
+use crate::raft::Unreadable;
+use crate::storage::codec;
+
+/// A data directory that takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its latest start.
+    pub boot: u64,
+    /// What that start drew.
+    pub nonce: u64,
+    /// Where in the log it was first registered.
+    pub since: u64,
+    /// The node it belongs to.
+    pub node: String,
+    /// Where that stands; empty: it does not say.
+    pub zone: String,
+    /// The highest level that its release can work at.
+    pub level_max: u32,
+}
+
+/// What there is one of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    cluster: Option<ClusterId>,
+    level: u32,
+    /// Highest epoch of any mint that was dropped: the same limit, made anew, begins above it.
+    dropped: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Minted {
+    epoch: u64,
+    mint: Vec<u8>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    head: Head,
+    storages: BTreeMap<StorageId, Registration>,
+    /// And where in the log that was.
+    forgotten: BTreeMap<StorageId, u64>,
+    mints: BTreeMap<Vec<u8>, Minted>,
+    /// Derived: bytes of all mints.
+    mint_bytes: usize,
+}
+
+/// One row: its kind is the first byte of its key and never another's.
+enum Key<'a> {
+    Head,
+    Storage(StorageId),
+    Forgotten(StorageId),
+    Mint(&'a [u8]),
+}
+
+impl<'a> Key<'a> {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Head => vec![1],
+            Self::Storage(it) => [&[2], &it.0.to_be_bytes()[..]].concat(),
+            Self::Forgotten(it) => [&[3], &it.0.to_be_bytes()[..]].concat(),
+            Self::Mint(limit) => [&[4], *limit].concat(),
+        }
+    }
+
+    fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let storage = |rest: &[u8]| Some(StorageId(u128::from_be_bytes(rest.try_into().ok()?)));
+        match bytes.split_first()? {
+            (1, []) => Some(Self::Head),
+            (2, rest) => storage(rest).map(Self::Storage),
+            (3, rest) => storage(rest).map(Self::Forgotten),
+            (4, limit) => Some(Self::Mint(limit)),
+            _ => None,
+        }
+    }
+}
+
+type Changes = Vec<RowChange>;
+
+fn put<T: Serialize>(changes: &mut Changes, key: &Key<'_>, value: &T) {
+    // Every type of a row has an encoding, and none comes near the codec's bound.
+    let value = codec::encode(value).expect("rows have an encoding");
+    changes.push((key.encode(), Some(value)));
+}
+
+impl Machine for State {
+    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), Unreadable> {
+        fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, Unreadable> {
+            codec::decode(value).map_err(|_damage| Unreadable)
+        }
+        match Key::decode(key).ok_or(Unreadable)? {
+            Key::Head => self.head = read(value)?,
+            Key::Storage(storage) => drop(self.storages.insert(storage, read(value)?)),
+            Key::Forgotten(storage) => drop(self.forgotten.insert(storage, read(value)?)),
+            Key::Mint(limit) => {
+                let minted: Minted = read(value)?;
+                self.mint_bytes += minted.mint.len();
+                self.mints.insert(limit.to_vec(), minted);
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, index: u64, command: &[u8], changes: &mut Changes) -> Result<Vec<u8>, Unreadable> {
+        let outcome = self.decide(index, Command::decode(command)?, changes);
+        outcome.encode().map_err(|_bug| Unreadable)
+    }
+}
+
+// === what is decided ===
+
+impl State {
+    /// Takes one command; says in `changes` which rows are now otherwise. `index`: its place in the log.
+    pub fn decide(&mut self, index: u64, command: Command, changes: &mut Changes) -> Outcome {
+        let needs = command.level();
+        match (self.head.cluster, &command) {
+            (None, Command::Found { .. }) => {}
+            (None, _) => return Outcome::Refused(Refusal::NotFounded),
+            (Some(_), _) if needs > self.head.level => return Outcome::Refused(Refusal::LevelTooLow(needs)),
+            (Some(_), _) => {}
+        }
+        let decided = match command {
+            Command::Found { cluster, level } => self.found(cluster, level, changes),
+            Command::Register(register) => self.register(index, register, changes),
+            Command::Forget { storage } => self.forget(index, storage, changes),
+            Command::PutMint { limit, seen, epoch, mint } => {
+                self.put_mint(limit, seen, Minted { epoch, mint }, changes)
+            }
+            Command::DropMint { limit, seen } => self.drop_mint(&limit, seen, changes),
+            Command::RaiseLevel { to } => self.raise(to, changes),
+        };
+        match decided {
+            Ok(true) => Outcome::Changed,
+            Ok(false) => Outcome::Unchanged,
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    fn found(&mut self, cluster: ClusterId, level: u32, changes: &mut Changes) -> Result<bool, Refusal> {
+        match self.head.cluster {
+            Some(known) if known == cluster => return Ok(false),
+            Some(known) => return Err(Refusal::OtherCluster(known)),
+            None => {}
+        }
+        self.head = Head { cluster: Some(cluster), level, dropped: 0 };
+        put(changes, &Key::Head, &self.head);
+        Ok(true)
+    }
+
+    fn register(&mut self, index: u64, register: Register, changes: &mut Changes) -> Result<bool, Refusal> {
+        let Register { storage, boot, nonce, node, zone, level_max } = register;
+        if self.forgotten.contains_key(&storage) {
+            return Err(Refusal::Forgotten);
+        }
+        if level_max < self.head.level {
+            return Err(Refusal::TooOld(self.head.level));
+        }
+        if let Some(long) = [&node, &zone].map(String::len).into_iter().find(|it| *it > NAME_BYTES_MAX) {
+            return Err(Refusal::TooLong(long as u64));
+        }
+        let known = self.storages.get(&storage);
+        if let Some(known) = known {
+            let is_copy = boot < known.boot || boot == known.boot && nonce != known.nonce;
+            if is_copy && !planted(Fault::CopiesRegister) {
+                return Err(Refusal::Copy { known: known.boot, boot });
+            }
+        } else if self.storages.len() >= STORAGES_MAX {
+            return Err(Refusal::TooMany(STORAGES_MAX as u64));
+        }
+        let since = known.map_or(index, |it| it.since);
+        let now = Registration { boot, nonce, since, node, zone, level_max };
+        if known == Some(&now) {
+            return Ok(false);
+        }
+        put(changes, &Key::Storage(storage), &now);
+        self.storages.insert(storage, now);
+        Ok(true)
+    }
+
+    fn forget(&mut self, index: u64, storage: StorageId, changes: &mut Changes) -> Result<bool, Refusal> {
+        if self.forgotten.contains_key(&storage) {
+            return Ok(false);
+        }
+        if self.storages.remove(&storage).is_none() {
+            return Err(Refusal::Unknown);
+        }
+        changes.push((Key::Storage(storage).encode(), None));
+        if self.forgotten.len() >= FORGOTTEN_MAX {
+            // The one that was forgotten first is the least likely to come back; if it does, it is a learner like any other.
+            let oldest = self.forgotten.iter().min_by_key(|it| *it.1).map(|it| *it.0);
+            if let Some(oldest) = oldest {
+                self.forgotten.remove(&oldest);
+                changes.push((Key::Forgotten(oldest).encode(), None));
+            }
+        }
+        put(changes, &Key::Forgotten(storage), &index);
+        self.forgotten.insert(storage, index);
+        Ok(true)
+    }
+
+    fn put_mint(&mut self, limit: Vec<u8>, seen: u64, new: Minted, changes: &mut Changes) -> Result<bool, Refusal> {
+        if limit.len() > LIMIT_BYTES_MAX || new.mint.len() > MINT_BYTES_MAX {
+            return Err(Refusal::TooLong(limit.len().max(new.mint.len()) as u64));
+        }
+        let known = self.mints.get(&limit);
+        if known == Some(&new) {
+            return Ok(false);
+        }
+        let current = known.map_or(0, |it| it.epoch);
+        let floor = known.map_or(self.head.dropped, |it| it.epoch);
+        let is_stale = seen != current || new.epoch <= floor;
+        if is_stale && !planted(Fault::MintsOverwrite) {
+            return Err(Refusal::Stale(floor));
+        }
+        let bytes = self.mint_bytes - known.map_or(0, |it| it.mint.len()) + new.mint.len();
+        if known.is_none() && self.mints.len() >= MINTS_MAX {
+            return Err(Refusal::TooMany(MINTS_MAX as u64));
+        }
+        if bytes > MINTS_BYTES_MAX {
+            return Err(Refusal::TooLong(bytes as u64));
+        }
+        self.mint_bytes = bytes;
+        put(changes, &Key::Mint(&limit), &new);
+        self.mints.insert(limit, new);
+        Ok(true)
+    }
+
+    fn drop_mint(&mut self, limit: &[u8], seen: u64, changes: &mut Changes) -> Result<bool, Refusal> {
+        let Some(known) = self.mints.get(limit) else { return Ok(false) };
+        if known.epoch != seen {
+            return Err(Refusal::Stale(known.epoch));
+        }
+        self.mint_bytes -= known.mint.len();
+        self.head.dropped = self.head.dropped.max(known.epoch);
+        self.mints.remove(limit);
+        changes.push((Key::Mint(limit).encode(), None));
+        put(changes, &Key::Head, &self.head);
+        Ok(true)
+    }
+
+    fn raise(&mut self, to: u32, changes: &mut Changes) -> Result<bool, Refusal> {
+        if to <= self.head.level {
+            return Ok(false);
+        }
+        let behind = self.storages.iter().find(|it| it.1.level_max < to).map(|it| *it.0);
+        if let Some(behind) = behind.filter(|_| !planted(Fault::LevelsRiseAlone)) {
+            return Err(Refusal::HeldBack(behind));
+        }
+        self.head.level = to;
+        put(changes, &Key::Head, &self.head);
+        Ok(true)
+    }
+}
+
+// === what is read ===
+
+impl State {
+    /// Which cluster this is, once it was founded.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.head.cluster
+    }
+
+    /// The level it works at.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.head.level
+    }
+
+    /// The data directories that take part.
+    #[must_use]
+    pub fn storages(&self) -> &BTreeMap<StorageId, Registration> {
+        &self.storages
+    }
+
+    /// Whether it was said not to come back.
+    #[must_use]
+    pub fn is_forgotten(&self, storage: StorageId) -> bool {
+        self.forgotten.contains_key(&storage)
+    }
+
+    /// The shares of a limit, and their epoch.
+    #[must_use]
+    pub fn mint(&self, limit: &[u8]) -> Option<(u64, &[u8])> {
+        self.mints.get(limit).map(|it| (it.epoch, it.mint.as_slice()))
+    }
+}

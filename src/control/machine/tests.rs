@@ -1,0 +1,235 @@
+//! Any commands in any order: rows restore the state, nothing outgrows its bound, and what was promised of each command holds.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::Command;
+use super::MINT_BYTES_MAX;
+use super::Outcome;
+use super::Refusal;
+use super::Register;
+use super::State;
+use crate::base::ids::ClusterId;
+use crate::base::ids::StorageId;
+use crate::base::limits::FORGOTTEN_MAX;
+use crate::base::limits::STORAGES_MAX;
+use crate::control::faults::Fault;
+use crate::control::faults::plant;
+use crate::raft::Machine as _;
+use crate::raft::Unreadable;
+
+fn register(storage: u128, boot: u64, nonce: u64) -> Command {
+    registered(storage, boot, nonce, 1)
+}
+
+fn registered(storage: u128, boot: u64, nonce: u64, level_max: u32) -> Command {
+    let (node, zone) = (format!("n-{storage}"), String::new());
+    Command::Register(Register { storage: StorageId(storage), boot, nonce, node, zone, level_max })
+}
+
+fn mint(limit: u8, seen: u64, epoch: u64, bytes: usize) -> Command {
+    Command::PutMint { limit: vec![limit], seen, epoch, mint: vec![limit; bytes] }
+}
+
+const FOUND: Command = Command::Found { cluster: ClusterId(7), level: 1 };
+
+fn founded() -> State {
+    let mut state = State::default();
+    assert_eq!(state.decide(1, FOUND, &mut Vec::new()), Outcome::Changed);
+    state
+}
+
+fn check(commands: &[(Command, Outcome)]) -> State {
+    let mut state = founded();
+    for (index, (command, expect)) in (2..).zip(commands) {
+        assert_eq!(state.decide(index, command.clone(), &mut Vec::new()), *expect, "{command:?}");
+    }
+    state
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (0..2_u128, 1..3_u32).prop_map(|(id, level)| Command::Found { cluster: ClusterId(id), level }),
+        (0..5_u128, 0..4_u64, 0..2_u64, 0..4_u32)
+            .prop_map(|(it, boot, nonce, level)| registered(it, boot, nonce, level)),
+        (0..5_u128).prop_map(|it| Command::Forget { storage: StorageId(it) }),
+        (0..3_u8, 0..4_u64, 0..5_u64, 0..9_usize).prop_map(|(it, seen, epoch, bytes)| mint(it, seen, epoch, bytes)),
+        (0..3_u8, 0..4_u64).prop_map(|(it, seen)| Command::DropMint { limit: vec![it], seen }),
+        (0..4_u32).prop_map(|to| Command::RaiseLevel { to }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn rows_restore_the_state_and_no_history_takes_back_what_it_promised(all in proptest::collection::vec(commands(), 0..60)) {
+        let (mut state, mut rows) = (State::default(), BTreeMap::new());
+        let (mut boots, mut epochs) = (BTreeMap::new(), BTreeMap::new());
+        for (index, command) in (1..).zip(all) {
+            let (before, mut changes) = (state.clone(), Vec::new());
+            let bytes = state.step(index, &command.encode().unwrap(), &mut changes).unwrap();
+            let outcome = Outcome::decode(&bytes).unwrap();
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(rows.insert(key, value)),
+                    None => drop(rows.remove(&key)),
+                }
+            }
+            let mut restored = State::default();
+            rows.iter().for_each(|(key, value)| restored.restore(key, value).unwrap());
+            prop_assert_eq!(&restored, &state);
+            prop_assert_eq!(outcome == Outcome::Changed, before != state, "{:?}", &command);
+            if outcome == Outcome::Changed {
+                // Proposed again, as after a leader was lost: nothing more happens.
+                let mut again = state.clone();
+                again.decide(index + 1, command.clone(), &mut Vec::new());
+                prop_assert_eq!(&again, &state);
+                match command {
+                    Command::Register(it) => {
+                        let now = (it.boot, it.nonce);
+                        let was: (u64, u64) = boots.insert(it.storage, now).unwrap_or_default();
+                        prop_assert!(was.0 < now.0 || was == now || was == (0, 0));
+                        prop_assert!(!before.is_forgotten(it.storage));
+                    }
+                    Command::PutMint { limit, epoch, .. } => {
+                        prop_assert!(epochs.insert(limit, epoch).is_none_or(|was| was < epoch), "an epoch came twice");
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert!(state.level() >= before.level());
+        }
+    }
+
+    #[test]
+    fn garbage_is_neither_a_command_nor_a_row(bytes in any::<Vec<u8>>()) {
+        let _ = State::default().step(1, &bytes, &mut Vec::new()); // any answer will do, as long as there is one
+        let _ = State::default().restore(&bytes, &bytes); // likewise
+    }
+}
+
+#[test]
+fn nothing_happens_before_the_cluster_was_founded_and_it_is_founded_once() {
+    let mut state = State::default();
+    let refused = state.decide(1, register(1, 1, 1), &mut Vec::new());
+    assert_eq!(refused, Outcome::Refused(Refusal::NotFounded));
+    let other = Command::Found { cluster: ClusterId(8), level: 1 };
+    let state = check(&[(FOUND, Outcome::Unchanged), (other, Outcome::Refused(Refusal::OtherCluster(ClusterId(7))))]);
+    assert_eq!(state.cluster(), Some(ClusterId(7)));
+}
+
+#[test]
+fn a_start_is_registered_once_and_copies_are_told_what_they_are() {
+    let copy = |known, boot| Outcome::Refused(Refusal::Copy { known, boot });
+    let acts = [
+        (register(1, 5, 1), Outcome::Changed),
+        (register(1, 5, 1), Outcome::Unchanged),
+        (register(1, 5, 2), copy(5, 5)),
+        (register(1, 6, 2), Outcome::Changed),
+        (register(1, 5, 1), copy(6, 5)),
+    ];
+    let state = check(&acts);
+    assert_eq!(state.storages()[&StorageId(1)].since, 2, "it stays where it was first registered");
+    let text = Refusal::Copy { known: 6, boot: 5 }.to_string();
+    assert!(text.contains("copy or an old backup") && text.contains("--new-storage"), "{text}");
+}
+
+#[test]
+fn the_forgotten_do_not_come_back() {
+    let forget = Command::Forget { storage: StorageId(1) };
+    check(&[
+        (forget.clone(), Outcome::Refused(Refusal::Unknown)),
+        (register(1, 1, 1), Outcome::Changed),
+        (forget.clone(), Outcome::Changed),
+        (forget, Outcome::Unchanged),
+        (register(1, 2, 2), Outcome::Refused(Refusal::Forgotten)),
+    ]);
+}
+
+#[test]
+fn shares_are_given_out_by_whoever_knew_the_last_ones_and_no_epoch_comes_twice() {
+    let dropped = |seen| Command::DropMint { limit: vec![1], seen };
+    let state = check(&[
+        (mint(1, 0, 1, 8), Outcome::Changed),
+        (mint(1, 0, 1, 9), Outcome::Refused(Refusal::Stale(1))),
+        (mint(1, 1, 1, 9), Outcome::Refused(Refusal::Stale(1))),
+        (mint(1, 1, 4, 9), Outcome::Changed),
+        (dropped(1), Outcome::Refused(Refusal::Stale(4))),
+        (dropped(4), Outcome::Changed),
+        (dropped(4), Outcome::Unchanged),
+        (mint(1, 0, 4, 8), Outcome::Refused(Refusal::Stale(4))),
+        (mint(1, 0, 5, 8), Outcome::Changed),
+    ]);
+    assert_eq!(state.mint(&[1]), Some((5, [1; 8].as_slice())));
+}
+
+#[test]
+fn the_level_rises_when_everybody_can_and_never_falls() {
+    let raise = |to| Command::RaiseLevel { to };
+    check(&[
+        (registered(1, 1, 1, 2), Outcome::Changed),
+        (registered(2, 1, 1, 1), Outcome::Changed),
+        (raise(2), Outcome::Refused(Refusal::HeldBack(StorageId(2)))),
+        (registered(2, 2, 2, 2), Outcome::Changed),
+        (raise(2), Outcome::Changed),
+        (raise(1), Outcome::Unchanged),
+        (registered(3, 1, 1, 1), Outcome::Refused(Refusal::TooOld(2))),
+    ]);
+}
+
+#[test]
+fn what_is_too_many_or_too_long_is_refused_and_the_forgotten_make_room() {
+    let mut state = founded();
+    let mut index = 1;
+    let mut act = |state: &mut State, command| {
+        index += 1;
+        state.decide(index, command, &mut Vec::new())
+    };
+    for storage in 0..STORAGES_MAX as u128 {
+        assert_eq!(act(&mut state, register(storage, 1, 1)), Outcome::Changed);
+    }
+    let refused = Outcome::Refused(Refusal::TooMany(STORAGES_MAX as u64));
+    assert_eq!(act(&mut state, register(u128::MAX, 1, 1)), refused);
+    for storage in 0..=FORGOTTEN_MAX as u128 {
+        act(&mut state, register(1 << 64 | storage, 1, 1));
+        act(&mut state, Command::Forget { storage: StorageId(if storage == 0 { 0 } else { 1 << 64 | storage }) });
+    }
+    assert_eq!(
+        (1..=FORGOTTEN_MAX as u128).filter(|it| state.is_forgotten(StorageId(1 << 64 | it))).count(),
+        FORGOTTEN_MAX
+    );
+    assert!(!state.is_forgotten(StorageId(0)), "the oldest made room");
+    let long = act(&mut state, mint(1, 0, 1, MINT_BYTES_MAX + 1));
+    assert_eq!(long, Outcome::Refused(Refusal::TooLong(MINT_BYTES_MAX as u64 + 1)));
+}
+
+#[test]
+fn what_a_newer_release_wrote_is_not_skipped() {
+    let newer = [1, 200, 1];
+    assert_eq!(founded().step(2, &newer, &mut Vec::new()), Err(Unreadable));
+    assert_eq!(State::default().restore(&[9], &[1]), Err(Unreadable));
+}
+
+#[test]
+fn the_bytes_of_version_one_do_not_change() {
+    assert_eq!(FOUND.encode().unwrap(), [1, 0, 7, 1]);
+    assert_eq!(register(1, 2, 3).encode().unwrap(), [1, 1, 1, 2, 3, 3, b'n', b'-', b'1', 0, 1]);
+    assert_eq!(mint(1, 2, 3, 1).encode().unwrap(), [1, 3, 1, 1, 2, 3, 1, 1]);
+    assert_eq!(Command::RaiseLevel { to: 2 }.encode().unwrap(), [1, 5, 2]);
+    assert_eq!(Outcome::Refused(Refusal::Forgotten).encode().unwrap(), [1, 2, 3]);
+}
+
+#[test]
+fn planted_bugs_of_the_machine_are_seen() {
+    let tests: [(Fault, fn()); 3] = [
+        (Fault::CopiesRegister, a_start_is_registered_once_and_copies_are_told_what_they_are),
+        (Fault::MintsOverwrite, shares_are_given_out_by_whoever_knew_the_last_ones_and_no_epoch_comes_twice),
+        (Fault::LevelsRiseAlone, the_level_rises_when_everybody_can_and_never_falls),
+    ];
+    for (fault, test) in tests {
+        plant(Some(fault));
+        let passed = std::panic::catch_unwind(test).is_ok();
+        plant(None);
+        assert!(!passed, "{fault:?} was not seen");
+    }
+}

@@ -1,0 +1,79 @@
+//! The control group: what a cluster must agree on to be one. Group 0 of `raft`; it carries no traffic, and nothing stateless waits for it.
+//!
+//! ```text
+//!              hello, grant, life, propose                       frames of the group
+//! other nodes ◀──────────────────────────▶ driver ─▶ core/ ─▶ raft::Group ◀──────────▶ other nodes
+//!                                             ▲                  └─▶ machine/
+//! areas above ── Handle: propose, read, status ┘
+//! ```
+//! Three pure parts and the task that drives them: `machine/` is what is agreed on (registrations of data directories, shares of limits, the feature level);
+//! `core/bootstrap` is how the first group comes to be and how a node comes to one; `core/voters` is who votes; `core/lives` and `core/gate` are who is heard.
+//!
+//! *Invariants.* 1. Of fewer than twice as many fresh nodes as a group takes, one group comes to be at most. 2. A data directory votes in one life: earlier
+//! ones, copies and backups are refused and told what to do. 3. Voters become fewer only when a person says so. 4. What is not understood is never skipped:
+//! the group stops here instead. 5. A node whose disk fails stops, and acknowledges nothing first. *Absent on purpose:* requests of clients, and readiness:
+//! a node without a quorum serves.
+
+mod config;
+pub mod core;
+mod driver;
+mod error;
+mod faults;
+mod handle;
+pub mod machine;
+pub mod messages;
+pub mod metrics;
+mod shared;
+#[cfg(test)]
+mod sim;
+
+use std::collections::BTreeSet;
+
+pub use config::Config;
+pub use driver::Driver;
+pub use driver::Parts;
+pub use driver::reset;
+pub use driver::start;
+pub use error::ControlError;
+pub use handle::Handle;
+pub use handle::Status;
+
+use self::core::bootstrap;
+use self::machine::Refusal;
+use crate::base::ids::ClusterId;
+use crate::base::ids::StorageId;
+use crate::raft;
+
+/// The other nodes.
+pub trait Peers: raft::Mesh {
+    /// Data directories of the members that may be spoken to, this node's not included.
+    fn active(&self) -> BTreeSet<StorageId>;
+    /// Data directories whose nodes said goodbye.
+    fn left(&self) -> BTreeSet<StorageId>;
+}
+
+/// How a node stands to the control group, for people: each says what to do, where there is something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Standing {
+    /// It belongs to none yet, or hears of one it does not belong to.
+    #[error("{0}")]
+    Outside(bootstrap::Standing),
+    /// It tells the voters that it has been started.
+    #[error(
+        "telling the voters of {cluster} that this data directory has been started: {accepted} of {voters} know, a majority must"
+    )]
+    Registering {
+        /// Its cluster.
+        cluster: ClusterId,
+        /// This one included.
+        accepted: usize,
+        /// All of them.
+        voters: usize,
+    },
+    /// It takes part.
+    #[error("member of {0}")]
+    Member(ClusterId),
+    /// It may not take part.
+    #[error("{0}")]
+    Expelled(Refusal),
+}

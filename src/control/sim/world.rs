@@ -1,0 +1,506 @@
+//! A cluster of real drivers, real openraft and disks whose power can be cut, on virtual time and a network in memory. One seed makes one run.
+//!
+//! A *place* is an address with a disk in it; a process at a place is one life of it. The network loses, delays and cuts; membership is perfect but for what a
+//! test hides. Watched all the time: no data directory takes a vote back, and no two clusters are believed in. At the end: everything that was acknowledged is there.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
+use crate::base::ids::ClusterId;
+use crate::base::ids::StorageId;
+use crate::base::tasks::Stop;
+use crate::control;
+use crate::control::Config;
+use crate::control::Handle;
+use crate::control::Peers;
+use crate::control::Standing;
+use crate::control::core::lives::Life;
+use crate::control::core::voters::Patience;
+use crate::control::machine::Command;
+use crate::control::machine::Outcome;
+use crate::control::metrics::Metrics;
+use crate::raft;
+use crate::raft::Asking;
+use crate::raft::frame;
+use crate::raft::frame::Frame;
+use crate::raft::sim::Vote;
+use crate::storage::GroupId;
+use crate::storage::Store;
+use crate::storage::keys::Key;
+use crate::storage::memory::Disk;
+use crate::transport::Peer;
+use crate::transport::Reply;
+use crate::transport::Request;
+use crate::transport::RequestError;
+
+/// Longest fsync.
+const FSYNC_MAX: Duration = Duration::from_millis(12);
+const INBOX_MAX: usize = 1024;
+
+/// What the network does.
+pub(super) struct Net {
+    entropy: Entropy,
+    processes: BTreeMap<u64, Process>,
+    /// Ways that are cut, both directions.
+    cut: BTreeSet<(u16, u16)>,
+    /// Places that said goodbye.
+    left: BTreeSet<u16>,
+    loss: f64,
+    /// The last vote that each data directory granted.
+    votes: BTreeMap<StorageId, Vote>,
+    broken: Option<String>,
+}
+
+struct Process {
+    place: u16,
+    peer: Arc<Peer>,
+    inbox: mpsc::Sender<Request>,
+    is_dead: bool,
+}
+
+type Shared = Arc<Mutex<Net>>;
+
+/// One process's view of the others.
+struct Way {
+    net: Shared,
+    id: u64,
+    place: u16,
+    me: Arc<Peer>,
+}
+
+impl Net {
+    fn is_open(&self, a: u16, b: u16) -> bool {
+        !self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// The processes that this one may speak to.
+    fn others(&self, id: u64, place: u16) -> impl Iterator<Item = (&u64, &Process)> {
+        self.processes.iter().filter(move |it| *it.0 != id && !it.1.is_dead && self.is_open(place, it.1.place))
+    }
+
+    /// Looks at a vote that was granted.
+    fn watch(&mut self, voter: StorageId, asked: &[u8], answered: &[u8]) {
+        let Some(vote) = raft::sim::granted(asked, answered) else { return };
+        let before = self.votes.insert(voter, vote);
+        if before.is_some_and(|before| raft::sim::is_taken_back(&before, &vote)) {
+            self.broken.get_or_insert(format!("{voter} voted for {vote} after {}", before.unwrap_or_default()));
+        }
+    }
+}
+
+impl raft::Mesh for Way {
+    fn ask(&self, to: StorageId, bytes: Vec<u8>, limit: Duration) -> Asking<'_> {
+        Box::pin(async move {
+            let ask = async {
+                let (delay, is_lost) = self.weather();
+                Clock.sleep(delay).await;
+                if is_lost {
+                    return std::future::pending().await;
+                }
+                let (inbox, target) = self.find(to).ok_or(RequestError::NoLink)?;
+                let (answer, answered) = oneshot::channel();
+                let request =
+                    Request { from: Arc::clone(&self.me), bytes: bytes.clone().into(), answer: Reply::to(answer) };
+                inbox.try_send(request).map_err(|_full| RequestError::Lost)?;
+                let answer = answered.await.map_err(|_dropped| RequestError::Unanswered)?;
+                self.net.lock().watch(to, &bytes, &answer);
+                let (delay, is_lost) = self.weather();
+                Clock.sleep(delay).await;
+                let is_open = self.net.lock().is_open(self.place, target);
+                if is_lost || !is_open {
+                    return std::future::pending().await;
+                }
+                Ok(answer.to_vec())
+            };
+            timeout(limit, ask).await.unwrap_or(Err(RequestError::Timeout))
+        })
+    }
+}
+
+impl Way {
+    fn weather(&self) -> (Duration, bool) {
+        let net = self.net.lock();
+        let delay = Duration::from_micros(200 + net.entropy.next_u64() % 5_000);
+        (delay, net.entropy.unit() < net.loss)
+    }
+
+    /// A process with that data directory. Copies are found by turns.
+    fn find(&self, to: StorageId) -> Option<(mpsc::Sender<Request>, u16)> {
+        let net = self.net.lock();
+        net.processes.get(&self.id).filter(|it| !it.is_dead)?;
+        let found: Vec<&Process> =
+            net.others(self.id, self.place).map(|it| it.1).filter(|it| it.peer.storage == to).collect();
+        let chosen = found.get(net.entropy.below(found.len()))?;
+        Some((chosen.inbox.clone(), chosen.place))
+    }
+}
+
+impl Peers for Way {
+    fn active(&self) -> BTreeSet<StorageId> {
+        self.net
+            .lock()
+            .others(self.id, self.place)
+            .map(|it| it.1.peer.storage)
+            .filter(|it| *it != self.me.storage)
+            .collect()
+    }
+
+    fn left(&self) -> BTreeSet<StorageId> {
+        let net = self.net.lock();
+        net.processes.values().filter(|it| net.left.contains(&it.place)).map(|it| it.peer.storage).collect()
+    }
+}
+
+/// What is at a place.
+pub(super) struct Place {
+    pub(super) storage: StorageId,
+    pub(super) boot: u64,
+    pub(super) expect: usize,
+    pub(super) level_max: u32,
+    pub(super) zone: &'static str,
+    pub(super) disk: Disk,
+    /// The process, while there is one.
+    pub(super) running: Option<Running>,
+}
+
+pub(super) struct Running {
+    id: u64,
+    pub(super) life: raft::sim::Life,
+    pub(super) handle: Handle,
+    pub(super) metrics: Metrics,
+}
+
+/// The whole.
+pub(super) struct World {
+    pub(super) entropy: Entropy,
+    pub(super) net: Shared,
+    pub(super) places: BTreeMap<u16, Place>,
+    pub(super) patience: Patience,
+    /// Limits whose shares were acknowledged.
+    acked: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+    clients: raft::sim::Life,
+    proposed: u32,
+    ids: u64,
+    /// Clusters that anybody ever belonged to.
+    pub(super) clusters: BTreeSet<ClusterId>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let entropy = Entropy::seeded(seed);
+        raft::sim::seed(entropy.clone());
+        let (cut, left, votes, processes) = Default::default();
+        let net = Net { entropy: entropy.clone(), processes, cut, left, loss: 0.0, votes, broken: None };
+        let net = Arc::new(Mutex::new(net));
+        let (patience, acked, clients) = Default::default();
+        Self {
+            entropy,
+            net,
+            places: BTreeMap::new(),
+            patience,
+            acked,
+            clients,
+            proposed: 0,
+            ids: 0,
+            clusters: BTreeSet::new(),
+        }
+    }
+
+    /// Puts an empty disk at a place.
+    pub(super) fn place(&mut self, at: u16, expect: usize) {
+        let storage = StorageId(u128::from(self.entropy.next_u64()) << 16 | u128::from(at));
+        let disk = Disk::new(self.entropy.clone(), FSYNC_MAX);
+        let place = Place { storage, boot: 0, expect, level_max: 1, zone: "", disk, running: None };
+        self.places.insert(at, place);
+    }
+
+    pub(super) fn at(&mut self, place: u16) -> &mut Place {
+        self.places.get_mut(&place).expect("a place")
+    }
+
+    /// Starts a process on what is at a place.
+    pub(super) fn start(&mut self, at: u16) {
+        let draw = ClusterId(u128::from(self.entropy.next_u64()));
+        let nonce = self.entropy.next_u64();
+        let patience = self.patience;
+        self.ids += 1;
+        let (id, net) = (self.ids, Arc::clone(&self.net));
+        let place = self.at(at);
+        place.boot += 1;
+        let mut peer = crate::transport::tests::peer(at);
+        (peer.storage, peer.boot) = (place.storage, place.boot);
+        let peer = Arc::new(peer);
+        let (inbox, from_net) = mpsc::channel(INBOX_MAX);
+        let config = Config {
+            me: place.storage,
+            life: Life { boot: place.boot, nonce },
+            node: format!("n-{at}"),
+            zone: place.zone.to_owned(),
+            level_max: place.level_max,
+            expect: place.expect,
+            draw,
+            timing: raft::Timing::default(),
+            patience,
+        };
+        let peers = Arc::new(Way { net: Arc::clone(&net), id, place: at, me: Arc::clone(&peer) });
+        let metrics = Metrics::default();
+        let store = Store::in_memory(place.disk.clone());
+        let parts = control::Parts { config, store, peers, inbox: from_net, metrics: metrics.clone() };
+        let (handle, driver) = control::start(parts).expect("the disk can be read");
+        let life = raft::sim::Life::default();
+        life.spawn(driver.run(Stop::new()));
+        place.running = Some(Running { id, life, handle, metrics });
+        let process = Process { place: at, peer, inbox, is_dead: false };
+        net.lock().processes.insert(id, process);
+        net.lock().left.remove(&at);
+    }
+
+    /// The process ends at once. With the power, what was not fsynced may be lost.
+    pub(super) fn kill(&mut self, at: u16, with_power: bool) {
+        let place = self.at(at);
+        let Some(running) = place.running.take() else { return };
+        place.disk = if with_power { place.disk.cut() } else { place.disk.kill() };
+        running.life.kill();
+        let (storage, store) = (place.storage, Store::in_memory(place.disk.clone()));
+        let kept: Option<Vote> = store.read(Key::Vote(GroupId::CONTROL)).expect("it can be read");
+        let told = self.net.lock().votes.get(&storage).copied();
+        if told.is_some_and(|told| kept.is_none_or(|kept| raft::sim::is_taken_back(&told, &kept))) {
+            let what = format!("{storage} told a vote that its disk does not have: {told:?}, {kept:?}");
+            self.net.lock().broken.get_or_insert(what);
+        }
+        if let Some(process) = self.net.lock().processes.get_mut(&running.id) {
+            process.is_dead = true;
+        }
+    }
+
+    /// A new data directory takes the old one's place.
+    pub(super) fn wipe(&mut self, at: u16) {
+        self.kill(at, true);
+        let (expect, zone) = (self.at(at).expect, self.at(at).zone);
+        self.place(at, expect);
+        self.at(at).zone = zone;
+    }
+
+    /// A byte for byte copy of what is at one place now, at another.
+    pub(super) fn copy(&mut self, from: u16, to: u16) {
+        let Place { storage, boot, expect, level_max, zone, disk, .. } = self.at(from);
+        let copied = Place {
+            storage: *storage,
+            boot: *boot,
+            expect: *expect,
+            level_max: *level_max,
+            zone,
+            disk: disk.copy(),
+            running: None,
+        };
+        self.places.insert(to, copied);
+    }
+
+    /// Cuts every way between these and all others.
+    pub(super) fn split(&mut self, side: &[u16]) {
+        let places: Vec<u16> = self.places.keys().copied().collect();
+        let mut net = self.net.lock();
+        for a in side {
+            for b in places.iter().filter(|it| !side.contains(it)) {
+                net.cut.insert((*a.min(b), *a.max(b)));
+            }
+        }
+    }
+
+    pub(super) fn cut(&mut self, a: u16, b: u16) {
+        self.net.lock().cut.insert((a.min(b), a.max(b)));
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.net.lock().cut.clear();
+    }
+
+    pub(super) fn lose(&mut self, share: f64) {
+        self.net.lock().loss = share;
+    }
+
+    pub(super) fn handle(&self, at: u16) -> Option<Handle> {
+        self.places[&at].running.as_ref().map(|it| it.handle.clone())
+    }
+
+    pub(super) fn standing(&self, at: u16) -> Standing {
+        self.handle(at).expect("it runs").status().standing
+    }
+
+    /// Who leads, as most believe who run.
+    pub(super) fn leader(&self) -> Option<u16> {
+        let mut believed: BTreeMap<StorageId, usize> = BTreeMap::new();
+        for status in self.statuses().values() {
+            status.group.leader.into_iter().for_each(|it| *believed.entry(it).or_default() += 1);
+        }
+        let leader = believed.into_iter().max_by_key(|it| it.1)?.0;
+        self.places.iter().find(|it| it.1.storage == leader && it.1.running.is_some()).map(|it| *it.0)
+    }
+
+    pub(super) fn statuses(&self) -> BTreeMap<u16, control::Status> {
+        let running = self.places.iter().filter_map(|it| Some((*it.0, it.1.running.as_ref()?)));
+        running.map(|(at, it)| (at, it.handle.status())).collect()
+    }
+
+    /// The voters, as the leader has them: where they run, or where they are known to lie.
+    pub(super) fn voters(&self) -> BTreeSet<u16> {
+        let Some(leader) = self.leader() else { return BTreeSet::new() };
+        let voters = self.statuses()[&leader].group.voters.clone();
+        let place = |storage: &StorageId| {
+            let has_it = || self.places.iter().filter(|it| it.1.storage == *storage);
+            has_it().find(|it| it.1.running.is_some()).or(has_it().next()).map(|it| *it.0)
+        };
+        voters.iter().filter_map(place).collect()
+    }
+
+    /// A client gives out the shares of a limit of its own, at this node.
+    pub(super) fn write(&mut self, at: u16) {
+        let Some(handle) = self.handle(at) else { return };
+        self.proposed += 1;
+        let (limit, acked) = (self.proposed.to_be_bytes().to_vec(), Arc::clone(&self.acked));
+        // Not a task of the node: a client that asked it may hear nothing, but is not killed with it.
+        self.clients.spawn(async move {
+            let command = Command::PutMint { limit: limit.clone(), seen: 0, epoch: 1, mint: limit.clone() };
+            if let Ok(Outcome::Changed) = handle.propose(&command, Duration::from_secs(5)).await {
+                acked.lock().insert(limit);
+            }
+        });
+    }
+
+    /// The last vote that each place told.
+    pub(super) fn votes(&self) -> BTreeMap<u16, Vote> {
+        let net = self.net.lock();
+        let running = self.places.iter().filter(|it| it.1.running.is_some());
+        running.filter_map(|it| Some((*it.0, *net.votes.get(&it.1.storage)?))).collect()
+    }
+
+    /// Lets time pass.
+    pub(super) async fn pass(&self, lasts: Duration) {
+        Clock.sleep(lasts).await;
+    }
+
+    /// Lets time pass, and looks.
+    pub(super) async fn run(&mut self, lasts: Duration) -> Result<(), String> {
+        let until = Clock.now() + lasts;
+        while Clock.now() < until {
+            Clock.sleep(Duration::from_millis(50)).await;
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until something is so.
+    pub(super) async fn until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        is_so: impl Fn(&Self) -> bool,
+    ) -> Result<Duration, String> {
+        let (begun, until) = (Clock.now(), Clock.now() + limit);
+        while !is_so(self) {
+            if Clock.now() > until {
+                let standings: Vec<String> = self.statuses().iter().map(|it| format!("{}: {:?}", it.0, it.1)).collect();
+                return Err(format!("not within {limit:?}: {what}\n{}", standings.join("\n")));
+            }
+            self.run(Duration::from_millis(50)).await?;
+        }
+        Ok(Clock.now() - begun)
+    }
+
+    /// All who run are in one group with that many voters.
+    pub(super) async fn until_whole(&mut self, limit: Duration, voters: usize) -> Result<Duration, String> {
+        let is_so = |it: &Self| {
+            let statuses = it.statuses();
+            let leaders: BTreeSet<_> = statuses.values().map(|it| it.group.leader).collect();
+            let is_known =
+                |status: &control::Status| matches!(status.standing, Standing::Member(_)) && status.cluster.is_some();
+            leaders.len() == 1
+                && !leaders.contains(&None)
+                && statuses.values().all(is_known)
+                && it.voters().len() == voters
+        };
+        self.until(limit, &format!("all in one group of {voters} voters"), is_so).await
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        for status in self.statuses().values() {
+            self.clusters.extend(status.cluster);
+        }
+        if self.clusters.len() > 1 {
+            return Err(format!("more than one cluster: {:?}", self.clusters));
+        }
+        self.net.lock().broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Everything that was acknowledged is at every member.
+    pub(super) async fn nothing_is_lost(&mut self) -> Result<usize, String> {
+        let acked = self.acked.lock().clone();
+        let has_all = |it: &Self| {
+            let missing =
+                |handle: Handle| handle.read(|state| acked.iter().filter(|it| state.mint(it).is_none()).count());
+            it.places.keys().filter_map(|at| it.handle(*at)).all(|it| missing(it) == Some(0))
+        };
+        self.until(
+            Duration::from_secs(30),
+            &format!("all {} acknowledged commands at every member", acked.len()),
+            has_all,
+        )
+        .await?;
+        Ok(acked.len())
+    }
+}
+
+/// Runs a scenario on virtual time.
+pub(super) fn run<F: Future<Output = Result<T, String>>, T>(
+    seed: u64,
+    scenario: impl FnOnce(World) -> F,
+) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.map_err(|error| error.to_string())?.block_on(async { scenario(World::new(seed)).await })
+}
+
+/// A refusal that came, and the one that must.
+pub(super) type Refused = (Option<frame::Refusal>, frame::Refusal);
+
+impl World {
+    /// Asks for votes in a high term, as strangers and as members that are not what they say.
+    pub(super) async fn forge(&self, at: u16) -> Vec<Refused> {
+        let target = &self.places[&at];
+        let running = target.running.as_ref().expect("it runs");
+        let cluster = running.handle.status().cluster.expect("a cluster").0;
+        let member = self.places.values().find(|it| it.storage != target.storage).expect("another");
+        let inbox = self.net.lock().processes[&running.id].inbox.clone();
+        let stranger = StorageId(u128::MAX);
+        let good = frame::Badge { cluster, boot: member.boot, nonce: 0, since: 0 };
+        let cases = [
+            (stranger, target.storage, frame::Badge { boot: 1, ..good }, frame::Refusal::Outsider),
+            (member.storage, target.storage, frame::Badge { cluster: 1, ..good }, frame::Refusal::OtherCluster),
+            (member.storage, target.storage, good, frame::Refusal::Copy),
+            (member.storage, target.storage, frame::Badge { boot: 0, ..good }, frame::Refusal::Over),
+            (member.storage, stranger, good, frame::Refusal::OtherStorage),
+        ];
+        let mut refused = Vec::new();
+        for (from, to, badge, expected) in cases {
+            let message = raft::sim::ask_for_vote(1_000, from);
+            let frame = Frame { group: GroupId::CONTROL, to, to_life: None, badge, message };
+            let mut peer = crate::transport::tests::peer(77);
+            peer.storage = from;
+            let (answer, answered) = oneshot::channel();
+            let bytes = frame.encode().expect("it has an encoding").into();
+            inbox.try_send(Request { from: Arc::new(peer), bytes, answer: Reply::to(answer) }).expect("there is room");
+            let answer = answered.await.ok().and_then(|it| frame::Answer::decode(&it).ok());
+            let why = if let Some(frame::Answer::Refused(why)) = answer { why.refusal() } else { None };
+            refused.push((why, expected));
+        }
+        refused
+    }
+}

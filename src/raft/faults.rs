@@ -1,0 +1,12 @@
+//! Planted bugs: what the simulation of the groups above must find. In shipped code every question is answered `false` at compile time.
+
+/// One way to get it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A vote is answered before it is on disk.
+    VotesAreNotSynced,
+    /// Entries are acknowledged before they are on disk.
+    EntriesAreNotSynced,
+}
+
+crate::base::planted::planted!();

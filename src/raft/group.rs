@@ -1,0 +1,299 @@
+//! One group as an area holds it: propose, read, serve what other members say, change who is in it, see how it is.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::Config;
+use openraft::EmptyNode;
+use openraft::Raft;
+use openraft::SnapshotPolicy;
+use openraft::error::ClientWriteError;
+use openraft::error::InstallSnapshotError;
+use openraft::error::RaftError;
+
+use super::BATCH_ENTRIES_MAX;
+use super::COMMAND_BYTES_MAX;
+use super::Machine;
+use super::Mesh;
+use super::Opaque;
+use super::Timing;
+use super::TypeConfig;
+use super::frame::Answer;
+use super::frame::Message;
+use super::frame::Refusal;
+use super::log::Log;
+use super::network::Heard;
+use super::network::Network;
+use super::network::Papers;
+use super::state_machine::StateMachine;
+use crate::base::clock::Instant;
+use crate::base::ids::StorageId;
+use crate::storage::Batch;
+use crate::storage::GroupId;
+use crate::storage::Store;
+use crate::storage::StoreError;
+use crate::storage::keys::Key;
+
+/// Entries between two snapshots. More makes a log that takes longer to replay, fewer writes snapshots for little.
+const SNAPSHOT_AFTER: u64 = 1024;
+/// Entries kept behind a snapshot, for a follower that is a little late.
+const KEPT_BEHIND: u64 = 256;
+/// A piece of a snapshot. It shares its lane with heartbeats, so it must be through well within one.
+const PIECE_BYTES: u64 = 256 << 10;
+/// A piece, and its fsync at the other end, may take this long.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Metrics = openraft::RaftMetrics<StorageId, EmptyNode>;
+
+/// Why a group did not start. The store's fault, or this node's release is too old for it. Nothing was changed; the node must not take part.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The rows or the log cannot be read.
+    #[error("the group cannot be read: {0}")]
+    State(String),
+    /// Timings that contradict each other. A bug or a setting.
+    #[error("the group's timings do not fit: {0}")]
+    Timing(String),
+    /// openraft refused what it found.
+    #[error("the group's log cannot be used: {0}")]
+    Log(String),
+}
+
+/// Why a command was not answered. Commands are made so that the same one may be proposed again: then it is safe to, in every case but the last.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another member leads, or none is known to. Where this node led when it was asked, the command may still take effect.
+    #[error("this node does not lead the group")]
+    NotLeader {
+        /// Who does, as far as is known.
+        leader: Option<StorageId>,
+    },
+    /// It is another change of members, and one is under way or was not yet committed. Nothing was changed; ask again later.
+    #[error("another change of the group's members is under way: {0}")]
+    Busy(String),
+    /// The group has stopped: its store failed. The command may or may not take effect; the node stops.
+    #[error("the group has stopped: {0}")]
+    Stopped(String),
+    /// Longer than [`COMMAND_BYTES_MAX`]. The caller's bug; nothing was changed.
+    #[error("the command has {0} bytes, more than an entry may have")]
+    TooLarge(usize),
+}
+
+/// A command that a majority has on disk, and that has taken effect here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its place in the log.
+    pub index: u64,
+    /// What the machine answered.
+    pub outcome: Vec<u8>,
+}
+
+/// How a group is, as this member sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Who leads.
+    pub leader: Option<StorageId>,
+    /// In which term.
+    pub term: u64,
+    /// Who votes. In the middle of a change: who will.
+    pub voters: BTreeSet<StorageId>,
+    /// Whether a change of voters is only half made.
+    pub is_joint: bool,
+    /// Who follows without a vote.
+    pub learners: BTreeSet<StorageId>,
+    /// The last entry this member has.
+    pub last: u64,
+    /// The last entry that has taken effect here.
+    pub applied: u64,
+    /// At the leader: how far each follower has come.
+    pub matched: BTreeMap<StorageId, u64>,
+    /// At the leader: for how long no majority has answered.
+    pub unanswered: Option<Duration>,
+    /// Why it has stopped for good, if it has.
+    pub stopped: Option<String>,
+}
+
+/// What a group is made of.
+pub struct Parts {
+    /// This node's data directory.
+    pub me: StorageId,
+    /// Which group.
+    pub group: GroupId,
+    /// Where it is kept.
+    pub store: Store,
+    /// How others are reached.
+    pub mesh: Arc<dyn Mesh>,
+    /// What this node shows them.
+    pub papers: Arc<dyn Papers>,
+    /// How patient it is.
+    pub timing: Timing,
+}
+
+/// One group. Clones are the same one.
+#[derive(Clone)]
+pub struct Group<M: Machine> {
+    me: StorageId,
+    raft: Raft<TypeConfig>,
+    state: StateMachine<M>,
+    heard: Heard,
+}
+
+impl<M: Machine> Group<M> {
+    /// Takes up what is in the store; a store without the group waits until it is founded here or a leader speaks.
+    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+        let Parts { me, group, store, mesh, papers, timing } = parts;
+        let config = config(timing).validate().map_err(|error| StartError::Timing(error.to_string()))?;
+        let state = StateMachine::open(store.clone(), group).map_err(|error| StartError::State(error.to_string()))?;
+        let heard = Heard::default();
+        let network = Network { mesh, group, papers, heard: Arc::clone(&heard), heartbeat: timing.heartbeat };
+        let log = Log::new(store, group);
+        let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
+            .await
+            .map_err(|error| StartError::Log(error.to_string()))?;
+        Ok(Self { me, raft, state, heard })
+    }
+
+    /// Makes the group, with this node as its only voter. Does nothing where there is one already.
+    pub async fn found(&self) -> Result<(), ProposeError> {
+        use openraft::error::InitializeError;
+        let alone = BTreeMap::from([(self.me, EmptyNode {})]);
+        match self.raft.initialize(alone).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(ProposeError::Stopped(error.to_string())),
+        }
+    }
+
+    /// Proposes a command. When this returns it is on the disks of a majority and in force here.
+    pub async fn propose(&self, command: Vec<u8>) -> Result<Committed, ProposeError> {
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge(command.len()));
+        }
+        let written = self.raft.client_write(Opaque(command)).await.map_err(not_proposed)?;
+        Ok(Committed { index: written.log_id.index, outcome: written.data.0 })
+    }
+
+    /// Reads what has taken effect here: maybe not the newest.
+    pub fn read<R>(&self, read: impl FnOnce(&M) -> R) -> R {
+        self.state.read(read)
+    }
+
+    /// Lets these follow.
+    pub async fn add_learner(&self, whom: StorageId) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(whom, EmptyNode {})])), true).await
+    }
+
+    /// Makes these the voters, in one change. Who votes no longer is out of the group.
+    pub async fn set_voters(&self, voters: BTreeSet<StorageId>) -> Result<(), ProposeError> {
+        self.raft.change_membership(voters, false).await.map(drop).map_err(not_proposed)
+    }
+
+    /// Lets a follower go.
+    pub async fn remove_learner(&self, whom: StorageId) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([whom])), true).await
+    }
+
+    async fn change(&self, change: ChangeMembers<StorageId, EmptyNode>, retain: bool) -> Result<(), ProposeError> {
+        self.raft.change_membership(change, retain).await.map(drop).map_err(not_proposed)
+    }
+
+    /// Answers another member. Whoever calls has looked at the badge.
+    pub async fn serve(&self, message: Message) -> Answer {
+        let absent = || Answer::Refused(Refusal::Absent.into()); // it has stopped
+        match message {
+            Message::Append(it) => self.raft.append_entries(it).await.map_or_else(|_| absent(), Answer::Append),
+            Message::Vote(it) => self.raft.vote(it).await.map_or_else(|_| absent(), Answer::Vote),
+            Message::Snapshot(it) => match self.raft.install_snapshot(it).await {
+                Ok(answer) => Answer::Snapshot(answer),
+                Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(it))) => Answer::Mismatch(it),
+                Err(RaftError::Fatal(_)) => absent(),
+            },
+        }
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        status(&self.raft.metrics().borrow())
+    }
+
+    /// When each member last answered this one.
+    #[must_use]
+    pub fn heard(&self) -> BTreeMap<StorageId, Instant> {
+        self.heard.lock().clone()
+    }
+
+    /// Ends it here, in good order.
+    pub async fn stop(&self) {
+        let _ = self.raft.shutdown().await; // an error is a panic in it, which was logged
+    }
+}
+
+/// The voters of a group as this disk knows them, before it is started: those of every change that may be in force. None: there is no group here.
+pub fn voters_on_disk(store: &Store, group: GroupId) -> Result<BTreeSet<StorageId>, StoreError> {
+    type Stored = openraft::StoredMembership<StorageId, EmptyNode>;
+    let applied: Option<Stored> = store.read(Key::Membership(group))?;
+    let mut voters: BTreeSet<StorageId> = applied.iter().flat_map(|it| it.membership().voter_ids()).collect();
+    for entry in store.scan::<openraft::Entry<TypeConfig>>(Key::Entry(group, 0)) {
+        if let openraft::EntryPayload::Membership(it) = entry?.1.payload {
+            voters.extend(it.voter_ids());
+        }
+    }
+    Ok(voters)
+}
+
+/// Removes all of a group from a store: its data directory has another id now, and must not vote as the one it was.
+pub fn clear(group: GroupId, batch: &mut Batch) {
+    [Key::Vote, Key::Committed, Key::Purged, Key::Applied, Key::Membership, Key::Snapshot]
+        .into_iter()
+        .for_each(|key: fn(GroupId) -> Key| batch.delete(key(group)));
+    batch.delete_from(Key::Entry(group, 0), None);
+    batch.clear_group_rows(group);
+}
+
+fn config(timing: Timing) -> Config {
+    let millis = |it: Duration| u64::try_from(it.as_millis()).unwrap_or(u64::MAX);
+    Config {
+        cluster_name: "smg".to_owned(),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        install_snapshot_timeout: millis(PIECE_TIMEOUT),
+        snapshot_max_chunk_size: PIECE_BYTES,
+        max_payload_entries: BATCH_ENTRIES_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
+        max_in_snapshot_log_to_keep: KEPT_BEHIND,
+        replication_lag_threshold: SNAPSHOT_AFTER,
+        purge_batch_size: BATCH_ENTRIES_MAX,
+        ..Config::default()
+    }
+}
+
+fn not_proposed(error: RaftError<StorageId, ClientWriteError<StorageId, EmptyNode>>) -> ProposeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(it)) => ProposeError::NotLeader { leader: it.leader_id },
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(it)) => ProposeError::Busy(it.to_string()),
+        RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()),
+    }
+}
+
+fn status(metrics: &Metrics) -> Status {
+    let membership = metrics.membership_config.membership();
+    let configs = membership.get_joint_config();
+    let index = |it: Option<super::LogId>| it.map_or(0, |it| it.index);
+    let matched = metrics.replication.iter().flatten().map(|(id, at)| (*id, index(*at)));
+    Status {
+        leader: metrics.current_leader,
+        term: metrics.current_term,
+        voters: configs.last().cloned().unwrap_or_default(),
+        is_joint: configs.len() > 1,
+        learners: membership.learner_ids().collect(),
+        last: metrics.last_log_index.unwrap_or(0),
+        applied: index(metrics.last_applied),
+        matched: matched.collect(),
+        unanswered: metrics.millis_since_quorum_ack.map(Duration::from_millis),
+        stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,164 @@
+//! The way to the other members of a group: openraft's messages become frames, and what comes of them becomes what openraft must know.
+//!
+//! A peer that cannot be dialled is *unreachable* and left alone for a heartbeat; everything else is a *network* error and tried again at once, because it may
+//! have been one lost packet. Who answered, and when, is kept: whether a voter is lost is decided by this and not by membership.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::EmptyNode;
+use openraft::RaftNetwork;
+use openraft::RaftNetworkFactory;
+use openraft::error::InstallSnapshotError;
+use openraft::error::NetworkError;
+use openraft::error::RPCError;
+use openraft::error::RaftError;
+use openraft::error::RemoteError;
+use openraft::error::Unreachable;
+use openraft::network::Backoff;
+use openraft::network::RPCOption;
+use openraft::raft::AppendEntriesRequest;
+use openraft::raft::AppendEntriesResponse;
+use openraft::raft::InstallSnapshotRequest;
+use openraft::raft::InstallSnapshotResponse;
+use openraft::raft::VoteRequest;
+use openraft::raft::VoteResponse;
+use parking_lot::Mutex;
+
+use super::TypeConfig;
+use super::frame::Answer;
+use super::frame::Badge;
+use super::frame::Frame;
+use super::frame::Message;
+use super::frame::Refusal;
+use crate::base::clock::Clock;
+use crate::base::clock::Instant;
+use crate::base::ids::StorageId;
+use crate::storage::GroupId;
+use crate::transport::RequestError;
+
+/// An answer that is waited for.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, RequestError>> + Send + 'a>>;
+
+/// How the members of a group are asked. Over the transport in a node, over a network in memory in a simulation.
+pub trait Mesh: Send + Sync + 'static {
+    /// Asks the node that has this data directory now, on the lane of the groups.
+    fn ask(&self, to: StorageId, bytes: Vec<u8>, limit: Duration) -> Asking<'_>;
+}
+
+/// What a node shows to the others of a group, and knows of them.
+pub trait Papers: Send + Sync + 'static {
+    /// Who this node is.
+    fn badge(&self) -> Badge;
+    /// The latest start of that data directory that is known, and what it drew.
+    fn life_of(&self, storage: StorageId) -> Option<(u64, u64)>;
+    /// A member did not hear this node.
+    fn refused(&self, by: StorageId, why: Refusal);
+}
+
+/// When each member last answered. BOUND: members of the group.
+pub(super) type Heard = Arc<Mutex<BTreeMap<StorageId, Instant>>>;
+
+/// See the file's header.
+#[derive(Clone)]
+pub(super) struct Network {
+    pub(super) mesh: Arc<dyn Mesh>,
+    pub(super) group: GroupId,
+    pub(super) papers: Arc<dyn Papers>,
+    pub(super) heard: Heard,
+    pub(super) heartbeat: Duration,
+}
+
+/// The way to one member.
+pub(super) struct Way {
+    network: Network,
+    to: StorageId,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, to: StorageId, _node: &EmptyNode) -> Way {
+        Way { network: self.clone(), to }
+    }
+}
+
+type Failed<E> = RPCError<StorageId, EmptyNode, E>;
+
+fn broken<E: std::error::Error>(why: impl Display) -> Failed<E> {
+    RPCError::Network(NetworkError::new(&std::io::Error::other(why.to_string())))
+}
+
+impl Way {
+    async fn ask<E: std::error::Error>(&self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
+        let Network { mesh, group, papers, heard, .. } = &self.network;
+        let (to_life, badge) = (papers.life_of(self.to), papers.badge());
+        let frame = Frame { group: *group, to: self.to, to_life, badge, message };
+        let bytes = frame.encode().map_err(broken)?;
+        let answer = mesh.ask(self.to, bytes, limit).await.map_err(|error| match error {
+            RequestError::NoLink => RPCError::Unreachable(Unreachable::new(&error)),
+            RequestError::Lost | RequestError::Timeout | RequestError::Unanswered | RequestError::TooLarge => {
+                broken(error)
+            }
+        })?;
+        let answer = Answer::decode(&answer).map_err(broken)?;
+        match answer {
+            // Whoever refuses does not replicate.
+            Answer::Refused(why) => {
+                why.refusal().into_iter().for_each(|it| papers.refused(self.to, it));
+                let why = why.refusal().map_or("a reason of a newer release", Refusal::as_str);
+                Err(RPCError::Unreachable(Unreachable::new(&std::io::Error::other(why))))
+            }
+            answer => {
+                heard.lock().insert(self.to, Clock.now());
+                Ok(answer)
+            }
+        }
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Way {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<StorageId>, Failed<RaftError<StorageId>>> {
+        match self.ask(Message::Append(request), option.hard_ttl()).await? {
+            Answer::Append(answer) => Ok(answer),
+            other => Err(broken(format!("answered something else: {other:?}"))),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        request: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<StorageId>, Failed<RaftError<StorageId, InstallSnapshotError>>> {
+        match self.ask(Message::Snapshot(request), option.hard_ttl()).await? {
+            Answer::Snapshot(answer) => Ok(answer),
+            Answer::Mismatch(mismatch) => {
+                Err(RPCError::RemoteError(RemoteError::new(self.to, RaftError::APIError(mismatch.into()))))
+            }
+            other => Err(broken(format!("answered something else: {other:?}"))),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<StorageId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<StorageId>, Failed<RaftError<StorageId>>> {
+        match self.ask(Message::Vote(request), option.hard_ttl()).await? {
+            Answer::Vote(answer) => Ok(answer),
+            other => Err(broken(format!("answered something else: {other:?}"))),
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(self.network.heartbeat))
+    }
+}

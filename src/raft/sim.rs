@@ -1,0 +1,125 @@
+//! Nodes in one paused runtime: each task belongs to a node, and a node can be stopped as by `SIGSTOP`, killed, and left to run again. Tests only.
+//!
+//! A task is wrapped when it is spawned and inherits its node from whoever spawns it. While its node is paused it is not polled, so its timers run out
+//! unseen and all fire at once when it runs again, which is what a real pause does. A killed node's tasks are dropped where they stand.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::frame::Answer;
+use super::frame::Frame;
+use super::frame::Message;
+use crate::base::entropy::Entropy;
+use crate::base::ids::StorageId;
+
+thread_local! {
+    static NODE: RefCell<Option<Life>> = const { RefCell::new(None) };
+    static DRAWS: RefCell<Option<Entropy>> = const { RefCell::new(None) };
+}
+
+/// One process. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_paused: bool,
+    is_dead: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Life {
+    pub(crate) fn pause(&self) {
+        self.0.lock().is_paused = true;
+    }
+
+    pub(crate) fn resume(&self) {
+        let mut state = self.0.lock();
+        state.is_paused = false;
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    pub(crate) fn kill(&self) {
+        let mut state = self.0.lock();
+        state.is_dead = true;
+        state.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// Starts a task of this process.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) {
+        let before = NODE.with(|it| it.replace(Some(self.clone())));
+        <super::runtime::Runtime as openraft::AsyncRuntime>::spawn(future);
+        NODE.with(|it| it.replace(before));
+    }
+}
+
+/// From here on this thread's draws come from this seed.
+pub(crate) fn seed(entropy: Entropy) {
+    DRAWS.with(|it| it.replace(Some(entropy)));
+}
+
+pub(super) fn draws() -> Option<Entropy> {
+    DRAWS.with(|it| it.borrow().clone())
+}
+
+/// The future as a task of the process that spawns it, if there is one.
+pub(super) fn of_this_node<F: Future>(future: F) -> Owned<F> {
+    Owned { life: NODE.with(|it| it.borrow().clone()), future: Some(Box::pin(future)) }
+}
+
+/// See [`of_this_node`].
+pub(super) struct Owned<F> {
+    life: Option<Life>,
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future> Future for Owned<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if let Some(life) = &self.life {
+            let mut state = life.0.lock();
+            if state.is_dead {
+                drop(state);
+                self.future = None; // what it held is gone with its process; nobody hears of it
+                return Poll::Pending;
+            }
+            if state.is_paused {
+                state.waiting.push(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        let before = NODE.with(|it| it.replace(self.life.clone()));
+        let polled = self.future.as_mut().map_or(Poll::Pending, |it| it.as_mut().poll(context));
+        NODE.with(|it| it.replace(before));
+        polled
+    }
+}
+
+/// What a member has promised to whom.
+pub(crate) type Vote = openraft::Vote<StorageId>;
+
+/// The vote that was granted, if this is a request for one and its answer.
+pub(crate) fn granted(asked: &[u8], answered: &[u8]) -> Option<Vote> {
+    let Message::Vote(request) = Frame::decode(asked)?.message else { return None };
+    let Answer::Vote(answer) = Answer::decode(answered).ok()? else { return None };
+    answer.vote_granted.then_some(request.vote)
+}
+
+/// Whether whoever told the first may not tell or keep the second after it.
+pub(crate) fn is_taken_back(told: &Vote, after: &Vote) -> bool {
+    !matches!(after.partial_cmp(told), Some(Ordering::Greater | Ordering::Equal))
+}
+
+/// A request for a vote in this term.
+pub(crate) fn ask_for_vote(term: u64, candidate: StorageId) -> Message {
+    Message::Vote(openraft::raft::VoteRequest::new(Vote::new(term, candidate), None))
+}

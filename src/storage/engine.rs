@@ -1,0 +1,115 @@
+//! What a store stands on: RocksDB, or in tests a disk in memory whose power can be cut. Both say the same of bytes in order and of fsync.
+
+use std::path::Path;
+
+use rocksdb::DB;
+use rocksdb::Direction;
+use rocksdb::IteratorMode;
+use rocksdb::Options;
+use rocksdb::ReadOptions;
+use rocksdb::WriteBatch;
+
+use super::store::StoreError;
+
+/// A key and its value.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>;
+
+/// One change.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    /// From the first to before the second.
+    DeleteRange(Vec<u8>, Vec<u8>),
+}
+
+/// See the file's header.
+pub(super) enum Engine {
+    Rocks(DB),
+    #[cfg(test)]
+    Memory(super::memory::Disk),
+}
+
+impl Engine {
+    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        // BOUND: two write buffers and a few files; a control log is small and must not take a gateway's memory.
+        options.set_write_buffer_size(8 << 20);
+        options.set_max_write_buffer_number(2);
+        options.set_max_open_files(64);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(1 << 20);
+        DB::open(&options, directory).map(Self::Rocks).map_err(open_error)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Rocks(db) => Ok(db.get(key)?),
+            #[cfg(test)]
+            Self::Memory(disk) => disk.get(key),
+        }
+    }
+
+    /// What lies from `from` to before `to`, in order.
+    pub(super) fn scan(&self, from: &[u8], to: Vec<u8>) -> Pairs<'_> {
+        match self {
+            Self::Rocks(db) => {
+                let mut options = ReadOptions::default();
+                options.set_iterate_upper_bound(to);
+                let rows = db.iterator_opt(IteratorMode::From(from, Direction::Forward), options);
+                Box::new(rows.map(|row| row.map(|(key, value)| (key.into_vec(), value.into_vec())).map_err(Into::into)))
+            }
+            #[cfg(test)]
+            Self::Memory(disk) => disk.scan(from, &to),
+        }
+    }
+
+    /// The last of what lies from `from` to before `to`.
+    pub(super) fn last(&self, from: Vec<u8>, to: Vec<u8>) -> Result<Option<Pair>, StoreError> {
+        match self {
+            Self::Rocks(db) => {
+                let mut options = ReadOptions::default();
+                options.set_iterate_lower_bound(from);
+                options.set_iterate_upper_bound(to);
+                let row = db.iterator_opt(IteratorMode::End, options).next().transpose()?;
+                Ok(row.map(|(key, value)| (key.into_vec(), value.into_vec())))
+            }
+            #[cfg(test)]
+            Self::Memory(disk) => disk.scan(&from, &to).last().transpose(),
+        }
+    }
+
+    pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        match self {
+            Self::Rocks(db) => {
+                let mut batch = WriteBatch::default();
+                for change in changes {
+                    match change {
+                        Change::Put(key, value) => batch.put(key, value),
+                        Change::Delete(key) => batch.delete(key),
+                        Change::DeleteRange(from, to) => batch.delete_range(from, to),
+                    }
+                }
+                Ok(db.write(batch)?)
+            }
+            #[cfg(test)]
+            Self::Memory(disk) => disk.write(changes),
+        }
+    }
+
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Rocks(db) => Ok(db.flush_wal(true)?),
+            #[cfg(test)]
+            Self::Memory(disk) => disk.flush(),
+        }
+    }
+}
+
+/// RocksDB tells a held lock from a failing disk only in words.
+fn open_error(error: rocksdb::Error) -> StoreError {
+    let is_held = error.kind() == rocksdb::ErrorKind::IOError && error.as_ref().contains("/LOCK");
+    if is_held { StoreError::InUse } else { StoreError::Database(error) }
+}
