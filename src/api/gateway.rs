@@ -11,13 +11,14 @@ use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Tasks;
-use crate::history;
+use crate::control;
 use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
 use crate::replication;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
+use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::ANONYMOUS;
@@ -53,11 +54,13 @@ pub struct Gateway {
     /// Changes how.
     pub policies: PolicyEdits,
     /// Whether changes survive a restart.
-    pub history: history::Handle,
+    pub storage: storage::Handle,
     /// What all nodes know.
     pub tables: replication::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
+    /// What the cluster has agreed on; `None` without the mesh, or without a data directory.
+    pub control: Option<control::Handle>,
     /// What people are shown of this node.
     pub node: ThisNode,
     /// What others have in flight; `None` without the mesh.

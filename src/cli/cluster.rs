@@ -157,6 +157,9 @@ fn summary(url: &str, seen: &Seen) -> String {
     } else {
         text += "  mesh       off\n";
     }
+    if let Some(line) = control(&node["control"]) {
+        text += &line;
+    }
     for reason in listed(&seen.health, "reasons").iter().filter_map(Value::as_str) {
         text += &format!("  RED        {reason}\n");
     }
@@ -176,6 +179,15 @@ fn summary(url: &str, seen: &Seen) -> String {
         text += &format!("\n{title}\n{}", rows.lines().fold(String::new(), |text, line| text + "  " + line + "\n"));
     }
     text
+}
+
+/// The control group in a line, where there is one to speak of.
+fn control(group: &Value) -> Option<String> {
+    let standing = group["standing"].as_str()?;
+    let voters = group["voters"].as_array().map_or(0, Vec::len);
+    let leader = group["leader"].as_str().map_or("no leader is known".to_owned(), |it| format!("led by {it}"));
+    let more = if voters > 0 { format!(", {leader}, {voters} voters, term {}", group["term"]) } else { String::new() };
+    Some(format!("  control    {standing}{more}\n"))
 }
 
 /// A table's state in a word.
@@ -225,6 +237,13 @@ mod tests {
         let expected = "gw-1 (n) is ready, up 2h 5m, release 1.2.3\n  workers    2, 1 available\n  \
             requests   3 in flight, 40 since the start, 25 % of prompt tokens were cached\n  durability on\n  mesh       off\n";
         assert_eq!(summary("n", &alone), expected);
+        let group = json!({"standing": "member of c-1", "leader": "s-2", "term": 3, "voters": ["s-1", "s-2"]});
+        let line = control(&group);
+        assert_eq!(line.as_deref(), Some("  control    member of c-1, led by s-2, 2 voters, term 3\n"));
+        assert_eq!(
+            control(&json!({"standing": "no group yet", "leader": null, "voters": []})).as_deref(),
+            Some("  control    no group yet\n")
+        );
         let members = json!([{"name": "gw-1", "state": "alive"}, {"name": null, "state": "down"}]);
         let busy = Seen {
             readiness: json!({"status": "not ready", "reason": "busy"}),

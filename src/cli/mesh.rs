@@ -1,19 +1,92 @@
-//! `smg mesh secret`: what a cluster needs before it starts.
+//! `smg mesh secret` and `smg mesh bootstrap`: what a cluster needs before it starts, and how a data directory is taken out of one. Neither asks a node.
 
+use std::path::Path;
+
+use clap::Arg;
+use clap::ArgAction;
+use clap::ArgGroup;
+use clap::ArgMatches;
 use clap::Command;
 
 use super::say;
+use crate::control;
+use crate::storage::Handle;
+use crate::storage::Metrics;
+use crate::storage::Place;
+use crate::transport::identity;
 use crate::transport::trust::MeshSecret;
 
 pub(super) fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let bootstrap = Command::new("bootstrap")
+        .about("Mend a data directory whose node is stopped: take its grant back, or let it join as a new one")
+        .arg(Arg::new("data-dir").long("data-dir").required(true).help("The data directory"))
+        .arg(flag("reset", "Take its grant back: the node that was to found the cluster with it is lost for good"))
+        .arg(flag(
+            "new-storage",
+            "Make it a new one: it was copied, restored from a backup, or belongs to another cluster",
+        ))
+        .group(ArgGroup::new("what").args(["reset", "new-storage"]).required(true));
     Command::new("mesh")
         .about("What a cluster needs before it starts")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(Command::new("secret").about("Print a new mesh secret; give it to every node of a cluster"))
+        .subcommand(bootstrap)
 }
 
-/// Prints a new one.
-pub(super) fn secret() {
-    say(&format!("{}\n", MeshSecret::generate().expose()));
+/// Does what was asked.
+pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
+    let Some(("bootstrap", matches)) = matches.subcommand() else {
+        say(&format!("{}\n", MeshSecret::generate().expose()));
+        return Ok(());
+    };
+    let path = Path::new(matches.get_one::<String>("data-dir").expect("required"));
+    say(if matches.get_flag("reset") { reset(path)? } else { renew(path)? });
+    Ok(())
+}
+
+fn reset(path: &Path) -> anyhow::Result<&'static str> {
+    anyhow::ensure!(
+        path.join(identity::FILE).exists(),
+        "`{}` is no data directory of a node with a mesh",
+        path.display()
+    );
+    let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default());
+    let Some(store) = handle.store() else { anyhow::bail!("the data directory cannot be used: stop its node first") };
+    anyhow::ensure!(control::reset(&store)?, "it belongs to a cluster already, so there is no grant to take back");
+    Ok("its grant is taken back; start the node again\n")
+}
+
+/// The old name stays beside the new one, for whoever looks for what happened.
+fn renew(path: &Path) -> anyhow::Result<&'static str> {
+    let file = path.join(identity::FILE);
+    anyhow::ensure!(file.exists(), "`{}` is no data directory of a node with a mesh", path.display());
+    // Holds the store's lock: a node that runs on it would go on under a name that is no more.
+    let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default());
+    anyhow::ensure!(handle.store().is_some(), "the data directory cannot be used: stop its node first");
+    std::fs::rename(&file, path.join(format!("{}.old", identity::FILE)))?;
+    Ok("start the node again: it joins as a new one, and keeps what the cluster's tables hold\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::entropy::Entropy;
+    use crate::transport::identity::Identity;
+
+    #[test]
+    fn a_directory_becomes_a_new_one_and_only_a_stopped_node_s() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(renew(data.path()).is_err() && reset(data.path()).is_err(), "it is none");
+        let storage = || Identity::open(data.path(), 1, &Entropy::from_os()).unwrap().storage;
+        let before = storage();
+        let running = Handle::open(Place::Named(data.path().to_path_buf()), Metrics::default());
+        assert!(renew(data.path()).is_err() && reset(data.path()).is_err(), "its node runs");
+        drop(running);
+        assert_eq!(storage(), before);
+        renew(data.path()).unwrap();
+        assert_ne!(storage(), before);
+        reset(data.path()).unwrap();
+    }
 }

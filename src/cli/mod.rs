@@ -90,10 +90,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),
         Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
         Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
-        Some(("mesh", _secret)) => {
-            mesh::secret();
-            Ok(())
-        }
+        Some(("mesh", matches)) => mesh::run(matches).map_err(Failure::Run),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),
     }

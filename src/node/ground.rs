@@ -15,11 +15,12 @@ use crate::base::seal::Sealer;
 use crate::base::seal::Seals;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
-use crate::history;
+use crate::control;
 use crate::ledger;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::replication;
 use crate::replication::Peers;
+use crate::storage;
 use crate::transport::identity::Identity;
 use crate::workers;
 use crate::workers::forward;
@@ -35,13 +36,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// See the file's header.
 pub(super) struct Ground {
     pub(super) registry: Arc<Registry>,
-    pub(super) history: history::Handle,
+    pub(super) storage: storage::Handle,
     /// Seals credentials of workers.
     pub(super) seals: Arc<dyn Seals>,
     pub(super) tables: replication::Handle,
-    /// `None` without the mesh, as are the next two.
+    /// `None` without the mesh, as are the next three.
     pub(super) ledger: Option<ledger::Handle>,
     pub(super) members: Option<Members>,
+    pub(super) control: Option<control::Handle>,
     /// Where other nodes are listened to.
     pub(super) mesh_address: Option<SocketAddr>,
     /// Keeps other processes from being this node.
@@ -56,6 +58,7 @@ struct Others {
     identity: Identity,
     peers: Peers,
     ledger: ledger::Handle,
+    control: Option<control::Handle>,
 }
 
 impl Ground {
@@ -73,23 +76,25 @@ impl Ground {
         let registry = Arc::new(registry.with_forwarder(forwarder));
         workers::fleet::register(metrics, Arc::clone(&registry));
         let place = data_place(config);
-        let history = history::Handle::open(place.clone(), history::Metrics::register(metrics));
+        let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics));
         let seals: Arc<dyn Seals> = match &mesh {
-            Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: history.clone() }),
-            None => Arc::new(history.clone()),
+            Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: storage.clone() }),
+            None => Arc::new(storage.clone()),
         };
         let me = mesh.as_ref().map(tables::member_of);
-        let others = mesh.map(|it| Others::meet(it, config, &registry, &worker_metrics, metrics, tasks));
-        let (members, mesh_address, identity, peers, ledger) = match others {
-            None => (None, None, None, None, None),
-            Some(it) => (Some(it.members), Some(it.address), Some(it.identity), Some(it.peers), Some(it.ledger)),
+        let others = mesh.map(|it| Others::meet(it, config, &registry, &storage, &worker_metrics, metrics, tasks));
+        let (members, mesh_address, identity, peers, ledger, control) = match others {
+            None => (None, None, None, None, None, None),
+            Some(it) => {
+                (Some(it.members), Some(it.address), Some(it.identity), Some(it.peers), Some(it.ledger), it.control)
+            }
         };
-        let tables = tables::start(&history, &place, me.zip(peers), metrics, tasks)?;
+        let tables = tables::start(&storage, &place, me.zip(peers), metrics, tasks)?;
         if let Some(ledger) = &ledger {
             ledger::gossip::start(ledger, tables.handle.clone(), tasks);
         }
         let (tables, identity) = (tables.handle, identity.or(tables.identity));
-        Ok(Self { registry, history, seals, tables, ledger, members, mesh_address, identity, worker_metrics })
+        Ok(Self { registry, storage, seals, tables, ledger, members, control, mesh_address, identity, worker_metrics })
     }
 }
 
@@ -98,19 +103,23 @@ impl Others {
         mesh: Mesh,
         config: &Config,
         registry: &Arc<Registry>,
+        storage: &storage::Handle,
         counts: &workers::metrics::Metrics,
         metrics: &mut MetricsRegistry,
         tasks: &Tasks,
     ) -> Self {
-        let Mesh { members, address, identity, transport, inboxes, .. } = mesh;
-        let Inboxes { deltas, sync, ledger, forward } = inboxes;
+        let Mesh { members, address, identity, transport, inboxes, expect, .. } = mesh;
+        let Inboxes { deltas, sync, ledger, raft, forward } = inboxes;
+        let (handle, ways) = (members.handle.clone(), transport.clone());
+        let part = super::control::Start { storage, members: handle, transport: ways, inbox: raft, expect };
+        let control = super::control::start(part, metrics, tasks);
         forward::owner::start(forward, Arc::clone(registry), counts.clone(), tasks);
         let asked =
             ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
         let told = ledger::metrics::Metrics::register(metrics);
         let ledger = ledger::start(&config.ledger, asked, Arc::clone(registry), told, tasks);
         let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-        Self { members, address, identity, peers, ledger }
+        Self { members, address, identity, peers, ledger, control }
     }
 }
 

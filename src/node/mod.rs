@@ -2,6 +2,7 @@
 
 mod about;
 pub mod config;
+mod control;
 mod error;
 mod ground;
 pub mod mesh;

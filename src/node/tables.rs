@@ -7,8 +7,6 @@ use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::base::ids::StorageId;
 use crate::base::tasks::Tasks;
-use crate::history;
-use crate::history::Place;
 use crate::observability::metrics::Registry;
 use crate::replication;
 use crate::replication::Peers;
@@ -20,6 +18,8 @@ use crate::replication::store::Store;
 use crate::replication::store::StoreError;
 use crate::replication::tables::Kind;
 use crate::replication::tables::TABLES;
+use crate::storage;
+use crate::storage::Place;
 use crate::transport::identity::Identity;
 
 /// Tables and what must live as long as they do.
@@ -31,7 +31,7 @@ pub(super) struct Tables {
 
 /// Reads them back and starts them: with the mesh replicated, without it this node's alone.
 pub(super) fn start(
-    history: &history::Handle,
+    storage: &storage::Handle,
     place: &Place,
     mesh: Option<(Member, Peers)>,
     metrics: &mut Registry,
@@ -45,7 +45,7 @@ pub(super) fn start(
         }
     };
     let counts = replication::metrics::Metrics::register(metrics);
-    let handle = replication::start(me, Box::new(Disk(history.clone())), peers, counts, tasks)?;
+    let handle = replication::start(me, Box::new(Disk(storage.clone())), peers, counts, tasks)?;
     replication::metrics::register(metrics, handle.clone());
     Ok(Tables { handle, identity })
 }
@@ -84,7 +84,7 @@ fn member(identity: Option<&Identity>) -> Member {
 }
 
 /// Rows of tables in the data directory.
-struct Disk(history::Handle);
+struct Disk(storage::Handle);
 
 impl Store for Disk {
     fn load(&self) -> Result<Batch, StoreError> {

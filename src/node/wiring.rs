@@ -21,7 +21,6 @@ use crate::base::entropy::Entropy;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
-use crate::history;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -33,6 +32,7 @@ use crate::replication;
 use crate::routing::Feedback;
 use crate::routing::Router;
 use crate::routing::edits::PolicyEdits;
+use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::keys::Keys;
@@ -71,7 +71,7 @@ pub(super) fn build(
     let entropy = Entropy::from_os();
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let Ground { registry, history, seals, tables, ledger, members, mesh_address, identity, worker_metrics } =
+    let Ground { registry, storage, seals, tables, ledger, members, control, mesh_address, identity, worker_metrics } =
         Ground::lay(config, tasks, metrics, mesh)?;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
@@ -115,10 +115,11 @@ pub(super) fn build(
         edits,
         router,
         policies,
-        history,
+        storage,
         tables,
         ledger,
         members,
+        control,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
@@ -162,7 +163,7 @@ fn prober(
 
 /// This node as one of several, if it is to be.
 pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Option<Mesh>, Error> {
-    let (true, history::Place::Named(data) | history::Place::Default(data)) = (config.mesh.ha_mesh, data_place(config))
+    let (true, storage::Place::Named(data) | storage::Place::Default(data)) = (config.mesh.ha_mesh, data_place(config))
     else {
         return Ok(None);
     };
@@ -185,11 +186,11 @@ pub(super) fn named_workers(config: &Config) -> Result<Vec<(Origin, Option<Secre
 }
 
 /// Where this node keeps what must survive. A port that is not known before the start names no directory.
-pub(super) fn data_place(config: &Config) -> history::Place {
+pub(super) fn data_place(config: &Config) -> storage::Place {
     match (config.node.data_dir.as_deref(), config.server.port) {
-        (Some("none"), _) | (None, 0) => history::Place::Nowhere,
-        (Some(path), _) => history::Place::Named(path.into()),
-        (None, port) => history::Place::Default(format!("./smg-data/{port}").into()),
+        (Some("none"), _) | (None, 0) => storage::Place::Nowhere,
+        (Some(path), _) => storage::Place::Named(path.into()),
+        (None, port) => storage::Place::Default(format!("./smg-data/{port}").into()),
     }
 }
 

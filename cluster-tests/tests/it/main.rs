@@ -1,6 +1,7 @@
 //! One test binary: every extra one links the whole system again.
 
 mod bad_input;
+mod control;
 mod dialects;
 mod drain;
 mod durable;

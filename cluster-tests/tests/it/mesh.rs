@@ -70,7 +70,7 @@ impl Member {
     }
 
     /// Ends as a crash does: nothing is said.
-    fn crash(self) -> TempDir {
+    pub(crate) fn crash(self) -> TempDir {
         drop(self.node);
         self.runtime.shutdown_background();
         self.data

@@ -98,7 +98,7 @@ const ROUTING: &[&str] = &[
 ];
 
 /// Set by operators and by workers that are started anew.
-const EDITS: &[&str] = &["smg_history_durable", "smg_replication_edits_total", "smg_worker_restarts_total"];
+const EDITS: &[&str] = &["smg_storage_durable", "smg_replication_edits_total", "smg_worker_restarts_total"];
 
 /// Set by the process around all that.
 const PROCESS: &[&str] = &[
@@ -121,6 +121,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
         ROUTING,
         EDITS,
         PROCESS,
+        super::control::CONTROL,
         super::meters_mesh::MESH,
         super::meters_mesh::LEDGER,
         super::meters_mesh::FORWARDED,

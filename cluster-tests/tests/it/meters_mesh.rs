@@ -74,7 +74,7 @@ fn bound() -> (UdpSocket, Peer) {
     (socket, Peer { node, storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None })
 }
 
-async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handle, Peer) {
+pub(crate) async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (transport::Handle, Peer) {
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");

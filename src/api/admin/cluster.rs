@@ -7,10 +7,14 @@ use http::Request;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::history::Durability;
+use crate::base::ids::StorageId;
+use crate::control;
+use crate::control::Standing;
+use crate::control::core::bootstrap;
 use crate::membership::Status;
 use crate::observability::labels::Label as _;
 use crate::replication::core::Colour;
+use crate::storage::Durability;
 
 use super::super::audit::Author;
 use super::super::gateway::Gateway;
@@ -38,7 +42,8 @@ fn this(gateway: &Gateway) -> Value {
         "zone": me.as_ref().and_then(|it| it.peer.zone.as_ref()).map(|it| it.as_str()),
         "mesh": members.is_some(),
         "draining": gateway.phase.is_draining(),
-        "durability": gateway.history.durability().name(),
+        "durability": gateway.storage.durability().name(),
+        "control": gateway.control.as_ref().map(|it| control(&it.status())),
         "uptime_seconds": now.saturating_duration_since(node.started).as_secs(),
         "workers": fleet.all.len(),
         "workers_available": fleet.all.iter().filter(|it| it.is_available(now)).count(),
@@ -49,6 +54,38 @@ fn this(gateway: &Gateway) -> Value {
         "cached_tokens": totals.cached_tokens,
         "tasks": tasks,
     })
+}
+
+/// The control group, as it is here.
+fn control(status: &control::Status) -> Value {
+    let shown = |it: &std::collections::BTreeSet<StorageId>| it.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let group = &status.group;
+    json!({
+        "standing": status.standing.to_string(),
+        "cluster_id": status.cluster.map(|it| it.to_string()),
+        "leader": group.leader.map(|it| it.to_string()),
+        "term": group.term,
+        "voters": shown(&group.voters),
+        "learners": shown(&group.learners),
+        "applied": group.applied,
+        "feature_level": status.level,
+    })
+}
+
+/// What a person must do about it, if anything. A group that is not there yet is no fault of this node.
+fn control_reason(standing: &Standing) -> Option<String> {
+    match standing {
+        Standing::Outside(bootstrap::Standing::TwoClusters(..) | bootstrap::Standing::OtherCluster { .. })
+        | Standing::Expelled(_) => Some(format!("control group: {standing}")),
+        Standing::Outside(
+            bootstrap::Standing::Member(_)
+            | bootstrap::Standing::Waiting { .. }
+            | bootstrap::Standing::Granted { .. }
+            | bootstrap::Standing::Collecting { .. },
+        )
+        | Standing::Registering { .. }
+        | Standing::Member(_) => None,
+    }
 }
 
 /// This node's connections to other nodes.
@@ -106,7 +143,8 @@ fn table(colour: &Colour) -> Value {
 pub fn health(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let colours = gateway.tables.colours();
-        let reasons = reasons(&colours, gateway.history.durability(), gateway.tables.counts().impostors);
+        let mut reasons = reasons(&colours, gateway.storage.durability(), gateway.tables.counts().impostors);
+        reasons.extend(gateway.control.as_ref().and_then(|it| control_reason(&it.status().standing)));
         let view = gateway.members.as_ref().map(|it| it.handle.view()).unwrap_or_default();
         let members: serde_json::Map<_, _> =
             Status::ALL.iter().map(|it| (it.as_str().to_owned(), json!(view.count(*it)))).collect();

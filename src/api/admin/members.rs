@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
@@ -9,6 +10,9 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::ids::StorageId;
+use crate::control::machine::Command;
+use crate::control::machine::Outcome;
+use crate::control::machine::Refusal;
 use crate::membership::Member;
 use crate::membership::about;
 use crate::membership::about::About;
@@ -18,6 +22,9 @@ use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
+
+/// How long the control group may take to agree. Longer than it takes to elect a leader.
+const FORGET_LIMIT: Duration = Duration::from_secs(5);
 
 /// What every node says of itself, by its data directory.
 pub(super) fn told(gateway: &Gateway) -> BTreeMap<StorageId, About> {
@@ -85,10 +92,20 @@ pub fn forget(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
             return Err(ApiError::Refused(text));
         }
         let settled = gateway.tables.forget(found.peer.storage).await?;
+        let is_agreed = forget_for_good(&gateway, found.peer.storage).await;
         Author::of(&request).did("member_forgotten", "", &before, &Value::Null);
-        let answer = json!({"node_id": found.peer.node.as_str(), "storage_id": found.peer.storage.to_string(), "forgotten": true});
+        let answer = json!({"node_id": found.peer.node.as_str(), "storage_id": found.peer.storage.to_string(), "forgotten": true, "agreed": is_agreed});
         Ok(super::edited(&gateway, answer, &settled))
     })
+}
+
+/// Lets the control group forget it, too: it then votes no more and is not let in again. False: no majority answered, so it may be asked again.
+async fn forget_for_good(gateway: &Gateway, storage: StorageId) -> bool {
+    let Some(control) = &gateway.control else { return true };
+    match control.propose(&Command::Forget { storage }, FORGET_LIMIT).await {
+        Ok(Outcome::Changed | Outcome::Unchanged | Outcome::Refused(Refusal::Unknown)) => true,
+        Ok(Outcome::Refused(_)) | Err(_) => false,
+    }
 }
 
 /// By node id, data directory or name; a name that two have is nobody's.

@@ -38,11 +38,11 @@ use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
-use crate::history;
 use crate::observability::labels::ModelLabels;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::traces::span::Tracer;
 use crate::routing::edits::PolicyEdits;
+use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
 use crate::tenancy::config::KeySpec;
@@ -100,12 +100,12 @@ impl Edge {
         let counts = tenancy::metrics::Metrics::default();
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
-        let history = history::Handle::open(history::Place::Nowhere, history::Metrics::default());
+        let storage = storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default());
         let tables = crate::replication::alone(&crate::replication::store::memory::Disk::default(), &tasks);
         let grounds = Grounds {
             registry: Arc::clone(&registry),
             tables: tables.clone(),
-            seals: Arc::new(history.clone()),
+            seals: Arc::new(storage.clone()),
             entropy: entropy.clone(),
             tasks: tasks.clone(),
             owns_loopback: false,
@@ -120,25 +120,21 @@ impl Edge {
         let watched = workers::metrics::Metrics::default();
         let keys = Arc::new(Keys::new(keys, counts.clone()));
         let observers = Observers::alone(StorageId(1), workers.away_max);
+        let on_restart = Arc::new(|_, _| ());
+        let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
         let gateway = Gateway {
             tenants: tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), &tasks),
             keys,
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
-            prober: Prober::new(
-                Arc::clone(&registry),
-                &workers,
-                watched,
-                tasks.clone(),
-                Arc::new(|_, _| ()),
-                observers,
-            ),
+            prober,
             edits,
             policies,
-            history,
+            storage,
             node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },
             tables,
             members: None,
+            control: None,
             ledger: None,
             registry,
             router,

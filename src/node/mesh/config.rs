@@ -22,6 +22,9 @@ crate::config! {
         /// Where other nodes are, each `HOST:PORT`; a name stands for all its addresses. Some suffice, this node may be among them, and none
         /// has to run yet.
         "seeds" => seeds: Vec<String> = Vec::new(),
+        /// How many nodes without a cluster must see each other before one of them founds it. Default: as many as `--seeds` names, and this one. Must
+        /// be more than half of those. Only the first start of a cluster needs it.
+        "bootstrap-expect" => bootstrap_expect: Option<usize> = None,
         /// Address that the mesh listens on.
         "mesh-host" => mesh_host: String = "0.0.0.0".to_owned(),
         /// UDP port that the mesh listens on; 0 takes any.

@@ -3,6 +3,7 @@
 pub mod config;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
@@ -26,9 +27,10 @@ use crate::base::seal::Sealing;
 use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
-use crate::history;
+use crate::control::core::bootstrap;
 use crate::membership;
 use crate::observability::metrics::Registry;
+use crate::storage;
 use crate::transport;
 use crate::transport::Peer;
 use crate::transport::Received;
@@ -99,6 +101,9 @@ pub enum MeshError {
     /// There is no network, or several.
     #[error("cannot find out under which address other nodes reach this one: name it with `--mesh-advertise-host`")]
     NoAddress,
+    /// How many nodes make a cluster.
+    #[error(transparent)]
+    Expect(#[from] bootstrap::TooFew),
     /// The transport.
     #[error(transparent)]
     Start(#[from] transport::StartError),
@@ -114,6 +119,7 @@ impl MeshError {
             | Self::NoSealKey
             | Self::SealKeyFile { .. }
             | Self::Trust(_)
+            | Self::Expect(_)
             | Self::Advertise { .. } => true,
             Self::Identity(_) | Self::Bind { .. } | Self::NoAddress | Self::Start(_) => false,
         }
@@ -138,6 +144,8 @@ pub(super) struct Mesh {
     pub(super) seal_keys: Vec<[u8; 32]>,
     /// What all nodes key their hashes of prompts with.
     pub(super) prefix_key: [u8; 32],
+    /// How many fresh nodes make a cluster.
+    pub(super) expect: usize,
 }
 
 /// What other nodes send, besides membership's packets.
@@ -145,6 +153,7 @@ pub(super) struct Inboxes {
     pub(super) deltas: mpsc::Receiver<Received>,
     pub(super) sync: mpsc::Receiver<Request>,
     pub(super) ledger: mpsc::Receiver<Request>,
+    pub(super) raft: mpsc::Receiver<Request>,
     pub(super) forward: mpsc::Receiver<Stream>,
 }
 
@@ -173,6 +182,7 @@ pub(super) async fn start(
     let address =
         socket.local_addr().map_err(|source| MeshError::Bind { address: config.mesh_host.clone(), source })?;
     let advertised = advertised(config, address).await?;
+    let expect = bootstrap::expect(named(config, advertised).await, config.bootstrap_expect)?;
     let wall_ms = u64::try_from(Clock.wall().as_millis()).unwrap_or(u64::MAX);
     let identity = Identity::open(data, wall_ms, &Entropy::from_os())?;
     let seal_keys = source.seal_keys(config)?;
@@ -197,16 +207,16 @@ pub(super) async fn start(
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
     let members = Members { handle, me: node, join_timeout };
-    let transport::Inboxes { deltas, sync, ledger, forward, .. } = inboxes;
-    let inboxes = Inboxes { deltas, sync, ledger, forward };
+    let transport::Inboxes { deltas, sync, ledger, raft, forward, .. } = inboxes;
+    let inboxes = Inboxes { deltas, sync, ledger, raft, forward };
     let is_remote = !advertised.ip().is_loopback();
-    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key })
+    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key, expect })
 }
 
 /// Seals for every node; opens also what this node sealed for itself before it had a mesh.
 pub(super) struct ClusterSeals {
     pub(super) cluster: Sealer,
-    pub(super) own: history::Handle,
+    pub(super) own: storage::Handle,
 }
 
 impl Seals for ClusterSeals {
@@ -247,6 +257,20 @@ async fn advertised(config: &Config, local: SocketAddr) -> Result<SocketAddr, Me
         }
     }
     Err(MeshError::NoAddress)
+}
+
+/// How many nodes the seeds name, and this one. A name that cannot be looked up now counts as one.
+async fn named(config: &Config, advertised: SocketAddr) -> usize {
+    let (mut known, mut unknown) = (BTreeSet::from([advertised]), BTreeSet::new());
+    for seed in &config.seeds {
+        // One node may have an address of either kind.
+        let found: Vec<_> = look_up(seed).await.into_iter().filter(|it| it.is_ipv4() == advertised.is_ipv4()).collect();
+        if found.is_empty() {
+            unknown.insert(seed);
+        }
+        known.extend(found);
+    }
+    known.len() + unknown.len()
 }
 
 async fn look_up(target: &str) -> Vec<SocketAddr> {
