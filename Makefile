@@ -49,7 +49,7 @@ N ?= 2000
 SIM := SMG_SIM_SEED=$(SEED) SMG_SIM_SEEDS=$(N) SMG_SIM_LONG=$(LONG) cargo test --locked --lib \
 	--config profile.dev.package.smg.opt-level=2 --config profile.dev.package.smg.debug=false -- --nocapture
 sim: setup ## simulation: N=2000 seeds from SEED=0 on; LONG=thousand for a thousand nodes
-	@$(ENV) $(SIM) sim:: membership::tests ledger::tests prefix_log::core::tests --skip real:: --skip sim::routing
+	@$(ENV) $(SIM) sim:: membership::tests ledger::tests limits::tests prefix_log::core::tests --skip real:: --skip sim::routing
 
 sim-routing: LONG := conversation,natural,agents,chats,large
 sim-routing: setup ## routing in simulation: recorded traces (../shared/traces), short chats, a hundred gateways

@@ -20,6 +20,7 @@ pub mod dialects;
 pub mod workers;
 
 pub mod ledger;
+pub mod limits;
 
 pub mod routing;
 pub mod tenancy;

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
+    ("limits", &["base", "observability", "transport"]),
     ("tenancy", &["base", "observability", "replication"]),
     ("routing", &["base", "observability", "dialects", "workers", "transport", "replication"]),
     ("plugins", &["base", "observability"]),
