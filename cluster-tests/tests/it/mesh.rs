@@ -61,6 +61,12 @@ impl Member {
         eventually(&format!("{addr} is {state}"), async || self.state_of(addr).await.as_deref() == Some(state)).await;
     }
 
+    /// It has the cluster's tables.
+    pub(crate) async fn has_joined(&self) {
+        let readiness = async || Client::connect(self.address()).await.get("/readiness").await.status;
+        eventually("it has joined", async || readiness().await != 503).await;
+    }
+
     /// Says goodbye.
     pub(crate) async fn stop(mut self) -> TempDir {
         let node = self.node.take().expect("it runs");

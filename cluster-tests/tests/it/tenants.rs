@@ -59,6 +59,9 @@ async fn p2_a_key_made_at_one_node_is_in_force_at_all_and_one_removed_never_come
     let two = Member::fresh(addresses[1].port(), &addresses).await;
     one.sees(addresses[1], "alive").await;
     two.sees(addresses[0], "alive").await;
+    for node in [&one, &two] {
+        node.has_joined().await;
+    }
     let (first, second) = (one.address(), two.address());
 
     let none = Value::Null;
