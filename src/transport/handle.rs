@@ -43,6 +43,10 @@ pub struct Inboxes {
     pub bulk: mpsc::Receiver<Request>,
     /// What must be agreed.
     pub raft: mpsc::Receiver<Request>,
+    /// Units of limits that move between nodes.
+    pub limits: mpsc::Receiver<Received>,
+    /// Nodes that renew their shares of limits.
+    pub renewals: mpsc::Receiver<Request>,
     /// Requests for workers that only this node reaches.
     pub forward: mpsc::Receiver<Stream>,
 }
@@ -54,6 +58,8 @@ pub(super) fn inboxes() -> (Outlets, Inboxes) {
     let (ledger, from_ledger) = mpsc::channel(INBOX_LEN_MAX);
     let (bulk, from_bulk) = mpsc::channel(INBOX_LEN_MAX);
     let (raft, from_raft) = mpsc::channel(INBOX_LEN_MAX);
+    let (limits, from_limits) = mpsc::channel(INBOX_LEN_MAX);
+    let (renewals, from_renewals) = mpsc::channel(INBOX_LEN_MAX);
     let (forward, from_forward) = mpsc::channel(INBOX_LEN_MAX);
     let inboxes = Inboxes {
         swim: from_swim,
@@ -62,9 +68,11 @@ pub(super) fn inboxes() -> (Outlets, Inboxes) {
         ledger: from_ledger,
         bulk: from_bulk,
         raft: from_raft,
+        limits: from_limits,
+        renewals: from_renewals,
         forward: from_forward,
     };
-    (Outlets { swim, deltas, sync, ledger, bulk, raft, forward }, inboxes)
+    (Outlets { swim, deltas, sync, ledger, bulk, raft, limits, renewals, forward }, inboxes)
 }
 
 /// A message that was not taken. It was counted; the caller may say it again later.
@@ -171,7 +179,7 @@ impl Handle {
         })
     }
 
-    /// Asks on the lanes `Sync`, `Ledger`, `Raft` or `Bulk`, and waits for the answer.
+    /// Asks on the lanes `Sync`, `Ledger`, `Raft`, `Renewals` or `Bulk`, and waits for the answer.
     pub async fn request(&self, to: &Peer, lane: Lane, bytes: &[u8], limit: Duration) -> Result<Bytes, RequestError> {
         if bytes.len() > lane.bytes_max() {
             return Err(RequestError::TooLarge);

@@ -7,6 +7,8 @@
 //! ledger   the same as datagrams, message or question and answer; streams when larger than one: a deadline of milliseconds has no time to repeat what is lost
 //! forward  one stream of bytes in both directions, no bound but flow control
 //! raft     a request and its answer on the main connection: messages of groups, small and frequent
+//! limits   datagrams, as swim: units that move between nodes, of use for milliseconds
+//! renewals a request and its answer: who may spend how much, from whoever leads the control group
 //! bulk     a request and its answer on a second connection, rate capped, so that snapshots never delay heartbeats
 //! ```
 
@@ -32,6 +34,10 @@ label! {
         Bulk = "bulk",
         /// What must be agreed.
         Raft = "raft",
+        /// Units of limits that move between nodes.
+        Limits = "limits",
+        /// Shares of limits, from whoever divides them.
+        Renewals = "renewals",
     }
 }
 
@@ -54,6 +60,8 @@ impl Lane {
             Self::Forward => 5,
             Self::Bulk => 6,
             Self::Raft => 7,
+            Self::Limits => 8,
+            Self::Renewals => 9,
         }
     }
 
@@ -62,9 +70,9 @@ impl Lane {
     #[must_use]
     pub const fn bytes_max(self) -> usize {
         match self {
-            Self::Swim | Self::Ledger => 64 << 10,
+            Self::Swim | Self::Ledger | Self::Limits => 64 << 10,
             Self::Deltas => 1 << 20,
-            Self::Sync | Self::Raft => 4 << 20,
+            Self::Sync | Self::Raft | Self::Renewals => 4 << 20,
             Self::Forward => usize::MAX,
             Self::Bulk => 64 << 20,
         }
@@ -74,8 +82,8 @@ impl Lane {
     #[must_use]
     pub(super) const fn is_brief(self) -> bool {
         match self {
-            Self::Swim | Self::Ledger => true,
-            Self::Deltas | Self::Sync | Self::Forward | Self::Bulk | Self::Raft => false,
+            Self::Swim | Self::Ledger | Self::Limits => true,
+            Self::Deltas | Self::Sync | Self::Forward | Self::Bulk | Self::Raft | Self::Renewals => false,
         }
     }
 
@@ -83,7 +91,14 @@ impl Lane {
     #[must_use]
     pub const fn class(self) -> Class {
         match self {
-            Self::Swim | Self::Deltas | Self::Sync | Self::Ledger | Self::Forward | Self::Raft => Class::Main,
+            Self::Swim
+            | Self::Deltas
+            | Self::Sync
+            | Self::Ledger
+            | Self::Forward
+            | Self::Raft
+            | Self::Limits
+            | Self::Renewals => Class::Main,
             Self::Bulk => Class::Bulk,
         }
     }

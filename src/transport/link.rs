@@ -174,6 +174,8 @@ pub(super) struct Outlets {
     pub(super) ledger: mpsc::Sender<Request>,
     pub(super) bulk: mpsc::Sender<Request>,
     pub(super) raft: mpsc::Sender<Request>,
+    pub(super) limits: mpsc::Sender<Received>,
+    pub(super) renewals: mpsc::Sender<Request>,
     pub(super) forward: mpsc::Sender<Stream>,
 }
 
@@ -447,8 +449,9 @@ impl Link {
         let outlet = match lane {
             Lane::Swim => &self.shared.outlets.swim,
             Lane::Deltas => &self.shared.outlets.deltas,
+            Lane::Limits => &self.shared.outlets.limits,
             Lane::Ledger => return self.put_question(lane, bytes, Way::Nowhere),
-            Lane::Sync | Lane::Forward | Lane::Bulk | Lane::Raft => {
+            Lane::Sync | Lane::Forward | Lane::Bulk | Lane::Raft | Lane::Renewals => {
                 return self.shared.metrics.dropped(Dropped::NoReader);
             }
         };
@@ -464,7 +467,10 @@ impl Link {
             Lane::Ledger => &self.shared.outlets.ledger,
             Lane::Bulk => &self.shared.outlets.bulk,
             Lane::Raft => &self.shared.outlets.raft,
-            Lane::Swim | Lane::Deltas | Lane::Forward => return self.shared.metrics.dropped(Dropped::NoReader),
+            Lane::Renewals => &self.shared.outlets.renewals,
+            Lane::Swim | Lane::Deltas | Lane::Forward | Lane::Limits => {
+                return self.shared.metrics.dropped(Dropped::NoReader);
+            }
         };
         self.shared.metrics.received(lane, bytes.len());
         let request = Request { from: Arc::clone(&self.peer), bytes, answer: Reply(answer) };
@@ -491,9 +497,9 @@ impl Link {
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
         let lane = match lane {
-            Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk | Lane::Raft)) => lane,
+            Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk | Lane::Raft | Lane::Renewals)) => lane,
             Some(Lane::Forward) => return self.put_stream(send, recv),
-            Some(Lane::Swim | Lane::Deltas) | None => return self.refuse(&mut recv, Dropped::NoReader),
+            Some(Lane::Swim | Lane::Deltas | Lane::Limits) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };
         let bytes = match timeout(STREAM_TIMEOUT, recv.read_to_end(lane.bytes_max())).await {
             Ok(Ok(bytes)) => Bytes::from(bytes),
