@@ -10,6 +10,7 @@ use super::machine::Outcome;
 use super::machine::State;
 use super::shared::Shared;
 use crate::base::ids::ClusterId;
+use crate::base::ids::StorageId;
 use crate::raft;
 
 /// See the file's header. Clones are the same one.
@@ -33,6 +34,28 @@ impl Handle {
     /// Proposes a command to whoever leads. When this returns an outcome, a majority has it on disk. Proposing the same again is safe.
     pub async fn propose(&self, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
         self.0.propose(command, limit).await
+    }
+
+    /// Who leads the group, as far as is known here.
+    #[must_use]
+    pub fn leader(&self) -> Option<StorageId> {
+        self.0.group.load().as_ref().and_then(|it| it.status().leader)
+    }
+
+    /// The term in which this node leads the group, if it does as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> Option<u64> {
+        self.0.leads()
+    }
+
+    /// A majority confirms, after this was called, that this node leads in that term. What was decided before that can then be read here.
+    pub async fn confirm(&self, term: u64, limit: Duration) -> bool {
+        self.0.confirm(term, limit).await
+    }
+
+    /// Proposes a command as the leader of that term: nobody else takes it, so that what a leader concluded from what it saw does not outlast its office.
+    pub async fn lead(&self, term: u64, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
+        self.0.lead(term, command, limit).await
     }
 
     /// Reads what is decided, as far as it has come here. None: this node is in no group yet.

@@ -194,6 +194,32 @@ impl Shared {
         }
     }
 
+    pub(super) fn leads(&self) -> Option<u64> {
+        let status = self.group.load().as_ref()?.status();
+        (status.leader == Some(self.config.me)).then_some(status.term)
+    }
+
+    /// See [`Handle::confirm`](super::Handle::confirm).
+    pub(super) async fn confirm(&self, term: u64, limit: Duration) -> bool {
+        let Some(group) = self.group.load_full() else { return false };
+        let is_confirmed = raft::owned(timeout(limit, group.confirm())).await.unwrap_or(false);
+        is_confirmed && self.leads() == Some(term)
+    }
+
+    /// See [`Handle::lead`](super::Handle::lead).
+    pub(super) async fn lead(&self, term: u64, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
+        let cluster =
+            (*self.cluster.lock()).ok_or_else(|| ControlError::NoCluster((**self.standing.load()).clone()))?;
+        let bytes = command.encode().map_err(|_bug| ControlError::Unanswered)?;
+        if self.leads() != Some(term) {
+            return Err(ControlError::Unanswered);
+        }
+        match timeout(limit, raft::owned(self.propose_here(cluster, bytes))).await {
+            Ok(Answer::Proposed(outcome)) => Ok(outcome),
+            Ok(_) | Err(_) => Err(ControlError::Unanswered),
+        }
+    }
+
     async fn propose_at(&self, target: StorageId, cluster: ClusterId, command: Vec<u8>) -> Option<Answer> {
         if target == self.config.me {
             return Some(self.propose_here(cluster, command).await);

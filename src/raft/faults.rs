@@ -7,6 +7,8 @@ pub(crate) enum Fault {
     VotesAreNotSynced,
     /// Entries are acknowledged before they are on disk.
     EntriesAreNotSynced,
+    /// A leader is confirmed by itself.
+    LeadersConfirmThemselves,
 }
 
 crate::base::planted::planted!();

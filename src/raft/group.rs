@@ -21,6 +21,8 @@ use super::Mesh;
 use super::Opaque;
 use super::Timing;
 use super::TypeConfig;
+use super::faults::Fault;
+use super::faults::planted;
 use super::frame::Answer;
 use super::frame::Message;
 use super::frame::Refusal;
@@ -173,6 +175,15 @@ impl<M: Machine> Group<M> {
         }
         let written = self.raft.client_write(Opaque(command)).await.map_err(not_proposed)?;
         Ok(Committed { index: written.log_id.index, outcome: written.data.0 })
+    }
+
+    /// A majority confirms, after this was called, that this member leads; what was decided before that has then taken effect here. False: it does not lead, or nobody
+    /// confirms it. With a majority that is silent it takes as long as a heartbeat; give it a limit.
+    pub async fn confirm(&self) -> bool {
+        if planted(Fault::LeadersConfirmThemselves) {
+            return self.status().leader == Some(self.me);
+        }
+        self.raft.ensure_linearizable().await.is_ok()
     }
 
     /// Reads what has taken effect here: maybe not the newest.

@@ -313,6 +313,46 @@ fn a_vote_that_was_told_is_on_disk() {
     }
 }
 
+/// A leader that is cut off is one in its own eyes only.
+fn cut_off_leader(seed: u64) -> Result<(), String> {
+    run(seed, async |mut world| {
+        cluster(&mut world, 3, 3).await?;
+        let old = world.leader().ok_or("nobody leads")?;
+        let handle = world.handle(old).expect("it runs");
+        let term = handle.leads().ok_or("it does not know that it leads")?;
+        let command = Command::RaiseLevel { to: 1 };
+        if !handle.confirm(term, secs(1)).await || handle.lead(term, &command, secs(1)).await.is_err() {
+            return Err("a leader that all hear leads nothing".to_owned());
+        }
+        world.split(&[old]);
+        if handle.confirm(term, secs(1)).await {
+            return Err("one that nobody hears is confirmed".to_owned());
+        }
+        let is_led = |it: &World| {
+            it.places.keys().filter(|it| **it != old).any(|at| it.handle(*at).is_some_and(|it| it.leads().is_some()))
+        };
+        world.until(secs(30), "another leads", is_led).await?;
+        if handle.lead(term, &command, secs(1)).await.is_ok() {
+            return Err("one that nobody hears has decided something".to_owned());
+        }
+        world.heal();
+        let follows = |it: &World| it.handle(old).is_some_and(|it| it.leads().is_none());
+        world.until(secs(30), "it follows", follows).await?;
+        // Others would take what it proposes now, but its office is over.
+        if handle.lead(term, &command, secs(1)).await.is_ok() {
+            return Err("it leads after its term".to_owned());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_neither_confirmed_nor_heard() {
+    for seed in seeds(3) {
+        cut_off_leader(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
 #[test]
 fn the_feature_level_waits_for_the_last_node_and_then_holds_older_ones_off() {
     let ran = run(7, async |mut world| {

@@ -1,5 +1,6 @@
 //! Each planted bug is found by a scenario within these seeds, or the scenario proves nothing.
 
+use super::cut_off_leader;
 use super::overlapping;
 use super::troubles;
 use super::voted_and_gone;
@@ -39,6 +40,13 @@ fn a_majority_of_grants_makes_two_clusters() {
 fn a_vote_that_is_not_on_disk_is_taken_back() {
     raft_faults::plant(Some(RaftFault::VotesAreNotSynced));
     find("VotesAreNotSynced", voted_and_gone);
+    raft_faults::plant(None);
+}
+
+#[test]
+fn a_leader_that_confirms_itself_goes_on_alone() {
+    raft_faults::plant(Some(RaftFault::LeadersConfirmThemselves));
+    find("LeadersConfirmThemselves", cut_off_leader);
     raft_faults::plant(None);
 }
 
