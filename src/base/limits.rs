@@ -52,6 +52,10 @@ pub const FORGOTTEN_MAX: usize = 4096;
 /// Limits whose shares are given out. Beyond it a new one is refused.
 pub const MINTS_MAX: usize = 8192;
 
+/// Limits that were removed and are remembered as such, so that nodes hear of it. Beyond it the one removed first is forgotten: a node that was away since keeps its share
+/// of nothing until it is started anew.
+pub const DROPPED_MAX: usize = 4096;
+
 /// Bytes of all their shares. Beyond it they are refused. They are in memory at every member, and in every snapshot.
 pub const MINTS_BYTES_MAX: usize = 32 << 20;
 

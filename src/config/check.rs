@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     timeouts(config, &mut rules);
     keys(config, &mut rules);
     node(config, &mut rules);
+    limits(config, &mut rules);
     mesh(config, &mut rules);
     rules.0
 }
@@ -109,6 +110,14 @@ fn node(config: &Config, rules: &mut Rules) {
             format!("`--otlp-traces-endpoint` is `{endpoint}`: expected OTLP/HTTP, such as `http://localhost:4318`")
         });
     }
+}
+
+fn limits(config: &Config, rules: &mut Rules) {
+    let hold = config.limits.limit_share_hold;
+    // The control group is without a leader for up to four seconds when one is lost; clocks drift apart by less than the margin in a day.
+    rules.must((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&hold), || {
+        format!("`--limit-share-hold` {} must be 10s to 24h", hold.render())
+    });
 }
 
 fn mesh(config: &Config, rules: &mut Rules) {

@@ -89,6 +89,8 @@ sections! {
     routing: crate::routing::Config,
     /// What is asked of other nodes before a worker is chosen.
     ledger: crate::ledger::Config,
+    /// Limits that hold for the whole cluster.
+    limits: crate::limits::Config,
     /// Other nodes: where they are, and who may be one.
     mesh: crate::node::mesh::config::Config,
     /// The process: data, logs, metrics, traces.

@@ -94,6 +94,7 @@ fn rules_between_options_are_told() {
         (("cors-allowed-origins", "app.example"), "expected `*` or an origin"),
         (("otlp-traces-endpoint", "localhost:4317"), "http://localhost:4318"),
         (("request-timeout", "0"), "above 0"),
+        (("limit-share-hold", "9s"), "`--limit-share-hold` 9s must be 10s to 24h"),
     ] {
         let error = refused(&[(flags.0, &[flags.1])], &[], "");
         assert!(error.contains(expected), "{error}");

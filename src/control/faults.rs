@@ -7,6 +7,8 @@ pub(crate) enum Fault {
     CopiesRegister,
     /// Shares are given out over newer ones.
     MintsOverwrite,
+    /// Whatever a leader proposes as shares is taken.
+    MintsAreNotChecked,
     /// The level is raised although a member cannot follow.
     LevelsRiseAlone,
     /// A data directory gives its grant to whoever asks.

@@ -38,9 +38,17 @@ pub(crate) enum Fault {
     DebtIsForgotten,
     /// Units that come back are used in a later window.
     RefundCrossesWindows,
+    /// A limit is dropped while its shares are in use.
+    DroppedInUse,
+    /// A leader that does not know the last edit of a limit goes back to an earlier one.
+    EditsGoBack,
+    /// A confirmation that began before a renewal came counts for it.
+    ConfirmedBefore,
+    /// What was taken for a client that has left stays taken.
+    LeftBehind,
 }
 
-/// All of them.
+/// Those that the simulation must find. The others are found by the tests of the office and of the driver.
 #[cfg(test)]
 pub(crate) const ALL: &[Fault] = &[
     Fault::TransferCountsAgain,

@@ -94,10 +94,11 @@ pub struct Mint {
 }
 
 impl Mint {
-    /// The first of a limit. Nothing was in use before, so it is in force at once.
+    /// The first of a limit. Nothing is in use before, so it is in force at once. `epoch`: above any that a limit of this number may have had before.
     pub fn first(
         limit: LimitId,
         revision: u64,
+        epoch: u64,
         (kind, window_ms): (Kind, u32),
         units: u64,
         over: &BTreeSet<StorageId>,
@@ -110,7 +111,7 @@ impl Mint {
             .into_iter()
             .map(|(it, units)| (it, Share { units, floor: units, ceiling: units, is_in: true }))
             .collect();
-        Ok(Self { limit, revision, epoch: 1, kind, window_ms, is_settled: true, from: 0, shares })
+        Ok(Self { limit, revision, epoch, kind, window_ms, is_settled: true, from: 0, shares })
     }
 
     /// The limit that it adds up to.
@@ -175,15 +176,22 @@ impl Mint {
         Self { epoch: self.epoch + 1, is_settled: true, from: self.from.max(from), shares, ..self.clone() }
     }
 
-    /// Whether the group may take it after `before`. Whoever proposes it is a member and may be wrong, but not in this.
+    /// Whether the group may take it after `before`. The group's machine asks it: what it answers for a mint must stay the same in every release that can work at
+    /// one feature level. Whoever proposes it is a member and may be wrong, but not in this.
     pub fn check(&self, before: Option<&Self>) -> Result<(), InvalidMint> {
         let is_sound = match before {
-            None => self.epoch == 1 && self.is_settled,
+            None => self.is_first(),
             Some(it) if self.is_settled => !it.is_settled && *self == it.settled(self.from),
             Some(it) => self.is_pending_after(it),
         };
         let is_within = self.shares.values().all(|it| it.units <= UNITS_MAX && it.ceiling <= UNITS_MAX);
         if is_sound && is_within && self.units() <= UNITS_MAX { Ok(()) } else { Err(InvalidMint::Shares) }
+    }
+
+    fn is_first(&self) -> bool {
+        let is_whole = |it: &Share| it.is_in && it.floor == it.units && it.ceiling == it.units;
+        let has_window = (WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&self.window_ms);
+        self.epoch > 0 && self.is_settled && self.from == 0 && has_window && self.shares.values().all(is_whole)
     }
 
     /// Whether it lets nobody use more than before, and forgets nobody who uses something.
@@ -230,7 +238,7 @@ mod tests {
     }
 
     fn first(units: u64, over: &BTreeSet<StorageId>) -> Mint {
-        Mint::first(LimitId(7), 1, (Kind::Requests, 1000), units, over).unwrap()
+        Mint::first(LimitId(7), 1, 1, (Kind::Requests, 1000), units, over).unwrap()
     }
 
     #[test]
@@ -252,7 +260,7 @@ mod tests {
     #[test]
     fn windows_that_cannot_be_kept_are_refused() {
         for window in [0, WINDOW_MS_MIN - 1, WINDOW_MS_MAX + 1] {
-            let mint = Mint::first(LimitId(7), 1, (Kind::Tokens, window), 9, &nodes([1]));
+            let mint = Mint::first(LimitId(7), 1, 1, (Kind::Tokens, window), 9, &nodes([1]));
             assert_eq!(mint, Err(InvalidMint::Window(window)));
         }
     }

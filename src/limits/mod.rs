@@ -15,12 +15,22 @@
 //! spent twice; what is lost, is lost for its window at most. *Absent on purpose:* agreement, which is `control`'s; what a limit means, which is `tenancy`'s.
 
 pub mod calendar;
+pub mod config;
 pub mod core;
+mod driver;
 mod faults;
+pub mod group;
+mod handle;
+mod leader;
 pub mod messages;
+pub mod metrics;
 pub mod mint;
 pub mod purse;
 
+pub use config::Config;
+pub use driver::Parts;
+pub use driver::start;
+pub use handle::Handle;
 pub use mint::Kind;
 pub use mint::Mint;
 pub use purse::Taken;
@@ -46,6 +56,21 @@ impl fmt::Debug for LimitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// A limit as an operator has it: who defines limits makes them, the control group's leader divides them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Which.
+    pub limit: LimitId,
+    /// Which edit of it this is; it grows. A leader that knows a later one does not go back.
+    pub revision: u64,
+    /// What is counted.
+    pub kind: Kind,
+    /// Length of a window in milliseconds, [`mint::WINDOW_MS_MIN`] to [`mint::WINDOW_MS_MAX`].
+    pub window_ms: u32,
+    /// Units a window, at most [`mint::UNITS_MAX`].
+    pub units: u64,
 }
 
 /// What a node does for a limit of which it holds no share: none was minted for it yet, or its hold has ended.

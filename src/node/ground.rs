@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::error::Error;
 use super::mesh::ClusterSeals;
 use super::mesh::Inboxes;
@@ -17,6 +19,7 @@ use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::control;
 use crate::ledger;
+use crate::limits;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::replication;
 use crate::replication::Peers;
@@ -44,6 +47,8 @@ pub(super) struct Ground {
     pub(super) ledger: Option<ledger::Handle>,
     pub(super) members: Option<Members>,
     pub(super) control: Option<control::Handle>,
+    /// Without the mesh nothing is limited.
+    pub(super) limits: limits::Handle,
     /// Where other nodes are listened to.
     pub(super) mesh_address: Option<SocketAddr>,
     /// Keeps other processes from being this node.
@@ -59,6 +64,7 @@ struct Others {
     peers: Peers,
     ledger: ledger::Handle,
     control: Option<control::Handle>,
+    limits: limits::Handle,
 }
 
 impl Ground {
@@ -68,6 +74,7 @@ impl Ground {
         tasks: &Tasks,
         metrics: &mut MetricsRegistry,
         mesh: Option<Mesh>,
+        definitions: watch::Receiver<Arc<[limits::Definition]>>,
     ) -> Result<Self, Error> {
         let worker_metrics = workers::metrics::Metrics::register(metrics);
         let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
@@ -82,7 +89,9 @@ impl Ground {
             None => Arc::new(storage.clone()),
         };
         let me = mesh.as_ref().map(tables::member_of);
-        let others = mesh.map(|it| Others::meet(it, config, &registry, &storage, &worker_metrics, metrics, tasks));
+        let bases = Bases { registry: &registry, storage: &storage, counts: &worker_metrics, definitions };
+        let others = mesh.map(|it| Others::meet(it, config, bases, metrics, tasks));
+        let limits = others.as_ref().map_or_else(limits::Handle::nowhere, |it| it.limits.clone());
         let (members, mesh_address, identity, peers, ledger, control) = match others {
             None => (None, None, None, None, None, None),
             Some(it) => {
@@ -94,32 +103,50 @@ impl Ground {
             ledger::gossip::start(ledger, tables.handle.clone(), tasks);
         }
         let (tables, identity) = (tables.handle, identity.or(tables.identity));
-        Ok(Self { registry, storage, seals, tables, ledger, members, control, mesh_address, identity, worker_metrics })
+        Ok(Self {
+            registry,
+            storage,
+            seals,
+            tables,
+            ledger,
+            members,
+            control,
+            limits,
+            mesh_address,
+            identity,
+            worker_metrics,
+        })
     }
 }
 
+/// What others stand on.
+struct Bases<'a> {
+    registry: &'a Arc<Registry>,
+    storage: &'a storage::Handle,
+    counts: &'a workers::metrics::Metrics,
+    definitions: watch::Receiver<Arc<[limits::Definition]>>,
+}
+
 impl Others {
-    fn meet(
-        mesh: Mesh,
-        config: &Config,
-        registry: &Arc<Registry>,
-        storage: &storage::Handle,
-        counts: &workers::metrics::Metrics,
-        metrics: &mut MetricsRegistry,
-        tasks: &Tasks,
-    ) -> Self {
+    fn meet(mesh: Mesh, config: &Config, bases: Bases<'_>, metrics: &mut MetricsRegistry, tasks: &Tasks) -> Self {
         let Mesh { members, address, identity, transport, inboxes, expect, .. } = mesh;
-        let Inboxes { deltas, sync, ledger, raft, forward } = inboxes;
+        let Bases { registry, storage, counts, definitions } = bases;
+        let Inboxes { deltas, sync, ledger, raft, limits: messages, renewals, forward } = inboxes;
         let (handle, ways) = (members.handle.clone(), transport.clone());
         let part = super::control::Start { storage, members: handle, transport: ways, inbox: raft, expect };
         let control = super::control::start(part, metrics, tasks);
+        let (handle, ways) = (members.handle.clone(), transport.clone());
+        let group = control.clone();
+        let part =
+            super::limits::Start { control: group, definitions, members: handle, transport: ways, messages, renewals };
+        let limits = super::limits::start(part, &config.limits, metrics, tasks);
         forward::owner::start(forward, Arc::clone(registry), counts.clone(), tasks);
         let asked =
             ledger::Peers { membership: members.handle.clone(), transport: transport.clone(), questions: ledger };
         let told = ledger::metrics::Metrics::register(metrics);
         let ledger = ledger::start(&config.ledger, asked, Arc::clone(registry), told, tasks);
         let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-        Self { members, address, identity, peers, ledger, control }
+        Self { members, address, identity, peers, ledger, control, limits }
     }
 }
 

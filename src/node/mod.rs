@@ -5,6 +5,7 @@ pub mod config;
 mod control;
 mod error;
 mod ground;
+mod limits;
 pub mod mesh;
 pub mod metrics;
 mod sharing;
@@ -22,6 +23,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::api;
@@ -34,6 +36,8 @@ use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::config::Loaded;
+use crate::limits::Definition;
+use crate::limits::Handle as Limits;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::panics;
@@ -57,6 +61,10 @@ pub struct Node {
     pub metrics_address: Option<SocketAddr>,
     /// Where other nodes are listened to; `None` without the mesh.
     pub mesh_address: Option<SocketAddr>,
+    /// Takes units of limits.
+    pub limits: Limits,
+    /// The limits that there are to be.
+    pub definitions: watch::Sender<Arc<[Definition]>>,
     gateway: Arc<Gateway>,
     tasks: Tasks,
     counts: Counts,
@@ -70,7 +78,8 @@ impl Node {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
         let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
-        let Built { gateway, counts, mesh_address, identity } = build(&config, &tasks, &mut registry, mesh)?;
+        let Built { gateway, counts, mesh_address, identity, limits, definitions } =
+            build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         about::start(&gateway, address, config.server.tls_cert_path.is_some(), &tasks);
@@ -92,7 +101,17 @@ impl Node {
         let prober = gateway.prober.clone();
         tasks.spawn(PROBER, |stop| prober.run(stop));
         tracing::info!(%address, threads, workers = config.workers.urls.len(), "gateway is listening");
-        Ok(Self { address, metrics_address, mesh_address, gateway, tasks, counts, _identity: identity })
+        Ok(Self {
+            address,
+            metrics_address,
+            mesh_address,
+            limits,
+            definitions,
+            gateway,
+            tasks,
+            counts,
+            _identity: identity,
+        })
     }
 
     /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.

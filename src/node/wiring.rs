@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::error::Error;
 use super::ground::Ground;
 use super::mesh;
@@ -21,6 +23,7 @@ use crate::base::entropy::Entropy;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
+use crate::limits;
 use crate::observability::labels::ModelLabels;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -56,6 +59,10 @@ pub(super) struct Built {
     pub(super) mesh_address: Option<SocketAddr>,
     /// Keeps other processes from being this node.
     pub(super) identity: Option<Identity>,
+    /// Takes units of limits.
+    pub(super) limits: limits::Handle,
+    /// The limits that there are to be.
+    pub(super) definitions: watch::Sender<Arc<[limits::Definition]>>,
 }
 
 /// Everything a request needs, registered with `metrics`.
@@ -71,13 +78,14 @@ pub(super) fn build(
     let entropy = Entropy::from_os();
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
-    let Ground { registry, storage, seals, tables, ledger, members, control, mesh_address, identity, worker_metrics } =
-        Ground::lay(config, tasks, metrics, mesh)?;
+    let (definitions, defined) = watch::channel(Arc::default());
+    let ground = Ground::lay(config, tasks, metrics, mesh, defined)?;
+    let Ground { registry, storage, seals, tables, ledger, members, control, .. } = ground;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
         sharing.start(config, &router, &tables, &registry, &entropy, tasks);
     }
-    let prober = prober(config, &registry, &tables, members.as_ref(), &router, worker_metrics, tasks);
+    let prober = prober(config, &registry, &tables, members.as_ref(), &router, ground.worker_metrics, tasks);
     let standing = prober.observers.clone();
     let forgetting = Arc::clone(&router);
     let grounds = Grounds {
@@ -129,7 +137,8 @@ pub(super) fn build(
         phase: Phase::default(),
     };
     let counts = Counts::register(metrics);
-    Ok(Built { gateway: Arc::new(gateway), counts, mesh_address, identity })
+    let Ground { limits, mesh_address, identity, .. } = ground;
+    Ok(Built { gateway: Arc::new(gateway), counts, mesh_address, identity, limits, definitions })
 }
 
 /// Who probes this node's share of the workers, and hears of the others'.

@@ -37,7 +37,7 @@ async fn group(node: SocketAddr) -> Value {
 }
 
 /// All of these are in one group of `voters`, and know who leads.
-async fn is_whole(nodes: &[SocketAddr], voters: usize) -> bool {
+pub(crate) async fn is_whole(nodes: &[SocketAddr], voters: usize) -> bool {
     let mut seen = BTreeSet::new();
     for node in nodes {
         let group = group(*node).await;

@@ -13,6 +13,7 @@ mod hostile_worker;
 mod lab;
 mod learned;
 mod ledger;
+mod limits;
 mod load;
 mod logs;
 mod mesh;

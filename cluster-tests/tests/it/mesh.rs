@@ -33,7 +33,7 @@ impl Member {
         Self::start(tempfile::tempdir().expect("a directory"), port, seeds, &[]).await
     }
 
-    fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &Node {
         self.node.as_ref().expect("it runs")
     }
 

@@ -6,18 +6,21 @@ use serde::Serialize;
 
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
+use crate::limits::LimitId;
+use crate::limits::Mint;
+use crate::limits::mint::SHARES_LEN_MAX;
 use crate::raft::COMMAND_BYTES_MAX;
 use crate::raft::Unreadable;
 use crate::storage::codec;
 
 /// Longest name of a node or a zone.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Longest id of a limit.
-pub const LIMIT_BYTES_MAX: usize = 256;
-/// Longest mint: a share for each of a thousand storages at some twenty bytes each.
-pub const MINT_BYTES_MAX: usize = 64 << 10;
+/// Shares in one mint: as many as a limit is divided over, and as many that are on their way out.
+pub const MINT_SHARES_MAX: usize = 2 * SHARES_LEN_MAX;
+/// The most that one of them takes: sixteen bytes of a name and three numbers, each with its length.
+const SHARE_BYTES_MAX: usize = 48;
 
-const _: () = assert!(LIMIT_BYTES_MAX + MINT_BYTES_MAX + 64 < COMMAND_BYTES_MAX);
+const _: () = assert!(MINT_SHARES_MAX * SHARE_BYTES_MAX + 128 < COMMAND_BYTES_MAX);
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,19 +41,15 @@ pub enum Command {
     },
     /// The shares of a limit are given out anew, if nobody did since.
     PutMint {
-        /// Whose shares. Opaque here.
-        limit: Vec<u8>,
         /// The epoch that the proposer knew; 0: none.
         seen: u64,
-        /// The epoch that these are of. Higher than any that the limit had.
-        epoch: u64,
-        /// The shares. Opaque here: the caller versions them.
-        mint: Vec<u8>,
+        /// The shares. Their epoch is higher than any that the limit had.
+        mint: Mint,
     },
     /// There is no such limit any more, if nobody gave out its shares since.
     DropMint {
         /// Which.
-        limit: Vec<u8>,
+        limit: LimitId,
         /// The epoch that the proposer knew.
         seen: u64,
     },
@@ -132,6 +131,9 @@ pub enum Refusal {
     /// A name or a mint is longer than may be.
     #[error("longer than may be: {0} bytes")]
     TooLong(u64),
+    /// The shares are not what may follow the ones before. The proposer's bug.
+    #[error("the limit's shares do not follow the ones before: {0}")]
+    Unsound(LimitId),
 }
 
 impl Command {

@@ -10,12 +10,12 @@ mod state;
 mod tests;
 
 pub use command::Command;
-pub use command::LIMIT_BYTES_MAX;
-pub use command::MINT_BYTES_MAX;
+pub use command::MINT_SHARES_MAX;
 pub use command::NAME_BYTES_MAX;
 pub use command::Outcome;
 pub use command::Refusal;
 pub use command::Register;
+pub use state::MintChange;
 pub use state::Registration;
 pub use state::State;
 

@@ -7,20 +7,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::command::Command;
-use super::command::LIMIT_BYTES_MAX;
-use super::command::MINT_BYTES_MAX;
+use super::command::MINT_SHARES_MAX;
 use super::command::NAME_BYTES_MAX;
 use super::command::Outcome;
 use super::command::Refusal;
 use super::command::Register;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
+use crate::base::limits::DROPPED_MAX;
 use crate::base::limits::FORGOTTEN_MAX;
 use crate::base::limits::MINTS_BYTES_MAX;
 use crate::base::limits::MINTS_MAX;
 use crate::base::limits::STORAGES_MAX;
 use crate::control::faults::Fault;
 use crate::control::faults::planted;
+use crate::limits::LimitId;
+use crate::limits::Mint;
 use crate::raft::Machine;
 use crate::raft::RowChange;
 use crate::raft::Unreadable;
@@ -54,8 +56,25 @@ struct Head {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Minted {
-    epoch: u64,
-    mint: Vec<u8>,
+    mint: Mint,
+    /// Where in the log that was.
+    at: u64,
+}
+
+impl Minted {
+    /// As its row has it.
+    fn bytes_len(&self) -> usize {
+        codec::encode(self).map_or(usize::MAX, |it| it.len())
+    }
+}
+
+/// What became of a limit's shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MintChange {
+    /// These are the last ones.
+    Put(Mint),
+    /// There is no such limit any more.
+    Dropped(LimitId),
 }
 
 /// What was decided.
@@ -65,36 +84,44 @@ pub struct State {
     storages: BTreeMap<StorageId, Registration>,
     /// And where in the log that was.
     forgotten: BTreeMap<StorageId, u64>,
-    mints: BTreeMap<Vec<u8>, Minted>,
+    mints: BTreeMap<LimitId, Minted>,
+    /// Limits that there are no more, and where in the log that was.
+    dropped: BTreeMap<LimitId, u64>,
     /// Derived: bytes of all mints.
     mint_bytes: usize,
+    /// Derived: what was last done to the shares of which limit, by where in the log that was.
+    mint_log: BTreeMap<u64, LimitId>,
 }
 
 /// One row: its kind is the first byte of its key and never another's.
-enum Key<'a> {
+enum Key {
     Head,
     Storage(StorageId),
     Forgotten(StorageId),
-    Mint(&'a [u8]),
+    Mint(LimitId),
+    Dropped(LimitId),
 }
 
-impl<'a> Key<'a> {
+impl Key {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Head => vec![1],
             Self::Storage(it) => [&[2], &it.0.to_be_bytes()[..]].concat(),
             Self::Forgotten(it) => [&[3], &it.0.to_be_bytes()[..]].concat(),
-            Self::Mint(limit) => [&[4], *limit].concat(),
+            Self::Mint(it) => [&[4], &it.0.to_be_bytes()[..]].concat(),
+            Self::Dropped(it) => [&[5], &it.0.to_be_bytes()[..]].concat(),
         }
     }
 
-    fn decode(bytes: &'a [u8]) -> Option<Self> {
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let storage = |rest: &[u8]| Some(StorageId(u128::from_be_bytes(rest.try_into().ok()?)));
+        let limit = |rest: &[u8]| Some(LimitId(u64::from_be_bytes(rest.try_into().ok()?)));
         match bytes.split_first()? {
             (1, []) => Some(Self::Head),
             (2, rest) => storage(rest).map(Self::Storage),
             (3, rest) => storage(rest).map(Self::Forgotten),
-            (4, limit) => Some(Self::Mint(limit)),
+            (4, rest) => limit(rest).map(Self::Mint),
+            (5, rest) => limit(rest).map(Self::Dropped),
             _ => None,
         }
     }
@@ -102,7 +129,7 @@ impl<'a> Key<'a> {
 
 type Changes = Vec<RowChange>;
 
-fn put<T: Serialize>(changes: &mut Changes, key: &Key<'_>, value: &T) {
+fn put<T: Serialize>(changes: &mut Changes, key: &Key, value: &T) {
     // Every type of a row has an encoding, and none comes near the codec's bound.
     let value = codec::encode(value).expect("rows have an encoding");
     changes.push((key.encode(), Some(value)));
@@ -119,8 +146,14 @@ impl Machine for State {
             Key::Forgotten(storage) => drop(self.forgotten.insert(storage, read(value)?)),
             Key::Mint(limit) => {
                 let minted: Minted = read(value)?;
-                self.mint_bytes += minted.mint.len();
-                self.mints.insert(limit.to_vec(), minted);
+                self.mint_bytes += minted.bytes_len();
+                self.mint_log.insert(minted.at, limit);
+                self.mints.insert(limit, minted);
+            }
+            Key::Dropped(limit) => {
+                let at = read(value)?;
+                self.mint_log.insert(at, limit);
+                self.dropped.insert(limit, at);
             }
         }
         Ok(())
@@ -148,10 +181,8 @@ impl State {
             Command::Found { cluster, level } => self.found(cluster, level, changes),
             Command::Register(register) => self.register(index, register, changes),
             Command::Forget { storage } => self.forget(index, storage, changes),
-            Command::PutMint { limit, seen, epoch, mint } => {
-                self.put_mint(limit, seen, Minted { epoch, mint }, changes)
-            }
-            Command::DropMint { limit, seen } => self.drop_mint(&limit, seen, changes),
+            Command::PutMint { seen, mint } => self.put_mint(index, seen, mint, changes),
+            Command::DropMint { limit, seen } => self.drop_mint(index, limit, seen, changes),
             Command::RaiseLevel { to } => self.raise(to, changes),
         };
         match decided {
@@ -223,43 +254,65 @@ impl State {
         Ok(true)
     }
 
-    fn put_mint(&mut self, limit: Vec<u8>, seen: u64, new: Minted, changes: &mut Changes) -> Result<bool, Refusal> {
-        if limit.len() > LIMIT_BYTES_MAX || new.mint.len() > MINT_BYTES_MAX {
-            return Err(Refusal::TooLong(limit.len().max(new.mint.len()) as u64));
-        }
+    fn put_mint(&mut self, index: u64, seen: u64, mint: Mint, changes: &mut Changes) -> Result<bool, Refusal> {
+        let limit = mint.limit;
         let known = self.mints.get(&limit);
-        if known == Some(&new) {
+        if known.is_some_and(|it| it.mint == mint) {
             return Ok(false);
         }
-        let current = known.map_or(0, |it| it.epoch);
-        let floor = known.map_or(self.head.dropped, |it| it.epoch);
-        let is_stale = seen != current || new.epoch <= floor;
+        let current = known.map_or(0, |it| it.mint.epoch);
+        let floor = known.map_or(self.head.dropped, |it| it.mint.epoch);
+        let is_stale = seen != current || mint.epoch <= floor;
         if is_stale && !planted(Fault::MintsOverwrite) {
             return Err(Refusal::Stale(floor));
         }
-        let bytes = self.mint_bytes - known.map_or(0, |it| it.mint.len()) + new.mint.len();
+        let is_sound = mint.shares.len() <= MINT_SHARES_MAX && mint.check(known.map(|it| &it.mint)).is_ok();
+        if !is_sound && !planted(Fault::MintsAreNotChecked) {
+            return Err(Refusal::Unsound(limit));
+        }
         if known.is_none() && self.mints.len() >= MINTS_MAX {
             return Err(Refusal::TooMany(MINTS_MAX as u64));
         }
+        let new = Minted { mint, at: index };
+        let bytes = self.mint_bytes - known.map_or(0, Minted::bytes_len) + new.bytes_len();
         if bytes > MINTS_BYTES_MAX {
             return Err(Refusal::TooLong(bytes as u64));
         }
         self.mint_bytes = bytes;
-        put(changes, &Key::Mint(&limit), &new);
-        self.mints.insert(limit, new);
+        put(changes, &Key::Mint(limit), &new);
+        if let Some(before) = self.mints.insert(limit, new) {
+            self.mint_log.remove(&before.at);
+        }
+        if let Some(at) = self.dropped.remove(&limit) {
+            self.mint_log.remove(&at);
+            changes.push((Key::Dropped(limit).encode(), None));
+        }
+        self.mint_log.insert(index, limit);
         Ok(true)
     }
 
-    fn drop_mint(&mut self, limit: &[u8], seen: u64, changes: &mut Changes) -> Result<bool, Refusal> {
-        let Some(known) = self.mints.get(limit) else { return Ok(false) };
-        if known.epoch != seen {
-            return Err(Refusal::Stale(known.epoch));
+    fn drop_mint(&mut self, index: u64, limit: LimitId, seen: u64, changes: &mut Changes) -> Result<bool, Refusal> {
+        let Some(known) = self.mints.get(&limit) else { return Ok(false) };
+        if known.mint.epoch != seen {
+            return Err(Refusal::Stale(known.mint.epoch));
         }
-        self.mint_bytes -= known.mint.len();
-        self.head.dropped = self.head.dropped.max(known.epoch);
-        self.mints.remove(limit);
+        self.mint_bytes -= known.bytes_len();
+        self.head.dropped = self.head.dropped.max(known.mint.epoch);
+        self.mint_log.remove(&known.at);
+        self.mints.remove(&limit);
         changes.push((Key::Mint(limit).encode(), None));
         put(changes, &Key::Head, &self.head);
+        if self.dropped.len() >= DROPPED_MAX {
+            let oldest = self.dropped.iter().min_by_key(|it| *it.1).map(|it| (*it.0, *it.1));
+            if let Some((oldest, at)) = oldest {
+                self.dropped.remove(&oldest);
+                self.mint_log.remove(&at);
+                changes.push((Key::Dropped(oldest).encode(), None));
+            }
+        }
+        put(changes, &Key::Dropped(limit), &index);
+        self.dropped.insert(limit, index);
+        self.mint_log.insert(index, limit);
         Ok(true)
     }
 
@@ -304,9 +357,23 @@ impl State {
         self.forgotten.contains_key(&storage)
     }
 
-    /// The shares of a limit, and their epoch.
+    /// The shares of a limit.
     #[must_use]
-    pub fn mint(&self, limit: &[u8]) -> Option<(u64, &[u8])> {
-        self.mints.get(limit).map(|it| (it.epoch, it.mint.as_slice()))
+    pub fn mint(&self, limit: LimitId) -> Option<&Mint> {
+        self.mints.get(&limit).map(|it| &it.mint)
+    }
+
+    /// What was last done to the shares of limits after an entry of the log, oldest first, and by which entry. What a later entry replaced is left out.
+    pub fn mints_after(&self, entry: u64) -> impl Iterator<Item = (u64, MintChange)> {
+        self.mint_log.range(entry.saturating_add(1)..).map(|(at, limit)| {
+            let put = self.mints.get(limit).map(|it| MintChange::Put(it.mint.clone()));
+            (*at, put.unwrap_or(MintChange::Dropped(*limit)))
+        })
+    }
+
+    /// Highest epoch of any limit that was dropped. One that is made anew begins above it.
+    #[must_use]
+    pub fn epoch_dropped(&self) -> u64 {
+        self.head.dropped
     }
 }

@@ -5,17 +5,23 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::Command;
-use super::MINT_BYTES_MAX;
+use super::MINT_SHARES_MAX;
+use super::MintChange;
 use super::Outcome;
 use super::Refusal;
 use super::Register;
 use super::State;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
+use crate::base::limits::DROPPED_MAX;
 use crate::base::limits::FORGOTTEN_MAX;
 use crate::base::limits::STORAGES_MAX;
 use crate::control::faults::Fault;
 use crate::control::faults::plant;
+use crate::limits::Kind;
+use crate::limits::LimitId;
+use crate::limits::Mint;
+use crate::limits::mint::Share;
 use crate::raft::Machine as _;
 use crate::raft::Unreadable;
 
@@ -28,8 +34,29 @@ fn registered(storage: u128, boot: u64, nonce: u64, level_max: u32) -> Command {
     Command::Register(Register { storage: StorageId(storage), boot, nonce, node, zone, level_max })
 }
 
-fn mint(limit: u8, seen: u64, epoch: u64, bytes: usize) -> Command {
-    Command::PutMint { limit: vec![limit], seen, epoch, mint: vec![limit; bytes] }
+/// A mint of a limit's life: a first one, a pending one that follows it, and the same in force.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    First,
+    Pending,
+    Settled,
+}
+
+fn minted(limit: u64, epoch: u64, of: Of) -> Mint {
+    let first = Mint::first(LimitId(limit), 1, epoch, (Kind::Requests, 1000), 8, &[StorageId(1)].into()).unwrap();
+    match of {
+        Of::First => first,
+        Of::Pending => Mint { revision: 2, is_settled: false, ..first },
+        Of::Settled => Mint { revision: 2, ..first },
+    }
+}
+
+fn mint(limit: u64, seen: u64, epoch: u64, of: Of) -> Command {
+    Command::PutMint { seen, mint: minted(limit, epoch, of) }
+}
+
+fn dropped(limit: u64, seen: u64) -> Command {
+    Command::DropMint { limit: LimitId(limit), seen }
 }
 
 const FOUND: Command = Command::Found { cluster: ClusterId(7), level: 1 };
@@ -54,8 +81,9 @@ fn commands() -> impl Strategy<Value = Command> {
         (0..5_u128, 0..4_u64, 0..2_u64, 0..4_u32)
             .prop_map(|(it, boot, nonce, level)| registered(it, boot, nonce, level)),
         (0..5_u128).prop_map(|it| Command::Forget { storage: StorageId(it) }),
-        (0..3_u8, 0..4_u64, 0..5_u64, 0..9_usize).prop_map(|(it, seen, epoch, bytes)| mint(it, seen, epoch, bytes)),
-        (0..3_u8, 0..4_u64).prop_map(|(it, seen)| Command::DropMint { limit: vec![it], seen }),
+        (0..3_u64, 0..4_u64, 0..5_u64, prop_oneof![Just(Of::First), Just(Of::Pending), Just(Of::Settled)])
+            .prop_map(|(it, seen, epoch, of)| mint(it, seen, epoch, of)),
+        (0..3_u64, 0..4_u64).prop_map(|(it, seen)| dropped(it, seen)),
         (0..4_u32).prop_map(|to| Command::RaiseLevel { to }),
     ]
 }
@@ -91,8 +119,11 @@ proptest! {
                         prop_assert!(was.0 < now.0 || was == now || was == (0, 0));
                         prop_assert!(!before.is_forgotten(it.storage));
                     }
-                    Command::PutMint { limit, epoch, .. } => {
+                    Command::PutMint { mint, .. } => {
+                        let (limit, epoch) = (mint.limit, mint.epoch);
                         prop_assert!(epochs.insert(limit, epoch).is_none_or(|was| was < epoch), "an epoch came twice");
+                        let last = state.mints_after(index - 1).collect::<Vec<_>>();
+                        prop_assert_eq!(last, [(index, MintChange::Put(mint))]);
                     }
                     _ => {}
                 }
@@ -148,19 +179,57 @@ fn the_forgotten_do_not_come_back() {
 
 #[test]
 fn shares_are_given_out_by_whoever_knew_the_last_ones_and_no_epoch_comes_twice() {
-    let dropped = |seen| Command::DropMint { limit: vec![1], seen };
     let state = check(&[
-        (mint(1, 0, 1, 8), Outcome::Changed),
-        (mint(1, 0, 1, 9), Outcome::Refused(Refusal::Stale(1))),
-        (mint(1, 1, 1, 9), Outcome::Refused(Refusal::Stale(1))),
-        (mint(1, 1, 4, 9), Outcome::Changed),
-        (dropped(1), Outcome::Refused(Refusal::Stale(4))),
-        (dropped(4), Outcome::Changed),
-        (dropped(4), Outcome::Unchanged),
-        (mint(1, 0, 4, 8), Outcome::Refused(Refusal::Stale(4))),
-        (mint(1, 0, 5, 8), Outcome::Changed),
+        (mint(1, 0, 1, Of::First), Outcome::Changed),
+        (mint(1, 0, 1, Of::Pending), Outcome::Refused(Refusal::Stale(1))),
+        (mint(1, 1, 1, Of::Pending), Outcome::Refused(Refusal::Stale(1))),
+        (mint(1, 1, 2, Of::Pending), Outcome::Changed),
+        (dropped(1, 1), Outcome::Refused(Refusal::Stale(2))),
+        (dropped(1, 2), Outcome::Changed),
+        (dropped(1, 2), Outcome::Unchanged),
+        (mint(1, 0, 2, Of::First), Outcome::Refused(Refusal::Stale(2))),
+        (mint(1, 0, 3, Of::First), Outcome::Changed),
     ]);
-    assert_eq!(state.mint(&[1]), Some((5, [1; 8].as_slice())));
+    assert_eq!(state.mint(LimitId(1)), Some(&minted(1, 3, Of::First)));
+}
+
+#[test]
+fn shares_that_do_not_follow_the_ones_before_are_refused_whoever_proposes_them() {
+    let unsound = Outcome::Refused(Refusal::Unsound(LimitId(1)));
+    let more = |mut mint: Mint, units| {
+        mint.shares.values_mut().for_each(|it| it.floor = units);
+        Command::PutMint { seen: mint.epoch - 1, mint }
+    };
+    check(&[
+        (mint(1, 0, 1, Of::Pending), unsound.clone()),
+        (mint(1, 0, 1, Of::First), Outcome::Changed),
+        (mint(1, 1, 2, Of::First), unsound.clone()),
+        (more(minted(1, 2, Of::Pending), 9), unsound.clone()),
+        (mint(1, 1, 3, Of::Pending), unsound.clone()),
+        (mint(1, 1, 2, Of::Pending), Outcome::Changed),
+        (mint(1, 2, 3, Of::First), unsound),
+        (mint(1, 2, 3, Of::Settled), Outcome::Changed),
+    ]);
+}
+
+#[test]
+fn whoever_has_seen_the_log_up_to_an_entry_learns_what_came_after_it() {
+    let state = check(&[
+        (mint(1, 0, 1, Of::First), Outcome::Changed),
+        (mint(2, 0, 1, Of::First), Outcome::Changed),
+        (mint(1, 1, 2, Of::Pending), Outcome::Changed),
+        (dropped(2, 1), Outcome::Changed),
+        (mint(3, 0, 2, Of::First), Outcome::Changed),
+    ]);
+    let all = [
+        (4, MintChange::Put(minted(1, 2, Of::Pending))),
+        (5, MintChange::Dropped(LimitId(2))),
+        (6, MintChange::Put(minted(3, 2, Of::First))),
+    ];
+    assert_eq!(state.mints_after(0).collect::<Vec<_>>(), all);
+    assert_eq!(state.mints_after(5).collect::<Vec<_>>(), all[2..]);
+    assert_eq!((state.mints_after(6).count(), state.mints_after(u64::MAX).count()), (0, 0));
+    assert_eq!(state.epoch_dropped(), 1);
 }
 
 #[test]
@@ -199,8 +268,18 @@ fn what_is_too_many_or_too_long_is_refused_and_the_forgotten_make_room() {
         FORGOTTEN_MAX
     );
     assert!(!state.is_forgotten(StorageId(0)), "the oldest made room");
-    let long = act(&mut state, mint(1, 0, 1, MINT_BYTES_MAX + 1));
-    assert_eq!(long, Outcome::Refused(Refusal::TooLong(MINT_BYTES_MAX as u64 + 1)));
+    let mut long = minted(1, 1, Of::First);
+    let share = Share { is_in: true, ..Share::default() };
+    long.shares = (0..=MINT_SHARES_MAX as u128).map(|it| (StorageId(it), share)).collect();
+    let refused = act(&mut state, Command::PutMint { seen: 0, mint: long });
+    assert_eq!(refused, Outcome::Refused(Refusal::Unsound(LimitId(1))));
+    for limit in 0..=DROPPED_MAX as u64 {
+        act(&mut state, mint(limit, 0, limit + 1, Of::First));
+        assert_eq!(act(&mut state, dropped(limit, limit + 1)), Outcome::Changed);
+    }
+    let all: Vec<_> = state.mints_after(0).map(|it| it.1).collect();
+    assert_eq!(all.len(), DROPPED_MAX);
+    assert_eq!(all[0], MintChange::Dropped(LimitId(1)), "the one that went first made room");
 }
 
 #[test]
@@ -214,16 +293,19 @@ fn what_a_newer_release_wrote_is_not_skipped() {
 fn the_bytes_of_version_one_do_not_change() {
     assert_eq!(FOUND.encode().unwrap(), [1, 0, 7, 1]);
     assert_eq!(register(1, 2, 3).encode().unwrap(), [1, 1, 1, 2, 3, 3, b'n', b'-', b'1', 0, 1]);
-    assert_eq!(mint(1, 2, 3, 1).encode().unwrap(), [1, 3, 1, 1, 2, 3, 1, 1]);
+    let share = [1, 1, 8, 8, 8, 1];
+    let mint = [&[1, 3, 2, 1, 1, 3, 0, 251, 232, 3, 1, 0][..], &share].concat();
+    assert_eq!(super::tests::mint(1, 2, 3, Of::First).encode().unwrap(), mint);
     assert_eq!(Command::RaiseLevel { to: 2 }.encode().unwrap(), [1, 5, 2]);
     assert_eq!(Outcome::Refused(Refusal::Forgotten).encode().unwrap(), [1, 2, 3]);
 }
 
 #[test]
 fn planted_bugs_of_the_machine_are_seen() {
-    let tests: [(Fault, fn()); 3] = [
+    let tests: [(Fault, fn()); 4] = [
         (Fault::CopiesRegister, a_start_is_registered_once_and_copies_are_told_what_they_are),
         (Fault::MintsOverwrite, shares_are_given_out_by_whoever_knew_the_last_ones_and_no_epoch_comes_twice),
+        (Fault::MintsAreNotChecked, shares_that_do_not_follow_the_ones_before_are_refused_whoever_proposes_them),
         (Fault::LevelsRiseAlone, the_level_rises_when_everybody_can_and_never_falls),
     ];
     for (fault, test) in tests {

@@ -28,6 +28,9 @@ use crate::control::core::voters::Patience;
 use crate::control::machine::Command;
 use crate::control::machine::Outcome;
 use crate::control::metrics::Metrics;
+use crate::limits::Kind;
+use crate::limits::LimitId;
+use crate::limits::Mint;
 use crate::raft;
 use crate::raft::Asking;
 use crate::raft::frame;
@@ -186,7 +189,7 @@ pub(super) struct World {
     pub(super) places: BTreeMap<u16, Place>,
     pub(super) patience: Patience,
     /// Limits whose shares were acknowledged.
-    acked: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+    acked: Arc<Mutex<BTreeSet<LimitId>>>,
     clients: raft::sim::Life,
     proposed: u32,
     ids: u64,
@@ -366,10 +369,12 @@ impl World {
     pub(super) fn write(&mut self, at: u16) {
         let Some(handle) = self.handle(at) else { return };
         self.proposed += 1;
-        let (limit, acked) = (self.proposed.to_be_bytes().to_vec(), Arc::clone(&self.acked));
+        let (limit, acked) = (LimitId(self.proposed.into()), Arc::clone(&self.acked));
         // Not a task of the node: a client that asked it may hear nothing, but is not killed with it.
         self.clients.spawn(async move {
-            let command = Command::PutMint { limit: limit.clone(), seen: 0, epoch: 1, mint: limit.clone() };
+            let shares = BTreeSet::from([StorageId(1)]);
+            let mint = Mint::first(limit, 1, 1, (Kind::Requests, 1000), 1, &shares).expect("a sound one");
+            let command = Command::PutMint { seen: 0, mint };
             if let Ok(Outcome::Changed) = handle.propose(&command, Duration::from_secs(5)).await {
                 acked.lock().insert(limit);
             }
@@ -446,7 +451,7 @@ impl World {
         let acked = self.acked.lock().clone();
         let has_all = |it: &Self| {
             let missing =
-                |handle: Handle| handle.read(|state| acked.iter().filter(|it| state.mint(it).is_none()).count());
+                |handle: Handle| handle.read(|state| acked.iter().filter(|it| state.mint(**it).is_none()).count());
             it.places.keys().filter_map(|at| it.handle(*at)).all(|it| missing(it) == Some(0))
         };
         self.until(

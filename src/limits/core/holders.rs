@@ -111,7 +111,7 @@ mod tests {
     const B: StorageId = StorageId(2);
 
     fn pending() -> Mint {
-        let first = Mint::first(LimitId(1), 1, (Kind::Requests, 1000), 10, &[A, B].into()).unwrap();
+        let first = Mint::first(LimitId(1), 1, 1, (Kind::Requests, 1000), 10, &[A, B].into()).unwrap();
         first.next(2, 4, &[A, B].into(), 100).unwrap().unwrap()
     }
 

@@ -1,11 +1,12 @@
 //! The decisions of one node: what it may spend (`account`), whom it asks when it is short (`round`), what it gives away (`donor`), and how long it holds its shares
-//! (`renewals`). `holders` is the part of whoever leads the group.
+//! (`renewals`). `office` is the part of whoever leads the group, `holders` what it knows of the others.
 //!
 //! *Ground state:* none. What a node knows of its rights is lost when it stops, and so are the rights, for the window at hand. *Derived:* all the rest.
 
 mod account;
 mod donor;
 mod holders;
+mod office;
 mod renewals;
 mod round;
 
@@ -26,6 +27,7 @@ use super::faults::Fault;
 use super::faults::planted;
 use super::messages::ADOPTED_LEN_MAX;
 use super::messages::Adopted;
+use super::messages::MINTS_LEN_MAX;
 use super::messages::Message;
 use super::messages::Renewal;
 use super::messages::Renewed;
@@ -41,6 +43,9 @@ use crate::observability::labels::label;
 
 pub use holders::HOLDERS_LEN_MAX;
 pub use holders::Holders;
+pub use office::Office;
+pub use office::PROPOSALS_LEN_MAX;
+pub use office::Wanted;
 
 /// Limits that one node knows. Mints beyond it are ignored and counted, and their requests are served by `on_isolation`. At some two kilobytes each.
 pub const LIMITS_LEN_MAX: usize = 16_384;
@@ -67,6 +72,8 @@ label! {
         TooMany = "too_many",
         /// More units than there are.
         Absurd = "absurd",
+        /// It cannot be read.
+        Unreadable = "unreadable",
     }
 }
 
@@ -214,20 +221,25 @@ impl Core {
         self.timers.first().map_or(self.renewals.due, |it| it.0.min(self.renewals.due))
     }
 
-    /// What edge threads take from, if the limit is known.
+    /// How many limits are known.
     #[must_use]
-    pub fn purse(&self, limit: LimitId) -> Option<Arc<Purse>> {
-        self.accounts.get(&limit).map(|it| Arc::clone(&it.purse))
+    pub fn limits_len(&self) -> usize {
+        self.accounts.len()
     }
 
-    /// How every limit stands here.
-    pub fn standings(&self, now: Instant) -> impl Iterator<Item = (LimitId, Standing)> {
-        self.accounts.iter().map(move |(limit, it)| {
-            let window = it.purse.window(now);
-            let (units, share) = (it.mint.units(), it.mint.share(self.me.0, window));
-            let (left, debt, counters) = (it.purse.left(window), it.purse.debt(), it.purse.counters());
-            (*limit, Standing { units, share, left, debt, counters })
-        })
+    /// What edge threads take from, for each limit that is known.
+    pub fn purses(&self) -> impl Iterator<Item = (LimitId, Arc<Purse>)> {
+        self.accounts.iter().map(|(limit, it)| (*limit, Arc::clone(&it.purse)))
+    }
+
+    /// How a limit stands here, if it is known.
+    #[must_use]
+    pub fn standing(&self, now: Instant, limit: LimitId) -> Option<Standing> {
+        let it = self.accounts.get(&limit)?;
+        let window = it.purse.window(now);
+        let (units, share) = (it.mint.units(), it.mint.share(self.me.0, window));
+        let (left, debt, counters) = (it.purse.left(window), it.purse.debt(), it.purse.counters());
+        Some(Standing { units, share, left, debt, counters })
     }
 
     /// Takes one event.
@@ -447,6 +459,9 @@ impl Core {
             return;
         }
         self.renewals.seen = self.renewals.seen.max(renewed.seen);
+        if renewed.mints.len() >= MINTS_LEN_MAX {
+            self.renewals.due = now; // there may be more
+        }
         for mint in renewed.mints {
             self.adopt(now, mint, effects);
         }

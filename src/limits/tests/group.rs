@@ -1,5 +1,5 @@
 //! The control group of the simulated world: one log that only the leader writes, and a leader is one only while it reaches a majority. What it mints, and when a mint is
-//! in force, is decided by the code that ships.
+//! in force, is decided by the office that ships.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,16 @@ use super::world::Packet;
 use super::world::World;
 use super::world::limit;
 use crate::base::clock::Instant;
+use crate::limits::Definition;
 use crate::limits::LimitId;
 use crate::limits::Mint;
-use crate::limits::Settings;
-use crate::limits::core::Holders;
+use crate::limits::calendar::Calendar;
 use crate::limits::core::Life;
+use crate::limits::core::Office;
+use crate::limits::group::Change;
+use crate::limits::group::Changes;
+use crate::limits::group::Proposal;
 use crate::limits::messages::Renewal;
-use crate::limits::messages::Renewed;
 
 /// How long the nodes of a majority are without a leader.
 const ELECTION: Duration = Duration::from_millis(700);
@@ -24,7 +27,7 @@ const ELECTION: Duration = Duration::from_millis(700);
 pub(super) struct Group {
     pub(super) leader: Option<usize>,
     elect_at: Option<Instant>,
-    holders: Holders,
+    office: Option<Office>,
     pub(super) mints: BTreeMap<LimitId, Mint>,
     log: Vec<Mint>,
     /// Revision and units of each limit, as an operator has them.
@@ -32,14 +35,30 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(
-        now: Instant,
-        settings: Settings,
-        mints: BTreeMap<LimitId, Mint>,
-        units: BTreeMap<LimitId, (u64, u64)>,
-    ) -> Self {
-        let (log, holders) = (mints.values().cloned().collect(), Holders::new(now, settings));
-        Self { leader: Some(0), elect_at: None, holders, mints, log, units }
+    pub(super) fn new(mints: BTreeMap<LimitId, Mint>, units: BTreeMap<LimitId, (u64, u64)>) -> Self {
+        let log = mints.values().cloned().collect();
+        Self { leader: Some(0), elect_at: None, office: None, mints, log, units }
+    }
+
+    /// It leads no more, and what it knew is lost.
+    pub(super) fn depose(&mut self) {
+        (self.leader, self.office) = (None, None);
+    }
+
+    /// The last mint of each limit after an entry.
+    fn changes(&self, after: u64) -> Changes {
+        let last = |(n, it): &(u64, &Mint)| self.mints.get(&it.limit).is_some_and(|last| *n > after && last == *it);
+        let changes = (1..).zip(&self.log).filter(last).map(|(n, it)| (n, Change::Minted(it.clone()))).collect();
+        Changes { changes, epoch_dropped: 0 }
+    }
+
+    /// The operator's limits.
+    fn definitions(&self) -> Vec<Definition> {
+        let definition = |(limit, mint): (&LimitId, &Mint)| {
+            let (revision, units) = self.units[limit];
+            Definition { limit: *limit, revision, kind: mint.kind, window_ms: mint.window_ms, units }
+        };
+        self.mints.iter().map(definition).collect()
     }
 }
 
@@ -58,7 +77,7 @@ impl World {
             sum.bound = sum.bound.max(bound);
         }
         if self.group.leader.is_some_and(|it| !self.leads(it)) {
-            self.group.leader = None;
+            self.group.depose();
         }
         let Some(leader) = self.group.leader else {
             let able: Vec<usize> = (0..self.nodes.len()).filter(|it| self.leads(*it)).collect();
@@ -66,43 +85,41 @@ impl World {
             if self.now >= at && !able.is_empty() {
                 self.group.leader = Some(able[self.entropy.below(able.len())]);
                 self.group.elect_at = None;
-                self.group.holders = Holders::new(self.now, self.settings);
             }
             return;
         };
-        let ms = self.wall(self.nodes[leader].started_off).as_millis() as u64;
-        for n in 0..self.plans.len() {
-            let window = self.window(n);
-            let mint = self.group.mints[&limit(n)].clone();
-            let (revision, units) = self.group.units[&limit(n)];
-            let over = self.group.holders.over(self.now, Some(&mint));
-            let leaders = ms.checked_div(u64::from(mint.window_ms)).unwrap_or_default();
-            let next = mint.next(revision, units, &over, leaders).expect("plans are sound");
-            let settled = || {
-                let pending = Some(&mint).filter(|it| !it.is_settled)?;
-                Some(pending.settled(self.group.holders.settles(self.now, ms, pending)?))
-            };
-            let Some(next) = next.or_else(settled) else { continue };
-            next.check(Some(&mint)).expect("each mint follows the one before");
+        let calendar = Calendar::new(self.now, self.wall(self.nodes[leader].started_off));
+        let (now, settings) = (self.now, self.settings);
+        let mut office = self.group.office.take().unwrap_or_else(|| Office::new(now, 1, settings, calendar));
+        office.learn(self.group.changes(office.seen()));
+        office.confirmed();
+        let wanted = office.look(now, &self.group.definitions());
+        assert_ne!(wanted.unusable, Some(1), "plans are sound");
+        for proposal in wanted.proposals {
+            let Proposal::Mint { mint: next, .. } = proposal else { panic!("no limit goes: {proposal:?}") };
+            let n = (0..self.plans.len()).find(|it| limit(*it) == next.limit).expect("a plan's");
+            let mint = &self.group.mints[&next.limit];
+            next.check(Some(mint)).expect("each mint follows the one before");
+            let (window, before) = (self.window(n), mint.bound());
             for window in window..=next.from.min(window + 8) {
                 let bound = &mut self.sums.entry((n, window)).or_default().bound;
-                *bound = mint.bound().max(*bound);
+                *bound = before.max(*bound);
             }
             self.group.log.push(next.clone());
-            self.group.mints.insert(limit(n), next);
+            self.group.mints.insert(next.limit, next);
         }
+        office.learn(self.group.changes(office.seen()));
+        self.group.office = Some(office);
     }
 
     pub(super) fn renew(&mut self, n: usize, from: Life, renewal: &Renewal) {
         if self.group.leader != Some(n) || !self.leads(n) {
             return;
         }
-        if self.group.holders.renewed(self.now, from, renewal.clone()).is_err() {
-            return;
+        let Some(office) = &mut self.group.office else { return };
+        if office.renewed(self.now, from, renewal.clone()).is_ok() {
+            let renewed = office.answer(renewal.number, renewal.seen);
+            self.send(n, from, Packet::Renewed(from.1, renewed));
         }
-        let mints = self.group.log.iter().skip(renewal.seen as usize).take(64).cloned().collect::<Vec<_>>();
-        let seen = renewal.seen + mints.len() as u64;
-        let renewed = Renewed { number: renewal.number, seen, mints, gone: Vec::new() };
-        self.send(n, from, Packet::Renewed(from.1, renewed));
     }
 }

@@ -31,7 +31,7 @@ const WALL: Duration = Duration::from_secs(600_000);
 
 fn mint(over: usize) -> Mint {
     let over: BTreeSet<StorageId> = (0..over).map(storage).collect();
-    Mint::first(limit(0), 1, (Kind::Requests, 60_000), LIMIT, &over).expect("sound")
+    Mint::first(limit(0), 1, 1, (Kind::Requests, 60_000), LIMIT, &over).expect("sound")
 }
 
 fn life(n: usize) -> Life {
@@ -144,7 +144,7 @@ pub(super) fn late_answer() -> Result<(), String> {
         let renewed = Renewed { number, seen: 1, mints: vec![first.clone()], gone: Vec::new() };
         core.step(later, Event::Renewed(renewed), &mut Vec::new());
     }
-    let share = core.standings(later).next().map(|it| it.1.share);
+    let share = core.standing(later, limit(0)).map(|it| it.share);
     if share == Some(5) { Ok(()) } else { Err(format!("its share is {share:?}, not 5")) }
 }
 

@@ -1,6 +1,7 @@
 //! The simulation of eight nodes and more with the bugs that it must find, the laws of transfers, the bounds, and the figures.
 
 mod bounds;
+mod driver;
 mod group;
 mod laws;
 mod report;

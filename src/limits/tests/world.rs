@@ -150,12 +150,12 @@ impl World {
         let entropy = Entropy::seeded(seed ^ 0x11_417);
         let over: BTreeSet<StorageId> = (0..nodes).map(storage).collect();
         let mint = |(n, it): (usize, &Plan)| {
-            let mint = Mint::first(limit(n), 1, (it.kind, it.window_ms), it.units, &over);
+            let mint = Mint::first(limit(n), 1, 1, (it.kind, it.window_ms), it.units, &over);
             (limit(n), mint.expect("plans are sound"))
         };
         let mints: BTreeMap<LimitId, Mint> = plans.iter().enumerate().map(mint).collect();
         let units = (0..).zip(&plans).map(|(n, it)| (limit(n), (1, it.units))).collect();
-        let group = Group::new(now, settings, mints, units);
+        let group = Group::new(mints, units);
         let mut world = Self {
             now,
             began: now,
@@ -241,7 +241,7 @@ impl World {
     pub(super) fn kill(&mut self, n: usize) {
         self.nodes[n].is_alive = false;
         for limit_no in 0..self.plans.len() {
-            let debt = self.nodes[n].core.purse(limit(limit_no)).map_or(0, |it| it.debt());
+            let debt = self.nodes[n].core.purses().find(|it| it.0 == limit(limit_no)).map_or(0, |it| it.1.debt());
             *self.forgiven.entry(limit_no).or_default() += debt;
         }
         self.requests.retain(|_, it| it.node != n);
@@ -293,7 +293,7 @@ impl World {
     }
 
     pub(super) fn depose(&mut self) {
-        self.group.leader = None;
+        self.group.depose();
     }
 
     // === Requests ===
@@ -329,8 +329,8 @@ impl World {
 
     fn take(&mut self, request: Request) {
         let limit_no = if request.held.is_empty() { request.limit } else { self.also.unwrap_or_default() };
-        let purse = self.nodes[request.node].core.purse(limit(limit_no));
-        if let Some(taken) = purse.and_then(|it| it.take(self.now, request.units)) {
+        let purse = self.nodes[request.node].core.purses().find(|it| it.0 == limit(limit_no));
+        if let Some(taken) = purse.and_then(|it| it.1.take(self.now, request.units)) {
             return self.granted(request, taken);
         }
         self.numbers += 1;
@@ -549,8 +549,8 @@ impl World {
             }
             let debts: u64 = (0..self.nodes.len())
                 .filter(|it| self.nodes[*it].is_alive)
-                .filter_map(|it| self.nodes[it].core.purse(limit(n)))
-                .map(|it| it.debt())
+                .filter_map(|it| self.nodes[it].core.purses().find(|it| it.0 == limit(n)))
+                .map(|it| it.1.debt())
                 .sum();
             let debts = debts + self.forgiven.get(&n).copied().unwrap_or_default();
             let bound: u64 = sums.iter().map(|it| it.1.bound.max(plan.units)).sum();

@@ -1,0 +1,159 @@
+//! A limit of three real nodes over real sockets and disks: all of it can be had at one of them and no more, one is lost, and a lower limit takes force.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_tests::within;
+use smg::base::tasks::Tasks;
+use smg::limits::Definition;
+use smg::limits::Handle;
+use smg::limits::Kind;
+use smg::limits::LimitId;
+use smg::limits::core::Answer;
+use smg::transport::RequestError;
+use smg::transport::lanes::Lane;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+use tokio::time::timeout;
+
+use super::control::is_whole;
+use super::mesh::Member;
+use super::mesh::free_ports;
+use super::mesh::meshed;
+use super::meters::Watch;
+use super::meters_mesh::certified;
+
+/// Registered with the mesh alone.
+pub(crate) const LIMITS: &[&str] = &[
+    "smg_limits_ignored_total",
+    "smg_limits_known",
+    "smg_limits_messages_total",
+    "smg_limits_proposals_total",
+    "smg_limits_renewals_total",
+    "smg_limits_taken_units_total",
+    "smg_limits_takes_total",
+    "smg_limits_unusable",
+    "smg_limits_wait_seconds",
+];
+
+const LIMIT: LimitId = LimitId(7);
+/// A group of three takes three changes of members.
+const FORMED: Duration = Duration::from_secs(60);
+/// A limit is divided a second after it is defined, and known with the next renewal. Ten times that.
+const DIVIDED: Duration = Duration::from_secs(20);
+/// A lower limit is agreed on in less than a second, known with the next renewal, and in force with the window after it. Ten times that.
+const LOWERED: Duration = Duration::from_secs(30);
+/// A hundred requests a second: five times the limit.
+const EVERY: Duration = Duration::from_millis(10);
+
+fn definition(limit: LimitId, revision: u64, units: u64) -> Definition {
+    Definition { limit, revision, kind: Kind::Requests, window_ms: 1_000, units }
+}
+
+fn define(nodes: &[Member], revision: u64, units: u64) {
+    let definition = definition(LIMIT, revision, units);
+    nodes.iter().for_each(|it| drop(it.node().definitions.send_replace(Arc::new([definition]))));
+}
+
+/// What was admitted in each window.
+type Windows = BTreeMap<u64, u64>;
+
+/// Wants more than the limit at one node for so many whole windows.
+async fn load(handle: &Handle, windows: usize) -> Vec<u64> {
+    let (mut admitted, mut ticks) = (Windows::new(), interval(EVERY));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let run = async {
+        // The first and the last one are not whole.
+        while admitted.len() < windows + 2 {
+            ticks.tick().await;
+            if let Answer::Admitted(taken) = handle.take(LIMIT, 1).await {
+                *admitted.entry(taken.window()).or_default() += taken.units();
+            }
+        }
+    };
+    timeout(Duration::from_secs(10) * windows as u32, run)
+        .await
+        .expect("windows go by, and something is admitted in each");
+    let admitted: Vec<u64> = admitted.into_values().collect();
+    admitted[1..=windows].to_vec()
+}
+
+fn share(node: &Member) -> u64 {
+    node.node().limits.standing(LIMIT).map_or(0, |it| it.share)
+}
+
+#[tokio::test]
+async fn a_limit_is_the_same_wherever_it_is_asked_for_and_whoever_is_lost() {
+    let addresses: [SocketAddr; 3] = free_ports();
+    let mut nodes = Vec::new();
+    for at in [2, 0, 1] {
+        nodes.push(Member::fresh(addresses[at].port(), &addresses).await);
+    }
+    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
+    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    define(&nodes, 1, 20);
+    let took = within("20 divided over three", DIVIDED, async || {
+        nodes.iter().map(share).sum::<u64>() == 20 && nodes.iter().all(|it| share(it) >= 6)
+    })
+    .await;
+    println!("divided {took:?} after it was defined");
+    let handle = nodes[0].node().limits.clone();
+    let admitted = load(&handle, 10).await;
+    println!("admitted at one node, of 20: {admitted:?}");
+    assert!(admitted.iter().all(|it| (19..=20).contains(it)), "0.95 to 1.02 of 20: {admitted:?}");
+    // One is lost. Its share is nobody's until its hold has ended.
+    let dead = nodes.pop().expect("three");
+    let its_share = share(&dead);
+    drop(dead.crash());
+    let admitted = load(&handle, 5).await;
+    println!("admitted without the {its_share} of the one that was lost: {admitted:?}");
+    assert!(admitted.iter().all(|it| *it <= 20), "{admitted:?}");
+    let (sum, least) = (admitted.iter().sum::<u64>() as f64, (20 - its_share) as f64 * admitted.len() as f64);
+    assert!(sum >= 0.95 * least, "{sum} of {least}");
+    // A lower limit does not wait for it.
+    define(&nodes, 2, 9);
+    let units = |it: &Member| it.node().limits.standing(LIMIT).map_or(0, |it| it.units);
+    let took = within("9 known to both", LOWERED, async || nodes.iter().all(|it| units(it) == 9)).await;
+    println!("lowered {took:?} after it was defined");
+    let admitted = load(&handle, 5).await;
+    println!("admitted of 9, without the share of the one that was lost: {admitted:?}");
+    // The window in which a node hears of it, and the one of which it has given units ahead.
+    assert!(admitted[2..].iter().all(|it| (5..=9).contains(it)), "{admitted:?}");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_limits_do_is_measured() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut watch = Watch::start(meshed(data.path(), 0, &[], &[])).await;
+    let address = watch.node.mesh_address.expect("the mesh is on");
+    watch.until("it leads", |it| it.value("smg_control_is_leader") == 1.0).await;
+    let other = Member::fresh(free_ports::<1>()[0].port(), &[address]).await;
+    within("two vote", FORMED, async || is_whole(&[watch.node.address, other.address()], 2).await).await;
+    let idle = watch.scrape().await;
+    assert_eq!(idle.sum("smg_limits_renewals_total"), 0.0, "a node with nothing to limit renews nothing");
+    let too_large = definition(LimitId(8), 1, u64::MAX);
+    let defined: Arc<[Definition]> = Arc::new([definition(LIMIT, 1, 20), too_large]);
+    drop(watch.node.definitions.send_replace(Arc::clone(&defined)));
+    drop(other.node().definitions.send_replace(defined));
+    let handle = watch.node.limits.clone();
+    within("both have a share", DIVIDED, async || share(&other) == 10 && handle.standing(LIMIT).is_some()).await;
+    load(&handle, 1).await;
+    let tasks = Tasks::new();
+    let (stranger, peer) = certified(address, &tasks).await;
+    stranger.send(&peer, Lane::Limits, Bytes::from_static(b"rubbish")).expect("there is room");
+    let answer = stranger.request(&peer, Lane::Renewals, b"rubbish", Duration::from_secs(10)).await;
+    assert_eq!(answer, Err(RequestError::Unanswered));
+    watch.until("rubbish is ignored", |it| it.value(r#"smg_limits_ignored_total{reason="unreadable"}"#) >= 2.0).await;
+    let scrape = watch.scrape().await;
+    assert_eq!((scrape.value("smg_limits_known"), scrape.value("smg_limits_unusable")), (1.0, 1.0));
+    assert!(scrape.value(r#"smg_limits_takes_total{result="asked"}"#) > 0.0);
+    assert!(scrape.value(r#"smg_limits_takes_total{result="exhausted"}"#) > 0.0);
+    watch.end(LIMITS).await;
+    other.stop().await;
+}

@@ -1,0 +1,183 @@
+//! What the edge holds: it takes units, at once where they are at hand, and asks the core where they are not.
+//!
+//! The fast way reads a published map and changes one word. The slow way steps the core in the asker's own thread, under a lock that nobody holds over an `.await`, and then
+//! waits for what other nodes give. *Invariant:* units that nobody waits for any more are given back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::LimitId;
+use super::core::Answer;
+use super::core::Core;
+use super::core::Effect;
+use super::core::Event;
+use super::core::Life;
+use super::core::Refused;
+use super::core::Standing;
+use super::core::Ticket;
+use super::faults::Fault;
+use super::faults::planted;
+use super::messages::Message;
+use super::messages::Renewal;
+use super::metrics::Metrics;
+use super::purse::Purse;
+use crate::base::clock::Clock;
+use crate::base::ids::StorageId;
+use crate::transport;
+use crate::transport::Peer;
+use crate::transport::lanes::Lane;
+
+/// Rounds end after 20 ms. A request that waits longer than this waits for a node that does not run.
+const WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Takes units. Clones are the same one.
+#[derive(Clone)]
+pub struct Handle(pub(super) Option<Arc<Shared>>);
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("is_nowhere", &self.0.is_none()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Of a node that limits nothing, because there is no control group to divide limits.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self(None)
+    }
+
+    /// Takes units of a limit, all or none. Waits only when they are not at hand: for a round of other nodes, some 20 ms. Dropped before it is answered it takes nothing.
+    pub async fn take(&self, limit: LimitId, units: u64) -> Answer {
+        let Some(shared) = &self.0 else { return Answer::Open };
+        let since = Clock.now();
+        let taken = shared.purses.load().get(&limit).and_then(|it| it.take(since, units));
+        if let Some(taken) = taken {
+            shared.metrics.took(units);
+            return Answer::Admitted(taken);
+        }
+        let answer = shared.ask(limit, units).await;
+        shared.metrics.answered(&answer, Clock.now().saturating_duration_since(since));
+        answer
+    }
+
+    /// How a limit stands here. None: it is not known here.
+    #[must_use]
+    pub fn standing(&self, limit: LimitId) -> Option<Standing> {
+        let shared = self.0.as_ref()?;
+        let core = shared.core.lock();
+        core.standing(Clock.now(), limit)
+    }
+}
+
+/// What the edge and the driver have in common.
+pub(super) struct Shared {
+    pub(super) core: Mutex<Core>,
+    /// Of each limit that is known. BOUND: the core's.
+    pub(super) purses: ArcSwap<HashMap<LimitId, Arc<Purse>>>,
+    /// Who is here.
+    pub(super) peers: ArcSwap<HashMap<StorageId, Arc<Peer>>>,
+    /// Who waits. BOUND: one for each request that the edge has admitted so far.
+    pub(super) replies: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
+    pub(super) tickets: AtomicU64,
+    pub(super) transport: transport::Handle,
+    /// The task is to wake earlier than it meant to.
+    pub(super) sooner: Notify,
+    pub(super) metrics: Metrics,
+}
+
+/// A request that waits. Dropped, it gives back what it may have got.
+struct Pending<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+    reply: oneshot::Receiver<Answer>,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let is_unanswered = self.shared.replies.lock().remove(&self.ticket).is_some();
+        if is_unanswered {
+            let renewal = self.shared.step(Event::GaveUp(self.ticket));
+            debug_assert!(renewal.is_none(), "only time brings renewals");
+        }
+        // ORDER: closed first, so that an answer that comes now goes back to who sends it.
+        self.reply.close();
+        if let Ok(Answer::Admitted(taken)) = self.reply.try_recv() {
+            taken.give_back();
+        }
+    }
+}
+
+impl Shared {
+    async fn ask(&self, limit: LimitId, units: u64) -> Answer {
+        let (sender, reply) = oneshot::channel();
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.replies.lock().insert(ticket, sender);
+        let mut pending = Pending { shared: self, ticket, reply };
+        let before = self.core.lock().next_wake();
+        let renewal = self.step(Event::Ask(ticket, limit, units));
+        debug_assert!(renewal.is_none(), "only time brings renewals");
+        if self.core.lock().next_wake() < before {
+            self.sooner.notify_one();
+        }
+        match timeout(WAIT_MAX, &mut pending.reply).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Answer::Refused(Refused::Busy(limit)),
+        }
+    }
+
+    /// Steps the core and does what it says; a renewal is left to whoever reaches the leader.
+    pub(super) fn step(&self, event: Event) -> Option<Renewal> {
+        let mut effects = Vec::new();
+        self.core.lock().step(Clock.now(), event, &mut effects);
+        let mut renewal = None;
+        for effect in effects {
+            match effect {
+                Effect::Send(to, message) => self.send(to, &message),
+                Effect::Tell(told) => self.tell(&Message::Told(told)),
+                Effect::Renew(it) => renewal = Some(it),
+                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+                Effect::Ignored(why) => self.metrics.ignored(why),
+            }
+        }
+        renewal
+    }
+
+    pub(super) fn answer(&self, ticket: Ticket, answer: Answer) {
+        let reply = self.replies.lock().remove(&ticket);
+        let unheard = match reply {
+            Some(reply) => reply.send(answer).err(),
+            None => Some(answer),
+        };
+        if let Some(Answer::Admitted(taken)) = unheard.filter(|_| !planted(Fault::LeftBehind)) {
+            taken.give_back();
+        }
+    }
+
+    fn send(&self, to: Life, message: &Message) {
+        let peers = self.peers.load();
+        let Some(peer) = peers.get(&to.0).filter(|it| it.boot == to.1) else { return };
+        if let Ok(bytes) = message.encode() {
+            self.metrics.said(message);
+            let _ = self.transport.send(peer, Lane::Limits, bytes.into()); // counted there; units are asked for again
+        }
+    }
+
+    fn tell(&self, message: &Message) {
+        let Ok(bytes) = message.encode() else { return };
+        let bytes = bytes::Bytes::from(bytes);
+        for peer in self.peers.load().values() {
+            self.metrics.said(message);
+            let _ = self.transport.send(peer, Lane::Limits, bytes.clone()); // counted there; it is told again
+        }
+    }
+}
