@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),
-    ("tenancy", &["base", "observability", "replication"]),
+    ("tenancy", &["base", "observability", "replication", "limits"]),
     ("routing", &["base", "observability", "dialects", "workers", "transport", "replication"]),
     ("plugins", &["base", "observability"]),
     (
@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "proto",
             "dialects",
             "workers",
+            "limits",
             "tenancy",
             "routing",
             "ledger",

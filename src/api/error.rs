@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CONNECTION;
@@ -19,6 +21,7 @@ use crate::observability::labels::label;
 use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
+use crate::tenancy::budget::OverBudget;
 use crate::tenancy::edits::EditError as TenancyError;
 use crate::tenancy::keys::AuthError;
 use crate::tenancy::listing::KeyId;
@@ -104,6 +107,9 @@ pub enum ApiError {
     /// Admission. Nobody's fault.
     #[error(transparent)]
     Admission(#[from] Refused),
+    /// A tenant's limit.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
     /// Every worker of the model was tried or asked for a pause.
     #[error("all workers of this model are busy or unavailable; try again")]
     AllBusy {
@@ -154,7 +160,9 @@ impl From<TenancyError> for ApiError {
             | TenancyError::KeyConfigured
             | TenancyError::OwnTenant
             | TenancyError::TooManyKeys
-            | TenancyError::TooManyTenants => Self::Refused(error.to_string()),
+            | TenancyError::TooManyTenants
+            | TenancyError::Quota(_)
+            | TenancyError::TooManyLimits => Self::Refused(error.to_string()),
         }
     }
 }
@@ -303,6 +311,7 @@ impl ApiError {
     pub fn classify(&self) -> (StatusCode, &'static str, &'static str) {
         const INVALID: &str = "invalid_request_error";
         const OVERLOADED: &str = "overloaded_error";
+        const RATE_LIMIT: &str = "rate_limit_error";
         match self {
             Self::Auth(AuthError::Missing | AuthError::Unknown) => {
                 (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key")
@@ -334,7 +343,16 @@ impl ApiError {
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
             Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),
-            Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "concurrency_limit"),
+            Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "concurrency_limit"),
+            Self::OverBudget(OverBudget::UsedUp { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded")
+            }
+            Self::OverBudget(OverBudget::TooLarge { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "request_exceeds_limit")
+            }
+            Self::OverBudget(OverBudget::NoShare { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "limit_unavailable")
+            }
             Self::AllBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "workers_busy"),
             Self::WorkerFailed { cause, .. } => match cause.timeout_code() {
                 Some(code) => (StatusCode::GATEWAY_TIMEOUT, "api_error", code),
@@ -350,6 +368,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::AllBusy { retry_after } => Some(*retry_after),
+            Self::OverBudget(it) => Some(it.retry_after()),
             other => {
                 let status = other.classify().0;
                 let busy = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
@@ -383,6 +402,9 @@ impl ApiError {
         if let Some(after) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after).max(1)));
         }
+        if let Self::OverBudget(it) = self {
+            put_limit(headers, it);
+        }
         if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -392,6 +414,23 @@ impl ApiError {
         }
         response
     }
+}
+
+/// The headers that clients of rate-limited APIs read.
+fn put_limit(headers: &mut HeaderMap, over: &OverBudget) {
+    let ((what, units), kind) = (over.limit(), over.limit().0.kind.as_str());
+    let values = [
+        ("limit", units.to_string()),
+        ("remaining", "0".to_owned()),
+        ("reset", format!("{}s", whole_seconds(over.retry_after()).max(1))),
+    ];
+    for (name, value) in values {
+        let name = HeaderName::try_from(format!("x-ratelimit-{name}-{kind}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert("x-ratelimit-window", HeaderValue::from_static(what.per.as_str()));
 }
 
 fn bad_head(bad: BadHead) -> (StatusCode, &'static str, &'static str) {

@@ -21,6 +21,7 @@ use crate::routing::edits::PolicyEdits;
 use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
+use crate::tenancy::budget::Budgets;
 use crate::tenancy::keys::ANONYMOUS;
 use crate::tenancy::keys::Keys;
 use crate::tenancy::keys::Principal;
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub keys: Arc<Keys>,
     /// Changes who may.
     pub tenants: tenancy::edits::Edits,
+    /// How much in a second and a minute.
+    pub budgets: Budgets,
     /// How many at a time.
     pub admission: Admission,
     /// How much body.

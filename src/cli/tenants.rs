@@ -19,6 +19,17 @@ use crate::tenancy::listing::KeyId;
 
 /// Columns of the tables, with the fields of the admin API they show.
 const TENANT_COLUMNS: &[(&str, &str)] = &[("NAME", "name"), ("ENABLED", "enabled"), ("KEYS", "keys")];
+/// See [`TENANT_COLUMNS`]: how limits stand at the node that was asked.
+const LIMIT_COLUMNS: &[(&str, &str)] = &[
+    ("TENANT", "tenant"),
+    ("WHAT", "what"),
+    ("PER", "per"),
+    ("LIMIT", "limit"),
+    ("SHARE", "share"),
+    ("LEFT", "left"),
+    ("DEBT", "debt"),
+    ("SPENT", "spent"),
+];
 /// See [`TENANT_COLUMNS`].
 const KEY_COLUMNS: &[(&str, &str)] =
     &[("ID", "id"), ("NAME", "name"), ("TENANT", "tenant"), ("ROLE", "role"), ("STATE", "state"), ("SOURCE", "source")];
@@ -30,12 +41,36 @@ pub(super) fn commands() -> [Command; 2] {
 fn tenants_command() -> Command {
     let name = || required("name", "The tenant's name");
     let disabled = switch("disabled", "Its keys are refused until it is enabled");
-    asking(Command::new("tenants").about("The tenants of a running gateway: list, add, update, remove"))
+    asking(Command::new("tenants").about("The tenants of a running gateway: list, add, update, limit, remove"))
         .subcommand(asking(Command::new("add")).about("Add a tenant").arg(name()).arg(disabled))
         .subcommand(switching(
             asking(Command::new("update")).about("Enable a tenant, or disable it with all its keys").arg(name()),
         ))
+        .subcommand(set_limit(asking(Command::new("set-limit")).arg(name())))
         .subcommand(asking(Command::new("remove")).about("Remove a tenant, and so end its keys").arg(name()))
+}
+
+fn set_limit(command: Command) -> Command {
+    let of = |what: &'static str, help| {
+        Arg::new(what).long(what).help(help).value_name("NUMBER|none").value_parser(number_or_none)
+    };
+    let group = clap::ArgGroup::new("limits").args(["requests", "tokens"]).required(true).multiple(true);
+    let per = Arg::new("per").long("per").help("The window").value_parser(["second", "minute"]).default_value("minute");
+    command
+        .about("Set what a tenant may use in a second or a minute, in the whole cluster; `none` takes a limit away")
+        .arg(of("requests", "So many requests"))
+        .arg(of("tokens", "So many tokens, of prompts and answers together"))
+        .arg(per)
+        .group(group)
+}
+
+/// What a limit may be, as it is sent.
+fn number_or_none(text: &str) -> Result<Option<u64>, String> {
+    if text == "none" {
+        Ok(None)
+    } else {
+        text.parse().map(Some).map_err(|_not_one| "a whole number, or none".to_owned())
+    }
 }
 
 fn keys_command() -> Command {
@@ -74,10 +109,13 @@ pub(super) fn tenants(matches: &ArgMatches) -> anyhow::Result<()> {
             let body = json!({ "enabled": matches.get_flag("enable") });
             (Node::of(matches)?.ask(Method::PATCH, &tenant_path(matches)?, Some(&body))?, matches)
         }
+        Some(("set-limit", matches)) => {
+            (Node::of(matches)?.ask(Method::PATCH, &tenant_path(matches)?, Some(&limits(matches)))?, matches)
+        }
         Some((_remove, matches)) => (Node::of(matches)?.ask(Method::DELETE, &tenant_path(matches)?, None)?, matches),
         None => (Node::of(matches)?.ask(Method::GET, "/tenants", None)?, matches),
     };
-    show(matches, &answer, listed(&answer, "tenants").map(|it| table(TENANT_COLUMNS, it)));
+    show(matches, &answer, listed(&answer, "tenants").map(tenants_table));
     Ok(())
 }
 
@@ -103,6 +141,38 @@ pub(super) fn keys(matches: &ArgMatches) -> anyhow::Result<()> {
     };
     show(matches, &answer, listed(&answer, "keys").map(|it| table(KEY_COLUMNS, it)));
     Ok(())
+}
+
+/// The tenants, and below them what limits each has here.
+fn tenants_table(tenants: &[Value]) -> String {
+    let mut text = table(TENANT_COLUMNS, tenants);
+    let rows: Vec<Value> = tenants.iter().flat_map(limit_rows).collect();
+    if !rows.is_empty() {
+        text += &format!("\n{}", table(LIMIT_COLUMNS, &rows));
+    }
+    text
+}
+
+fn limit_rows(tenant: &Value) -> Vec<Value> {
+    let all = tenant["limits"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let row = |it: &Value| {
+        let of = |field: &str| it["here"].get(field).cloned().unwrap_or_else(|| json!("-"));
+        json!({
+            "tenant": tenant["name"], "what": it["what"], "per": it["per"], "limit": it["limit"],
+            "share": of("share"), "left": of("left"), "debt": of("debt"), "spent": of("spent"),
+        })
+    };
+    all.iter().map(row).collect()
+}
+
+/// What `set-limit` asks for.
+fn limits(matches: &ArgMatches) -> Value {
+    let per = text(matches, "per");
+    let given = ["requests", "tokens"].into_iter().filter_map(|what| {
+        let limit = matches.get_one::<Option<u64>>(what)?;
+        Some(json!({ "what": what, "per": per, "limit": limit }))
+    });
+    json!({ "limits": given.collect::<Vec<_>>() })
 }
 
 fn new_key(matches: &ArgMatches) -> anyhow::Result<Value> {

@@ -56,6 +56,12 @@ impl Handle {
         Self(None)
     }
 
+    /// Whether it limits nothing.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Takes units of a limit, all or none. Waits only when they are not at hand: for a round of other nodes, some 20 ms. Dropped before it is answered it takes nothing.
     pub async fn take(&self, limit: LimitId, units: u64) -> Answer {
         let Some(shared) = &self.0 else { return Answer::Open };

@@ -38,6 +38,7 @@ use crate::routing::edits::PolicyEdits;
 use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
+use crate::tenancy::budget::Budgets;
 use crate::tenancy::keys::Keys;
 use crate::transport::identity::Identity;
 use crate::workers;
@@ -101,19 +102,15 @@ pub(super) fn build(
     let edits = Edits::start(grounds, named_workers(config)?);
     let configured = config.routing.policies();
     let policies = PolicyEdits::start(Arc::clone(&router), tables.clone(), configured, entropy.clone(), tasks.clone());
-    let (server, tenancy) = (&config.server, &config.tenancy);
-    let tenancy_metrics = tenancy::metrics::Metrics::register(metrics);
-    let admission = Admission::new(
-        tenancy.max_concurrent_requests.0,
-        tenancy.queue_size,
-        tenancy.queue_timeout,
-        tenancy_metrics.clone(),
-    );
-    let keys = Arc::new(Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), tenancy_metrics));
-    let tenants = tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), tasks);
+    let server = &config.server;
+    let (admission, keys) = admission(config, metrics);
+    let tenants =
+        tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), definitions.clone(), tasks);
     let intake = intake(server);
     intake.register(metrics);
+    let budgets = Budgets::new(Arc::clone(&keys), ground.limits.clone());
     let gateway = Gateway {
+        budgets,
         keys,
         tenants,
         admission,
@@ -139,6 +136,15 @@ pub(super) fn build(
     let counts = Counts::register(metrics);
     let Ground { limits, mesh_address, identity, .. } = ground;
     Ok(Built { gateway: Arc::new(gateway), counts, mesh_address, identity, limits, definitions })
+}
+
+/// How many at a time, and who may ask.
+fn admission(config: &Config, metrics: &mut MetricsRegistry) -> (Admission, Arc<Keys>) {
+    let tenancy = &config.tenancy;
+    let metrics = tenancy::metrics::Metrics::register(metrics);
+    let (concurrent, queue) = (tenancy.max_concurrent_requests.0, tenancy.queue_size);
+    let admission = Admission::new(concurrent, queue, tenancy.queue_timeout, metrics.clone());
+    (admission, Arc::new(Keys::new(tenancy.keys.iter().cloned().map(Into::into).collect(), metrics)))
 }
 
 /// Who probes this node's share of the workers, and hears of the others'.

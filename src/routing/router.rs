@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::entropy::Entropy;
+use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
 use crate::routing::affinity::Bindings;
 use crate::routing::candidate::Candidates;
@@ -114,6 +115,12 @@ impl Router {
             entropy,
             config,
         }
+    }
+
+    /// Tokens that so many bytes of a request to a model are, about.
+    #[must_use]
+    pub fn tokens(&self, model: &ModelId, bytes: usize) -> u64 {
+        (bytes as f64 / f64::from(self.models.get(model).bytes_per_token())).ceil() as u64
     }
 
     /// With these metrics.

@@ -13,12 +13,14 @@ use super::hash::KeyHash;
 use super::keys::AuthError;
 use super::keys::Key as Configured;
 use super::keys::Principal;
+use super::quota::Quotas;
 use super::rows::KEY;
 use super::rows::KeyRow;
 use super::rows::TENANT;
 use super::rows::TenantRow;
 use crate::base::ids::StorageId;
 use crate::base::ids::TenantId;
+use crate::limits::Definition;
 use crate::replication::admin::Admin;
 use crate::replication::admin::Entry;
 use crate::replication::admin::InstanceId;
@@ -44,6 +46,13 @@ pub(super) type Rows<R> = BTreeMap<Key, Held<R>>;
 pub(super) struct News {
     pub(super) changed: Vec<(Key, Entry)>,
     pub(super) gone: Vec<Key>,
+}
+
+impl News {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.gone.is_empty()
+    }
 }
 
 /// What nobody needs a key for.
@@ -143,6 +152,17 @@ impl Index {
     /// The row of a tenant that counts.
     pub(super) fn tenant(&self, name: &TenantId) -> Option<(&Key, &TenantRow)> {
         self.same_name(name).next()
+    }
+
+    /// What a tenant may use: its instance, and the limits of it.
+    pub(super) fn quotas(&self, name: &TenantId) -> Option<(InstanceId, &Quotas)> {
+        self.tenant(name).map(|(key, row)| (key.id, &row.quotas)).filter(|it| it.1.iter().next().is_some())
+    }
+
+    /// The limits of all tenants.
+    pub(super) fn definitions(&self) -> Vec<Definition> {
+        let names = self.by_name.keys().filter_map(|it| self.quotas(it));
+        names.flat_map(|(id, quotas)| quotas.definitions(id)).collect()
     }
 
     /// Whether the tenant that a key was made for is there.

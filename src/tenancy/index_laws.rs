@@ -47,7 +47,7 @@ impl Drawn {
             let row = KeyRow { hash, principal, tenant: InstanceId(self.tenant.into()), is_disabled: false };
             [row.write(), rows::key_disabled(!self.is_on)].concat()
         } else {
-            TenantRow { name: tenant, is_enabled: self.is_on }.write()
+            TenantRow { name: tenant, is_enabled: self.is_on, quotas: crate::tenancy::quota::Quotas::default() }.write()
         };
         let field = |(number, version, bytes)| {
             // A mark tells edits apart by their dots: each drawn row is another edit.

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
+use crate::limits::LimitId;
 
 use super::config::KeySpec;
 pub use super::config::Role;
 use super::index::Index;
 use super::metrics::Metrics;
+use super::quota::What;
 
 /// Who asks without a key, where none is needed. No tenant may be called so.
 pub const ANONYMOUS: &str = "anonymous";
@@ -124,6 +127,15 @@ impl Keys {
         }
         let principal = index.identify(presented(headers).ok_or(AuthError::Missing)?)?;
         if principal.role == Role::Admin { Ok(principal) } else { Err(AuthError::NotAdmin) }
+    }
+
+    /// What a tenant may use, each with the limit that holds it to that.
+    #[must_use]
+    pub fn quotas(&self, tenant: &TenantId) -> SmallVec<[(What, u64, LimitId); 2]> {
+        self.read(|index| {
+            let found = index.quotas(tenant);
+            found.iter().flat_map(|(id, it)| it.iter().map(|(what, it)| (what, it.units, what.limit(*id)))).collect()
+        })
     }
 
     /// Reads the index. Short: changes wait meanwhile.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::index::Index;
 use super::keys::Keys;
 use super::keys::Principal;
+use super::quota::What;
 use super::rows::KeyRow;
 use crate::base::ids::TenantId;
+use crate::limits::LimitId;
 use crate::replication::admin::InstanceId;
 use crate::replication::admin::Key;
 
@@ -83,6 +85,8 @@ pub struct ShownTenant {
     pub created: Duration,
     /// Keys of the table that were made for it.
     pub keys: usize,
+    /// What it may use, each with the limit that holds it to that.
+    pub quotas: Vec<(What, u64, LimitId)>,
 }
 
 impl Keys {
@@ -160,6 +164,7 @@ impl Index {
         let (key, row) = self.tenant(name)?;
         let created = self.tenants.get(key).map(|it| it.born.wall()).unwrap_or_default();
         let keys = self.same_name(name).map(|it| keys(it.0.id)).sum();
-        Some(ShownTenant { name: name.clone(), is_enabled: row.is_enabled, created, keys })
+        let quotas = row.quotas.iter().map(|(what, it)| (what, it.units, what.limit(key.id))).collect();
+        Some(ShownTenant { name: name.clone(), is_enabled: row.is_enabled, created, keys, quotas })
     }
 }

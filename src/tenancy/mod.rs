@@ -4,6 +4,7 @@
 //! given back exactly once, whatever ends the request.
 
 pub mod admission;
+pub mod budget;
 pub mod config;
 pub mod edits;
 pub mod hash;
@@ -11,4 +12,5 @@ pub mod index;
 pub mod keys;
 pub mod listing;
 pub mod metrics;
+pub mod quota;
 mod rows;

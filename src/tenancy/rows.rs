@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use super::config::Role;
 use super::hash::KeyHash;
 use super::keys::Principal;
+use super::quota::Quota;
+use super::quota::Quotas;
+use super::quota::What;
 use crate::base::ids::TenantId;
 use crate::replication::admin::Entry;
 use crate::replication::admin::InstanceId;
@@ -54,6 +57,7 @@ pub(super) struct KeyRow {
 pub(super) struct TenantRow {
     pub(super) name: TenantId,
     pub(super) is_enabled: bool,
+    pub(super) quotas: Quotas,
 }
 
 /// Whose a key is, as it is kept.
@@ -102,7 +106,15 @@ impl TenantRow {
     /// Reads an entry of the kind [`TENANT`]. `None`: another release wrote something of it.
     pub(super) fn read(entry: &Entry) -> Option<Self> {
         let name = TenantId::parse(&value::<String>(entry, field::TENANT_NAME)?).ok()?;
-        Some(Self { name, is_enabled: flag(entry, field::TENANT_ENABLED, true)? })
+        let mut quotas = Quotas::default();
+        for what in What::all() {
+            if let Some(field) = entry.fields.get(&what.field()) {
+                let revision = u64::try_from(field.stamp.wall().as_millis()).unwrap_or(u64::MAX);
+                let units: Option<u64> = value(entry, what.field())?;
+                quotas.0.extend(units.map(|units| (what, Quota { units, revision })));
+            }
+        }
+        Some(Self { name, is_enabled: flag(entry, field::TENANT_ENABLED, true)?, quotas })
     }
 
     /// The fields of a new one.
@@ -114,6 +126,11 @@ impl TenantRow {
 /// Enables a tenant or disables it.
 pub(super) fn tenant_enabled(is_enabled: bool) -> Fields {
     vec![written(field::TENANT_ENABLED, &is_enabled)]
+}
+
+/// Sets one limit of a tenant, or takes it away.
+pub(super) fn tenant_quota(what: What, units: Option<u64>) -> Fields {
+    vec![written(what.field(), &units)]
 }
 
 /// A field that need not be there. `None`: it is, and cannot be read.
@@ -159,9 +176,17 @@ mod tests {
         let read = KeyRow::read(&entry([fields, key_disabled(true)].concat())).expect("is read");
         assert!(read.hash.is(&row().hash) && read.is_disabled && read.tenant == row().tenant);
         assert_eq!((&*read.principal.name, read.principal.tenant.as_str()), ("ci", "team"));
-        let tenant = TenantRow { name: TenantId::parse("t").expect("valid"), is_enabled: false };
+        let tenant =
+            TenantRow { name: TenantId::parse("t").expect("valid"), is_enabled: false, quotas: Quotas::default() };
         let read = TenantRow::read(&entry(tenant.write())).expect("is read");
-        assert_eq!((read.name.as_str(), read.is_enabled), ("t", false));
+        assert_eq!((read.name.as_str(), read.is_enabled, read.quotas), ("t", false, Quotas::default()));
+        let [rpm, tps] =
+            [("requests", "minute"), ("tokens", "second")].map(|it| What::parse(it.0, it.1).expect("is one"));
+        let fields = [tenant.write(), tenant_quota(rpm, Some(60)), tenant_quota(tps, None)].concat();
+        assert_eq!(fields.iter().map(|it| &*it.2).skip(2).collect::<Vec<_>>(), [&b"60"[..], b"null"]);
+        let read = TenantRow::read(&entry(fields)).expect("is read");
+        assert_eq!(read.quotas.iter().map(|(what, it)| (what, it.units)).collect::<Vec<_>>(), [(rpm, 60)]);
+        assert!(TenantRow::read(&entry([tenant.write(), vec![(17, VERSION, b"-1".to_vec())]].concat())).is_none());
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod fleet;
 mod forming;
 mod forwarding;
 mod killing;
+mod limiting;
 mod load;
 mod prefixes;
 mod report;
@@ -62,6 +63,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("field_15_a_long_split_with_edits_on_both_sides_heals", 5, edits::field_15_split),
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
         Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
+        Scenario::new("p4_a_limit_holds_once_for_all_nodes", 3, limiting::p4_holds_once),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]

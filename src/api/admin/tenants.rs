@@ -10,15 +10,20 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::ids::TenantId;
+use crate::limits::LimitId;
 use crate::tenancy::edits::EditError;
 use crate::tenancy::keys::Principal;
 use crate::tenancy::listing::ShownTenant;
+use crate::tenancy::quota::What;
 
 use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
 use super::keys::answered;
+
+/// A limit that would be kept and not held to.
+const NOWHERE: &str = "this node divides no limits: start it with `--ha-mesh` and a data directory (one node alone is enough), or ask one that was";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,20 +35,45 @@ struct Wanted {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Changed {
-    enabled: bool,
+    enabled: Option<bool>,
+    #[serde(default)]
+    limits: Vec<Limited>,
+}
+
+/// One limit to be set; without a number, to be taken away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limited {
+    what: String,
+    per: String,
+    limit: Option<Value>,
+}
+
+impl Limited {
+    fn read(&self) -> Result<(What, Option<u64>), ApiError> {
+        const EXPECTED: &str =
+            "`what`: requests or tokens, `per`: second or minute, `limit`: a whole number, or null for none";
+        let bad = || ApiError::BadParameter { name: "limits", expected: EXPECTED };
+        let what = What::parse(&self.what, &self.per).ok_or_else(bad)?;
+        let units = match &self.limit {
+            None | Some(Value::Null) => None,
+            Some(number) => Some(number.as_u64().ok_or_else(bad)?),
+        };
+        Ok((what, units))
+    }
 }
 
 /// All tenants.
 pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
-        let tenants: Vec<_> = gateway.keys.tenants().iter().map(view).collect();
+        let tenants: Vec<_> = gateway.keys.tenants().iter().map(|it| view(&gateway, it)).collect();
         Ok(super::super::json(&json!({"tenants": tenants, "total": tenants.len()})))
     })
 }
 
 /// One tenant.
 pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
-    Box::pin(async move { Ok(super::super::json(&view(&find(&gateway, &request)?))) })
+    Box::pin(async move { Ok(super::super::json(&view(&gateway, &find(&gateway, &request)?))) })
 }
 
 /// Adds a tenant.
@@ -52,7 +82,7 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let author = Author::of(&request);
         let wanted: Wanted = super::read(&gateway, request).await?;
         let edited = gateway.tenants.add_tenant(&wanted.name, wanted.enabled.unwrap_or(true)).await?;
-        let added = view(&edited.what);
+        let added = view(&gateway, &edited.what);
         author.decided("tenant_added", edited.what.name.as_str(), &Value::Null, &added);
         let mut response = answered(&gateway, added, &edited);
         *response.status_mut() = StatusCode::CREATED;
@@ -60,14 +90,28 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     })
 }
 
-/// Enables a tenant or disables it.
+/// Enables a tenant, disables it, sets its limits.
 pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let (author, by, before) = (Author::of(&request), principal(&request), find(&gateway, &request)?);
         let wanted: Changed = super::read(&gateway, request).await?;
-        let edited = gateway.tenants.enable_tenant(before.name.clone(), wanted.enabled, by.as_deref()).await?;
-        let after = view(&edited.what);
-        author.decided("tenant_changed", before.name.as_str(), &view(&before), &after);
+        let limits = wanted.limits.iter().map(Limited::read).collect::<Result<Vec<_>, _>>()?;
+        if wanted.enabled.is_none() && limits.is_empty() {
+            return Err(ApiError::Refused("nothing to change: give `enabled`, `limits` or both".to_owned()));
+        }
+        if gateway.budgets.limits().is_nowhere() && limits.iter().any(|it| it.1.is_some()) {
+            return Err(ApiError::Refused(NOWHERE.to_owned()));
+        }
+        let mut edited = None;
+        if !limits.is_empty() {
+            edited = Some(gateway.tenants.limit_tenant(before.name.clone(), limits).await?);
+        }
+        if let Some(is_enabled) = wanted.enabled {
+            edited = Some(gateway.tenants.enable_tenant(before.name.clone(), is_enabled, by.as_deref()).await?);
+        }
+        let Some(edited) = edited else { return Err(ApiError::UnknownTenant(before.name.to_string())) };
+        let after = view(&gateway, &edited.what);
+        author.decided("tenant_changed", before.name.as_str(), &view(&gateway, &before), &after);
         Ok(answered(&gateway, after, &edited))
     })
 }
@@ -77,7 +121,7 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let (author, by, before) = (Author::of(&request), principal(&request), find(&gateway, &request)?);
         let edited = gateway.tenants.remove_tenant(before.name.clone(), by.as_deref()).await?;
-        author.decided("tenant_removed", before.name.as_str(), &view(&edited.what), &Value::Null);
+        author.decided("tenant_removed", before.name.as_str(), &view(&gateway, &edited.what), &Value::Null);
         Ok(answered(&gateway, json!({"id": before.name.as_str(), "removed": true}), &edited))
     })
 }
@@ -92,11 +136,27 @@ fn find(gateway: &Gateway, request: &Request<Body>) -> Result<ShownTenant, ApiEr
     gateway.keys.tenant(&name).ok_or_else(|| EditError::UnknownTenant(name).into())
 }
 
-fn view(tenant: &ShownTenant) -> Value {
+fn view(gateway: &Gateway, tenant: &ShownTenant) -> Value {
     json!({
         "name": tenant.name.as_str(),
         "enabled": tenant.is_enabled,
         "created": tenant.created.as_secs(),
         "keys": tenant.keys,
+        "limits": tenant.quotas.iter().map(|it| limit(gateway, it)).collect::<Vec<_>>(),
     })
+}
+
+/// A limit, and how it stands at this node; `null` until this node has heard of its share.
+fn limit(gateway: &Gateway, (what, units, limit): &(What, u64, LimitId)) -> Value {
+    let here = gateway.budgets.limits().standing(*limit).map(|it| {
+        json!({
+            "share": it.share,
+            "left": it.left,
+            "debt": it.debt,
+            "spent": it.counters.spent,
+            "returned": it.counters.returned,
+            "asked": it.counters.asked,
+        })
+    });
+    json!({ "what": what.kind.as_str(), "per": what.per.as_str(), "limit": units, "here": here })
 }

@@ -21,9 +21,13 @@ use crate::base::ids::TenantId;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json;
+use crate::limits::Kind;
 use crate::replication::core::EditError as TableError;
 use crate::tenancy::admission::Refused;
+use crate::tenancy::budget::OverBudget;
 use crate::tenancy::keys::AuthError;
+use crate::tenancy::quota::Per;
+use crate::tenancy::quota::What;
 use crate::workers::worker::BoxFuture;
 use crate::workers::worker::CallError;
 
@@ -230,10 +234,22 @@ fn refused_keys() -> Vec<ApiError> {
     [AuthError::Missing, AuthError::Disabled, AuthError::TenantDisabled(tenant), gone].map(ApiError::from).to_vec()
 }
 
+/// One of each.
+fn over_budget() -> [OverBudget; 3] {
+    let (tenant, retry_after, units) = (TenantId::parse("tenant").expect("a valid name"), Duration::from_secs(1), 1);
+    let what = What { kind: Kind::Requests, per: Per::Minute };
+    [
+        OverBudget::UsedUp { tenant: tenant.clone(), what, units, retry_after },
+        OverBudget::TooLarge { tenant: tenant.clone(), what, units },
+        OverBudget::NoShare { tenant, what, units },
+    ]
+}
+
 fn model_errors() -> Vec<ApiError> {
     let failed = |cause| ApiError::WorkerFailed { cause, attempts: 1 };
     let mut errors = choice_errors();
     errors.push(Refused::QueueFull.into());
+    errors.extend(over_budget().map(ApiError::from));
     errors.push(busy());
     errors.push(ApiError::Draining);
     errors.push(failed(CallError::Lost.into()));

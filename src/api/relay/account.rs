@@ -16,6 +16,7 @@ use crate::base::ids::RequestId;
 use crate::dialects::Wire;
 use crate::dialects::form::Usage;
 use crate::observability::metrics::GaugeGuard;
+use crate::tenancy::budget::Budget;
 
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
@@ -40,6 +41,8 @@ pub(super) struct Account {
     stream: Option<GaugeGuard>,
     sent: u64,
     usage: Usage,
+    /// What it holds of its tenant's limits.
+    budget: Budget,
     /// Only while somebody reads the access log.
     line: Option<Box<Line>>,
 }
@@ -91,6 +94,7 @@ impl Account {
             stream: None,
             sent: 0,
             usage: NO_USAGE,
+            budget: Budget::default(),
             line,
         }
     }
@@ -116,6 +120,11 @@ impl Account {
         }
     }
 
+    /// Its tenant's limits allow it.
+    pub(super) fn allowed(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
     /// A worker is asked for the first time.
     pub(super) fn planned(&mut self, job: &Job, planned: &Planned) {
         let series = self.gateway.metrics.models().series(job.wire, job.model.as_str());
@@ -132,6 +141,7 @@ impl Account {
     pub(super) fn attempt(&mut self, planned: &Planned) {
         self.phase = Phase::Upstream;
         self.times.last = self.gateway.clock.now();
+        self.budget.sent();
         if let Some(line) = &mut self.line {
             line.worker = planned.entry.spec.label().into_owned();
             line.attempts += 1;
@@ -236,6 +246,9 @@ impl Drop for Account {
     fn drop(&mut self) {
         let took = self.gateway.clock.now() - self.times.started;
         let metrics = &self.gateway.metrics;
+        let Usage { prompt, completion, .. } = self.usage;
+        self.budget.settle(self.gateway.clock.now(), prompt, completion);
+        completion.into_iter().for_each(|it| self.gateway.budgets.learn(it));
         metrics.sent(self.sent);
         if self.end.is_none() {
             metrics.aborted(self.phase);

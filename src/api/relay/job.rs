@@ -143,6 +143,11 @@ impl Job {
         spans::admitted(&mut self.span, account);
     }
 
+    /// Tokens of the prompt, about.
+    pub(super) fn prompt_tokens(&self) -> u64 {
+        self.gateway.router.tokens(&self.model, self.body.bytes.len())
+    }
+
     /// Notes something in the account, while it is here.
     pub(super) fn note(&mut self, note: impl FnOnce(&mut Account)) {
         if let Some(account) = &mut self.account {

@@ -38,6 +38,7 @@ use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
+use crate::limits;
 use crate::observability::labels::ModelLabels;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::traces::span::Tracer;
@@ -45,6 +46,7 @@ use crate::routing::edits::PolicyEdits;
 use crate::storage;
 use crate::tenancy;
 use crate::tenancy::admission::Admission;
+use crate::tenancy::budget::Budgets;
 use crate::tenancy::config::KeySpec;
 use crate::tenancy::keys::Keys;
 use crate::workers;
@@ -75,6 +77,18 @@ struct Edge {
     routes: Router,
 }
 
+fn rules(workers: &workers::config::Config) -> Rules {
+    Rules {
+        failure_threshold: workers.failure_threshold,
+        success_threshold: workers.success_threshold,
+        breaker_failures: workers.breaker_failures,
+        breaker_window: workers.breaker_window,
+        breaker_open: workers.breaker_open,
+        pause_max: Duration::from_secs(60),
+        memory: Duration::from_secs(15),
+    }
+}
+
 impl Edge {
     fn new() -> Self {
         Self::with(Settings::default())
@@ -84,16 +98,7 @@ impl Edge {
         let (tasks, entropy) = (Tasks::new(), Entropy::seeded(11));
         let (workers, mut metrics) = (workers::config::Config::default(), MetricsRegistry::default());
         let dialer = Dialer::new(&workers, tasks.clone(), workers::metrics::Metrics::default()).expect("the defaults");
-        let rules = Rules {
-            failure_threshold: workers.failure_threshold,
-            success_threshold: workers.success_threshold,
-            breaker_failures: workers.breaker_failures,
-            breaker_window: workers.breaker_window,
-            breaker_open: workers.breaker_open,
-            pause_max: Duration::from_secs(60),
-            memory: Duration::from_secs(15),
-        };
-        let registry = Arc::new(Registry::new(rules, dialer));
+        let registry = Arc::new(Registry::new(rules(&workers), dialer));
         let keys = settings.keys.iter().map(|it| KeySpec::parse(it).expect("a key").into()).collect();
         let server = settings.server;
         let wait = Duration::from_secs(5);
@@ -123,7 +128,14 @@ impl Edge {
         let on_restart = Arc::new(|_, _| ());
         let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
         let gateway = Gateway {
-            tenants: tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), &tasks),
+            tenants: tenancy::edits::Edits::start(
+                Arc::clone(&keys),
+                tables.clone(),
+                entropy.clone(),
+                tokio::sync::watch::Sender::default(),
+                &tasks,
+            ),
+            budgets: Budgets::new(Arc::clone(&keys), limits::Handle::nowhere()),
             keys,
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::config::Role;
 use super::hash;
@@ -21,6 +22,10 @@ use super::keys::Principal;
 use super::listing::KeyId;
 use super::listing::ShownKey;
 use super::listing::ShownTenant;
+use super::quota;
+use super::quota::InvalidQuota;
+use super::quota::Quotas;
+use super::quota::What;
 use super::rows;
 use super::rows::KEY;
 use super::rows::KeyRow;
@@ -36,6 +41,8 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::base::turns::Turns;
+use crate::limits::Definition;
+use crate::limits::core::LIMITS_LEN_MAX;
 use crate::replication;
 use crate::replication::admin::InstanceId;
 use crate::replication::admin::Refusal;
@@ -102,6 +109,14 @@ pub enum EditError {
         "there are as many tenants as there may be: remove some that are not used any more, with DELETE /tenants/NAME"
     )]
     TooManyTenants,
+    /// The caller's fault.
+    #[error(transparent)]
+    Quota(#[from] InvalidQuota),
+    /// A bound.
+    #[error(
+        "there are as many limits as there may be: take some away that are not needed, with `smg tenants set-limit`"
+    )]
+    TooManyLimits,
     /// The tables.
     #[error(transparent)]
     NotKept(#[from] TableError),
@@ -140,16 +155,24 @@ struct Inner {
     tables: replication::Handle,
     entropy: Entropy,
     turns: Turns,
+    /// The limits of all tenants.
+    defined: watch::Sender<Arc<[Definition]>>,
     /// Held while tables are read and put in force, so that an older reading never follows a newer one.
     applying: Mutex<()>,
 }
 
 impl Edits {
-    /// Puts in force what the tables say, and follows them from now on.
+    /// Puts in force what the tables say, and follows them from now on. `defined`: is told the limits of all tenants whenever they change.
     #[must_use]
-    pub fn start(keys: Arc<Keys>, tables: replication::Handle, entropy: Entropy, tasks: &Tasks) -> Self {
+    pub fn start(
+        keys: Arc<Keys>,
+        tables: replication::Handle,
+        entropy: Entropy,
+        defined: watch::Sender<Arc<[Definition]>>,
+        tasks: &Tasks,
+    ) -> Self {
         let turns = Turns::new(EDIT, tasks.clone());
-        let inner = Arc::new(Inner { keys, tables, entropy, turns, applying: Mutex::default() });
+        let inner = Arc::new(Inner { keys, tables, entropy, turns, defined, applying: Mutex::default() });
         inner.apply();
         let following = Arc::clone(&inner);
         let changes = [TENANTS, KEYS].map(|it| inner.tables.changes(it));
@@ -231,7 +254,7 @@ impl Edits {
             if inner.keys.tenant(&name).is_some() {
                 return Err(EditError::TenantTaken(name));
             }
-            let (id, row) = (inner.new_id(), TenantRow { name: name.clone(), is_enabled });
+            let (id, row) = (inner.new_id(), TenantRow { name: name.clone(), is_enabled, quotas: Quotas::default() });
             let (settled, note) = inner.make(vec![Edit::Add(TENANTS, id, TENANT, row.write())], &[], &[id]).await?;
             let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
             Ok(Edited { what, settled, note })
@@ -252,6 +275,31 @@ impl Edits {
         self.whole(move |inner| async move {
             let ids = inner.rows_of_tenant(&name)?;
             let edits = ids.iter().map(|it| Edit::Set(TENANTS, *it, rows::tenant_enabled(is_enabled))).collect();
+            let (settled, note) = inner.make(edits, &[], &ids).await?;
+            let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
+            Ok(Edited { what, settled, note })
+        })
+        .await
+    }
+
+    /// Sets limits of a tenant, or takes them away. All or none.
+    pub async fn limit_tenant(
+        &self,
+        name: TenantId,
+        quotas: Vec<(What, Option<u64>)>,
+    ) -> Result<Edited<ShownTenant>, EditError> {
+        for (_, units) in &quotas {
+            quota::checked(*units)?;
+        }
+        self.whole(move |inner| async move {
+            let ids = inner.rows_of_tenant(&name)?;
+            let is_new =
+                |index: &index::Index| quotas.iter().filter(|it| it.1.is_some()).count() + index.definitions().len();
+            if inner.keys.read(is_new) > LIMITS_LEN_MAX && quotas.iter().any(|it| it.1.is_some()) {
+                return Err(EditError::TooManyLimits);
+            }
+            let fields = quotas.iter().flat_map(|(what, units)| rows::tenant_quota(*what, *units)).collect::<Vec<_>>();
+            let edits = ids.iter().map(|it| Edit::Set(TENANTS, *it, fields.clone())).collect();
             let (settled, note) = inner.make(edits, &[], &ids).await?;
             let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
             Ok(Edited { what, settled, note })
@@ -321,10 +369,7 @@ impl Inner {
         let tenants =
             self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news_of(&index.tenants, tenants, it)));
         let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index::news_of(&index.keys, keys, it)));
-        self.keys.change(|index| {
-            index.take_tenants(tenants);
-            index.take_keys(keys);
-        });
+        self.take(tenants, keys);
         Ok((settled, note(before, self.keys.read(index::Index::open))))
     }
 
@@ -334,10 +379,25 @@ impl Inner {
         // Keys are read first: a key that is put in force finds its tenant, which was there before it.
         let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index::news(&index.keys, KEY, it)));
         let tenants = self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news(&index.tenants, TENANT, it)));
+        self.take(tenants, keys);
+    }
+
+    fn take(&self, tenants: index::News, keys: index::News) {
+        let has_tenants = !tenants.is_empty();
         self.keys.change(|index| {
             index.take_tenants(tenants);
             index.take_keys(keys);
         });
+        if has_tenants {
+            let defined = self.keys.read(index::Index::definitions);
+            self.defined.send_if_modified(|it| {
+                let is_other = **it != *defined;
+                if is_other {
+                    *it = defined.into();
+                }
+                is_other
+            });
+        }
     }
 }
 

@@ -19,7 +19,13 @@ struct Node {
 fn start(disk: &Disk) -> Node {
     let (tasks, keys) = (Tasks::new(), Arc::new(Keys::new(Vec::new(), Metrics::default())));
     let tables = replication::alone(disk, &tasks);
-    let edits = Edits::start(Arc::clone(&keys), tables.clone(), Entropy::from_os(), &tasks);
+    let edits = Edits::start(
+        Arc::clone(&keys),
+        tables.clone(),
+        Entropy::from_os(),
+        tokio::sync::watch::Sender::default(),
+        &tasks,
+    );
     Node { edits, keys, tables, tasks }
 }
 
@@ -156,7 +162,7 @@ async fn what_the_tables_say_is_put_in_force_when_it_arrives_and_one_key_at_two_
         tenant: InstanceId(9),
         is_disabled: false,
     };
-    let team = TenantRow { name: tenant("far"), is_enabled: true };
+    let team = TenantRow { name: tenant("far"), is_enabled: true, quotas: Quotas::default() };
     let edits = vec![
         Edit::Add(KEYS, InstanceId(7), KEY, row("older").write()),
         Edit::Add(KEYS, InstanceId(5), KEY, row("younger").write()),

@@ -1,0 +1,195 @@
+//! What one request takes from its tenant's limits: before a worker is asked, all or nothing; afterwards what it really used is settled.
+//!
+//! *Invariants.* 1. A request that is refused, or that no worker was asked for, costs nothing. 2. One that a worker was asked for is paid for: with what the worker says it
+//! cost, or, where nobody ever says, with what was reserved.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::keys::Keys;
+use super::quota::What;
+use crate::base::clock::Instant;
+use crate::base::ids::TenantId;
+use crate::limits;
+use crate::limits::Kind;
+use crate::limits::Taken;
+use crate::limits::core::Answer;
+use crate::limits::core::Refused;
+
+/// Tokens of an answer that are reserved before any is known.
+const OUTPUT_FIRST: u64 = 64;
+/// Most that is reserved. Longer answers are settled when they end.
+const OUTPUT_MAX: u64 = 4096;
+
+/// Why a request may not begin. Nothing was spent, and a retry is safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverBudget {
+    /// The client's doing.
+    #[error("tenant `{tenant}` has used up its limit of {units} {what}: try again in {}", seconds(*retry_after))]
+    UsedUp {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        what: What,
+        /// Units a window.
+        units: u64,
+        /// When units may be there again.
+        retry_after: Duration,
+    },
+    /// The client's doing: trying again does not help.
+    #[error(
+        "this request alone is larger than the limit of tenant `{tenant}`, {units} {what}: send a shorter one, or have the limit raised"
+    )]
+    TooLarge {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        what: What,
+        /// Units a window.
+        units: u64,
+    },
+    /// The cluster's fault: nobody has told this node its part of the limit.
+    #[error(
+        "this node holds no part of the limit of tenant `{tenant}`, {units} {what}, at this moment: `smg status` at it says why; or try another node"
+    )]
+    NoShare {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        what: What,
+        /// Units a window.
+        units: u64,
+    },
+}
+
+impl OverBudget {
+    /// Which limit, and units a window.
+    #[must_use]
+    pub fn limit(&self) -> (What, u64) {
+        let (Self::UsedUp { what, units, .. } | Self::TooLarge { what, units, .. } | Self::NoShare { what, units, .. }) =
+            self;
+        (*what, *units)
+    }
+
+    /// When it is worth trying again.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::UsedUp { retry_after, .. } => *retry_after,
+            Self::TooLarge { what, .. } => Duration::from_millis(u64::from(what.per.ms())),
+            Self::NoShare { .. } => Duration::from_secs(1),
+        }
+    }
+
+    fn of(tenant: &TenantId, what: What, units: u64, why: &Refused) -> Self {
+        let tenant = tenant.clone();
+        match *why {
+            Refused::Exhausted { retry_after, .. } => Self::UsedUp { tenant, what, units, retry_after },
+            Refused::TooLarge(_) => Self::TooLarge { tenant, what, units },
+            Refused::NoShare(_) => Self::NoShare { tenant, what, units },
+            // As many wait for units as may: those that there are will be used up.
+            Refused::Busy(_) => Self::UsedUp { tenant, what, units, retry_after: Duration::from_secs(1) },
+        }
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_millis().div_ceil(1000).max(1))
+}
+
+/// What a request holds of its tenant's limits. Dropped before a worker was asked, it gives all back; afterwards it keeps what it holds.
+#[derive(Debug, Default)]
+pub struct Budget {
+    taken: SmallVec<[(Kind, Taken); 2]>,
+    /// Of the tokens it holds, those for the answer.
+    output: u64,
+    is_sent: bool,
+}
+
+impl Budget {
+    /// A worker is asked: from now on it costs.
+    pub fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
+    /// The worker says what it cost. What it does not say costs what was reserved. Does nothing where no worker was asked.
+    pub fn settle(&mut self, now: Instant, prompt: Option<u64>, completion: Option<u64>) {
+        if !self.is_sent {
+            return;
+        }
+        for (kind, mut taken) in std::mem::take(&mut self.taken) {
+            if kind == Kind::Requests {
+                continue; // dropped, it is spent
+            }
+            let output = taken.split(self.output);
+            if let Some(used) = prompt {
+                taken.settle(now, used);
+            }
+            if let Some(used) = completion {
+                output.settle_output(now, used);
+            }
+        }
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        if !self.is_sent {
+            std::mem::take(&mut self.taken).into_iter().for_each(|(_, it)| it.give_back());
+        }
+    }
+}
+
+/// Takes from tenants' limits.
+pub struct Budgets {
+    keys: Arc<Keys>,
+    limits: limits::Handle,
+    /// Tokens of an answer, about.
+    output: AtomicU64,
+}
+
+impl Budgets {
+    /// Of the tenants that `keys` knows.
+    #[must_use]
+    pub fn new(keys: Arc<Keys>, limits: limits::Handle) -> Self {
+        Self { keys, limits, output: AtomicU64::new(OUTPUT_FIRST) }
+    }
+
+    /// How the limits stand at this node.
+    #[must_use]
+    pub fn limits(&self) -> &limits::Handle {
+        &self.limits
+    }
+
+    /// Takes a request, and `input` tokens of a prompt and about as many as an answer has, from all limits of a tenant, or from none. Waits for other nodes' units for some
+    /// milliseconds where this one has not enough.
+    pub async fn take(&self, tenant: &TenantId, input: u64) -> Result<Budget, OverBudget> {
+        let mut budget = Budget::default();
+        for (what, units, limit) in self.keys.quotas(tenant) {
+            let wanted = match what.kind {
+                Kind::Requests => 1,
+                Kind::Tokens => {
+                    budget.output = self.output.load(Ordering::Relaxed);
+                    input + budget.output
+                }
+            };
+            match self.limits.take(limit, wanted).await {
+                Answer::Admitted(taken) => budget.taken.push((what.kind, taken)),
+                Answer::Open => {}
+                Answer::Refused(why) => return Err(OverBudget::of(tenant, what, units, &why)),
+            }
+        }
+        Ok(budget)
+    }
+
+    /// An answer had so many tokens.
+    pub fn learn(&self, completion: u64) {
+        let known = self.output.load(Ordering::Relaxed);
+        // Nothing depends on its being exact: a lesson that another thread overwrites is lost.
+        self.output.store((known * 15 + completion.min(OUTPUT_MAX)).div_ceil(16), Ordering::Relaxed);
+    }
+}

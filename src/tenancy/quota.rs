@@ -1,0 +1,147 @@
+//! What a tenant may use: so many requests and tokens a second and a minute, in the whole cluster.
+//!
+//! Each is a field of the tenant's row, so that two that are set at once at two nodes are both set. The limit's number comes from the tenant's instance and the field: a tenant that is removed and added again
+//! has other limits, and a budget is never that of an earlier one.
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::limits::Definition;
+use crate::limits::Kind;
+use crate::limits::LimitId;
+use crate::limits::mint::UNITS_MAX;
+use crate::observability::labels::Label as _;
+use crate::observability::labels::label;
+use crate::replication::admin::InstanceId;
+
+label! {
+    /// A window.
+    #[derive(PartialOrd, Ord)]
+    pub enum Per {
+        /// A second.
+        Second = "second",
+        /// A minute.
+        Minute = "minute",
+    }
+}
+
+impl Per {
+    /// In milliseconds.
+    #[must_use]
+    pub fn ms(self) -> u32 {
+        match self {
+            Self::Second => 1_000,
+            Self::Minute => 60_000,
+        }
+    }
+}
+
+/// What one limit counts, and in which windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct What {
+    /// Requests or tokens.
+    pub kind: Kind,
+    /// In which windows.
+    pub per: Per,
+}
+
+impl What {
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Kind::ALL.iter().flat_map(|kind| Per::ALL.iter().map(|per| Self { kind: *kind, per: *per }))
+    }
+
+    /// Reads `requests` or `tokens`, and `second` or `minute`.
+    #[must_use]
+    pub fn parse(kind: &str, per: &str) -> Option<Self> {
+        Self::all().find(|it| it.kind.as_str() == kind && it.per.as_str() == per)
+    }
+
+    /// The number of its field in a tenant's row. Never given again.
+    pub(super) fn field(self) -> u16 {
+        let kind = match self.kind {
+            Kind::Requests => 16,
+            Kind::Tokens => 18,
+        };
+        kind + u16::from(self.per == Per::Minute)
+    }
+
+    /// The limit of a tenant's instance.
+    pub(super) fn limit(self, tenant: InstanceId) -> LimitId {
+        let name = [&tenant.0.to_le_bytes()[..], &self.field().to_le_bytes()].concat();
+        LimitId(xxh3_64(&name))
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} per {}", self.kind.as_str(), self.per.as_str())
+    }
+}
+
+/// A number that no limit can be. The caller's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a limit is a whole number from 0 to {UNITS_MAX}, or none")]
+pub struct InvalidQuota;
+
+/// Units a window, by what they count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quotas(pub(super) SmallVec<[(What, Quota); 2]>);
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Units a window.
+    pub units: u64,
+    /// When it was set, in milliseconds since 1970: orders the edits of a limit, for people.
+    pub revision: u64,
+}
+
+impl Quotas {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (What, Quota)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// As the group divides them.
+    pub(super) fn definitions(&self, tenant: InstanceId) -> impl Iterator<Item = Definition> + '_ {
+        self.iter().map(move |(what, Quota { units, revision })| Definition {
+            limit: what.limit(tenant),
+            revision,
+            kind: what.kind,
+            window_ms: what.per.ms(),
+            units,
+        })
+    }
+}
+
+/// Checks a number that somebody wants to be a limit.
+pub fn checked(units: Option<u64>) -> Result<Option<u64>, InvalidQuota> {
+    if units.is_some_and(|it| it > UNITS_MAX) { Err(InvalidQuota) } else { Ok(units) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_has_a_field_and_a_limit_of_its_own_that_do_not_change() {
+        let fields: Vec<_> = What::all().map(|it| (it.to_string(), it.field())).collect();
+        let known = [
+            ("requests per second", 16),
+            ("requests per minute", 17),
+            ("tokens per second", 18),
+            ("tokens per minute", 19),
+        ];
+        assert_eq!(fields, known.map(|it| (it.0.to_owned(), it.1)));
+        let limits: BTreeSet<_> = (0..100).flat_map(|n| What::all().map(move |it| it.limit(InstanceId(n)))).collect();
+        assert_eq!(limits.len(), 400);
+        assert!(What::all().all(|it| What::parse(it.kind.as_str(), it.per.as_str()) == Some(it)));
+        assert_eq!(
+            (What::parse("streams", "second"), checked(Some(1 << 40)), checked(None)),
+            (None, Err(InvalidQuota), Ok(None))
+        );
+    }
+}
