@@ -45,9 +45,13 @@ pub struct InvalidLevel {
     pub text: String,
 }
 
-/// Reads a level or directives.
+/// Reads a level or directives. openraft calls each message that was not answered an error, several times a second for a node that is away; what matters of it
+/// our own lines say. It is heard where it is named.
 pub fn parse_level(text: &str) -> Result<EnvFilter, InvalidLevel> {
-    EnvFilter::builder().parse(text).map_err(|_cause| InvalidLevel { text: text.to_owned() })
+    let invalid = || InvalidLevel { text: text.to_owned() };
+    let filter = EnvFilter::builder().parse(text).map_err(|_cause| invalid())?;
+    let quiet = "openraft=off".parse().map_err(|_cause| invalid())?;
+    Ok(if text.contains("openraft") { filter } else { filter.add_directive(quiet) })
 }
 
 /// Logging of this process. Dropped, it waits for the lines that are on their way.
@@ -204,6 +208,13 @@ mod tests {
             assert!(parse_level(text).is_ok(), "{text}");
         }
         assert!(parse_level("loud==").is_err());
+    }
+
+    #[test]
+    fn openraft_is_heard_where_it_is_named_and_nowhere_else() {
+        let of = |text| parse_level(text).expect("a level").to_string();
+        assert!(["info", "debug,smg::api=trace"].iter().all(|it| of(it).contains("openraft=off")));
+        assert!(!of("info,openraft=debug").contains("off"));
     }
 
     #[test]
