@@ -129,22 +129,26 @@ impl Shared {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         self.replies.lock().insert(ticket, sender);
         let mut pending = Pending { shared: self, ticket, reply };
-        let before = self.core.lock().next_wake();
         let renewal = self.step(Event::Ask(ticket, limit, units));
         debug_assert!(renewal.is_none(), "only time brings renewals");
-        if self.core.lock().next_wake() < before {
-            self.sooner.notify_one();
-        }
         match timeout(WAIT_MAX, &mut pending.reply).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Answer::Refused(Refused::Busy(limit)),
         }
     }
 
-    /// Steps the core and does what it says; a renewal is left to whoever reaches the leader.
+    /// Steps the core and does what it says; a renewal is left to whoever reaches the leader. The task is woken if it sleeps for longer than the core waits now.
     pub(super) fn step(&self, event: Event) -> Option<Renewal> {
         let mut effects = Vec::new();
-        self.core.lock().step(Clock.now(), event, &mut effects);
+        let is_sooner = {
+            let mut core = self.core.lock();
+            let before = core.next_wake();
+            core.step(Clock.now(), event, &mut effects);
+            core.next_wake() < before
+        };
+        if is_sooner {
+            self.sooner.notify_one();
+        }
         let mut renewal = None;
         for effect in effects {
             match effect {
