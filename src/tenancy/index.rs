@@ -48,13 +48,6 @@ pub(super) struct News {
     pub(super) gone: Vec<Key>,
 }
 
-impl News {
-    /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.gone.is_empty()
-    }
-}
-
 /// What nobody needs a key for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {
@@ -77,6 +70,10 @@ pub struct Index {
     by_name: HashMap<TenantId, Vec<Key>>,
     /// Rows that keep the admin API from being open.
     admins: usize,
+    /// Limits in all rows of tenants.
+    limits: usize,
+    /// How often one of them came or went.
+    limit_changes: u64,
 }
 
 impl Index {
@@ -159,7 +156,12 @@ impl Index {
         self.tenant(name).map(|(key, row)| (key.id, &row.quotas)).filter(|it| it.1.iter().next().is_some())
     }
 
-    /// The limits of all tenants.
+    /// How many limits there are, and how often one came or went.
+    pub(super) fn limits(&self) -> (usize, u64) {
+        (self.limits, self.limit_changes)
+    }
+
+    /// The limits of all tenants. Costs one look at each name.
     pub(super) fn definitions(&self) -> Vec<Definition> {
         let names = self.by_name.keys().filter_map(|it| self.quotas(it));
         names.flat_map(|(id, quotas)| quotas.definitions(id)).collect()
@@ -211,6 +213,9 @@ impl Index {
         }
         let held = Held { born: entry.born, mark: mark(entry), row: TenantRow::read(entry) };
         let name = held.row.as_ref().map(|it| it.name.clone());
+        let limits = limits_of(held.row.as_ref());
+        self.limits += limits;
+        self.limit_changes += limits as u64;
         self.tenants.insert(key, held);
         if let Some(name) = name {
             file(&self.tenants, self.by_name.entry(name).or_default(), key);
@@ -219,9 +224,16 @@ impl Index {
 
     fn remove_tenant(&mut self, key: &Key) {
         if let Some(row) = self.tenants.remove(key).and_then(|it| it.row) {
+            let limits = limits_of(Some(&row));
+            self.limits -= limits;
+            self.limit_changes += limits as u64;
             unfile(&mut self.by_name, &row.name, key);
         }
     }
+}
+
+fn limits_of(row: Option<&TenantRow>) -> usize {
+    row.map_or(0, |it| it.quotas.iter().count())
 }
 
 fn keeps_admin_closed(held: &Held<KeyRow>) -> bool {

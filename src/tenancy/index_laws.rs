@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::secret::Secret;
+use crate::limits::LimitId;
 use crate::replication::admin::Field;
+use crate::tenancy::quota::Quota;
+use crate::tenancy::quota::What;
 use crate::tenancy::rows;
 
 const KEYS: [&str; 3] = ["sk-one", "sk-two", "sk-three"];
@@ -47,7 +50,10 @@ impl Drawn {
             let row = KeyRow { hash, principal, tenant: InstanceId(self.tenant.into()), is_disabled: false };
             [row.write(), rows::key_disabled(!self.is_on)].concat()
         } else {
-            TenantRow { name: tenant, is_enabled: self.is_on, quotas: crate::tenancy::quota::Quotas::default() }.write()
+            let what = What::all().next().unwrap();
+            let quota = Quota { units: self.what as u64, revision: 0 };
+            let quotas = Quotas(self.is_admin.then_some((what, quota)).into_iter().collect());
+            TenantRow { name: tenant, is_enabled: self.is_on, quotas }.write()
         };
         let field = |(number, version, bytes)| {
             // A mark tells edits apart by their dots: each drawn row is another edit.
@@ -71,14 +77,19 @@ impl Drawn {
     }
 }
 
+/// Who is known, what is open, how much it holds, what is limited.
+type Seen = (Vec<String>, Open, (usize, usize), Vec<(LimitId, u64)>);
+
 /// Everything that anybody can see of it.
-fn seen(index: &Index) -> (Vec<String>, Open, usize) {
+fn seen(index: &Index) -> Seen {
     let who = |key: &&str| match index.identify(key.as_bytes()) {
         Ok(principal) => principal.name.to_string(),
         Err(error) => error.to_string(),
     };
     let sizes = index.by_hash.len() + index.by_name.len() + index.keys.len() + index.tenants.len();
-    (KEYS.iter().map(who).collect(), index.open(), sizes)
+    let mut limits: Vec<_> = index.definitions().iter().map(|it| (it.limit, it.units)).collect();
+    limits.sort_unstable();
+    (KEYS.iter().map(who).collect(), index.open(), (sizes, index.limits().0), limits)
 }
 
 proptest! {

@@ -119,7 +119,9 @@ impl TenantRow {
 
     /// The fields of a new one.
     pub(super) fn write(&self) -> Fields {
-        [vec![written(field::TENANT_NAME, &self.name.as_str())], tenant_enabled(self.is_enabled)].concat()
+        let quotas = self.quotas.iter().flat_map(|(what, it)| tenant_quota(what, Some(it.units)));
+        let name = written(field::TENANT_NAME, &self.name.as_str());
+        [vec![name], tenant_enabled(self.is_enabled), quotas.collect()].concat()
     }
 }
 

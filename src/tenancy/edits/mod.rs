@@ -293,9 +293,10 @@ impl Edits {
         }
         self.whole(move |inner| async move {
             let ids = inner.rows_of_tenant(&name)?;
-            let is_new =
-                |index: &index::Index| quotas.iter().filter(|it| it.1.is_some()).count() + index.definitions().len();
-            if inner.keys.read(is_new) > LIMITS_LEN_MAX && quotas.iter().any(|it| it.1.is_some()) {
+            let known = inner.keys.quotas(&name);
+            let is_new = |(what, units): &&(What, Option<u64>)| units.is_some() && known.iter().all(|it| it.0 != *what);
+            let added = quotas.iter().filter(is_new).count();
+            if added > 0 && inner.keys.read(index::Index::limits).0 + added > LIMITS_LEN_MAX {
                 return Err(EditError::TooManyLimits);
             }
             let fields = quotas.iter().flat_map(|(what, units)| rows::tenant_quota(*what, *units)).collect::<Vec<_>>();
@@ -383,12 +384,13 @@ impl Inner {
     }
 
     fn take(&self, tenants: index::News, keys: index::News) {
-        let has_tenants = !tenants.is_empty();
+        let changes = |index: &index::Index| index.limits().1;
+        let before = self.keys.read(changes);
         self.keys.change(|index| {
             index.take_tenants(tenants);
             index.take_keys(keys);
         });
-        if has_tenants {
+        if self.keys.read(changes) != before {
             let defined = self.keys.read(index::Index::definitions);
             self.defined.send_if_modified(|it| {
                 let is_other = **it != *defined;
