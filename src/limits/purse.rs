@@ -263,13 +263,14 @@ impl Taken {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::base::clock::Clock;
 
-    fn purse(now: Instant, units: u64) -> Arc<Purse> {
+    /// One with so many units in the window that `now` is in, a second long.
+    pub(crate) fn purse(now: Instant, units: u64) -> Arc<Purse> {
         let purse = Arc::new(Purse::new(LimitId(1), 1000, Calendar::new(now, Duration::from_secs(9))));
         assert!(purse.take(now, 1).is_none(), "no window is open");
         purse.open(purse.window(now));

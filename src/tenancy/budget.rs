@@ -193,3 +193,72 @@ impl Budgets {
         self.output.store((known * 15 + completion.min(OUTPUT_MAX)).div_ceil(16), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::limits::purse::Purse;
+    use crate::limits::purse::tests::purse;
+
+    /// A request that took one of a hundred requests, and thirty of a hundred tokens, ten of them for the answer.
+    fn taken(now: Instant) -> (Budget, [Arc<Purse>; 2]) {
+        let purses = [purse(now, 100), purse(now, 100)];
+        let units = [(Kind::Requests, 1), (Kind::Tokens, 30)];
+        let take =
+            |(purse, (kind, units)): (&Arc<Purse>, (Kind, u64))| (kind, purse.take(now, units).expect("there are"));
+        let taken = purses.iter().zip(units).map(take).collect();
+        (Budget { taken, output: 10, is_sent: false }, purses)
+    }
+
+    fn left(purses: &[Arc<Purse>; 2], now: Instant) -> [u64; 2] {
+        [0, 1].map(|it: usize| purses[it].left(purses[it].window(now)))
+    }
+
+    #[test]
+    fn a_request_that_no_worker_was_asked_for_costs_nothing() {
+        let now = Clock.now();
+        let (mut budget, purses) = taken(now);
+        assert_eq!(left(&purses, now), [99, 70]);
+        budget.settle(now, Some(5), Some(5));
+        drop(budget);
+        assert_eq!(left(&purses, now), [100, 100]);
+    }
+
+    #[test]
+    fn one_that_a_worker_was_asked_for_costs_what_the_worker_says_and_what_was_reserved_where_it_says_nothing() {
+        let now = Clock.now();
+        for (usage, tokens) in [
+            ((Some(12), Some(3)), 85),
+            ((Some(25), Some(40)), 35),
+            ((None, None), 70),
+            ((Some(12), None), 78),
+            ((None, Some(0)), 80),
+        ] {
+            let (mut budget, purses) = taken(now);
+            budget.sent();
+            budget.settle(now, usage.0, usage.1);
+            drop(budget);
+            assert_eq!(left(&purses, now), [99, tokens], "{usage:?}");
+        }
+    }
+
+    #[test]
+    fn every_refusal_names_tenant_and_limit_and_says_what_to_do() {
+        let tenant = TenantId::parse("team").expect("valid");
+        let what = What::parse("tokens", "second").expect("is one");
+        let limit = limits::LimitId(1);
+        let after = Duration::from_millis(1400);
+        for (why, text, wait) in [
+            (Refused::Exhausted { limit, retry_after: after }, "try again in 2 s", after),
+            (Refused::Busy(limit), "try again in 1 s", Duration::from_secs(1)),
+            (Refused::TooLarge(limit), "send a shorter one", Duration::from_secs(1)),
+            (Refused::NoShare(limit), "`smg status` at it says why", Duration::from_secs(1)),
+        ] {
+            let over = OverBudget::of(&tenant, what, 9, &why);
+            let said = over.to_string();
+            assert!(said.contains("`team`") && said.contains("9 tokens per second") && said.contains(text), "{said}");
+            assert_eq!((over.retry_after(), over.limit()), (wait, (what, 9)));
+        }
+    }
+}
