@@ -163,6 +163,17 @@ impl Account {
         }
     }
 
+    /// What may be spent in a window that is not over: what is left, and, where nobody has asked in it yet, the share.
+    pub(super) fn spendable(&self, around: &Around<'_>, window: u64) -> u64 {
+        let is_open = self.slots.iter().any(|it| it.window == window && it.share.is_some());
+        let to_come = if is_open || !around.is_held || window < self.first {
+            0
+        } else {
+            self.mint.share(around.me.0, window).saturating_sub(self.purse.debt())
+        };
+        self.left(window) + to_come
+    }
+
     /// Whether this node has a share of the window at hand.
     pub(super) fn is_open(&self) -> bool {
         self.slots.iter().any(|it| Some(it.window) == self.at_hand && it.share.is_some())

@@ -168,7 +168,7 @@ pub struct Standing {
     pub units: u64,
     /// This node's part.
     pub share: u64,
-    /// Units left in the window at hand.
+    /// Units that may still be spent here in the window at hand.
     pub left: u64,
     /// What was spent beyond the rights and is not paid yet.
     pub debt: u64,
@@ -235,10 +235,10 @@ impl Core {
     /// How a limit stands here, if it is known.
     #[must_use]
     pub fn standing(&self, now: Instant, limit: LimitId) -> Option<Standing> {
-        let it = self.accounts.get(&limit)?;
+        let (it, around) = (self.accounts.get(&limit)?, around!(self, now));
         let window = it.purse.window(now);
         let (units, share) = (it.mint.units(), it.mint.share(self.me.0, window));
-        let (left, debt, counters) = (it.purse.left(window), it.purse.debt(), it.purse.counters());
+        let (left, debt, counters) = (it.spendable(&around, window), it.purse.debt(), it.purse.counters());
         Some(Standing { units, share, left, debt, counters })
     }
 

@@ -214,6 +214,8 @@ fn a_node_alone_divides_takes_and_refuses() {
         let node = alone(3);
         assert!(matches!(node.handle.take(LIMIT, 1).await, Answer::Refused(Refused::NoShare(LIMIT))), "not minted");
         has_a_share(&node.handle).await;
+        let shown = node.handle.standing(LIMIT).map(|it| (it.units, it.share, it.left));
+        assert_eq!(shown, Some((3, 3, 3)), "nobody has asked yet, and all of it is there");
         let mut held = Vec::new();
         for _ in 0..3 {
             let Answer::Admitted(taken) = node.handle.take(LIMIT, 1).await else { panic!("there are three") };
