@@ -164,10 +164,12 @@ fn tokens(seed: u64) -> Result<World, String> {
     world.check()?;
     let sums: Vec<i64> = world.windows(0).map(|it| it.1.used + it.1.over).collect();
     let most = sums.windows(10).map(|it| it.iter().sum::<i64>()).max().unwrap_or_default();
-    if most > 4_080 {
-        return Err(format!("{most} of 4000 in ten windows"));
+    let least = sums.windows(10).map(|it| it.iter().sum::<i64>()).min().unwrap_or_default();
+    if most > 4_080 || least < 3_800 {
+        return Err(format!("{least} to {most} of 4000 in ten windows"));
     }
-    enough(&world, 0, 1.0).map(|()| world)
+    // What an answer did not need is known when it ends, which may be too late for its window: the promise is about ten of them.
+    enough(&world, 0, 0.95).map(|()| world)
 }
 
 /// All estimates are too low, or all are too high.
