@@ -21,6 +21,7 @@ use crate::observability::labels::label;
 use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
+use crate::tenancy::budget::Limit;
 use crate::tenancy::budget::OverBudget;
 use crate::tenancy::edits::EditError as TenancyError;
 use crate::tenancy::keys::AuthError;
@@ -107,7 +108,7 @@ pub enum ApiError {
     /// Admission. Nobody's fault.
     #[error(transparent)]
     Admission(#[from] Refused),
-    /// A tenant's limit.
+    /// A limit of a key, a tenant or a model.
     #[error(transparent)]
     OverBudget(#[from] OverBudget),
     /// Every worker of the model was tried or asked for a pause.
@@ -150,6 +151,10 @@ impl From<TenancyError> for ApiError {
         match error {
             TenancyError::UnknownKey(id) => Self::UnknownKey(Some(id)),
             TenancyError::UnknownTenant(name) => Self::UnknownTenant(name.as_str().to_owned()),
+            TenancyError::UnknownModel(name) => Self::UnknownModel {
+                model: name.to_string(),
+                hint: ": nothing is set for it, GET /models lists what is".to_owned(),
+            },
             TenancyError::NotKept(error) => error.into(),
             TenancyError::NoTenant(_)
             | TenancyError::TenantTaken(_)
@@ -161,6 +166,7 @@ impl From<TenancyError> for ApiError {
             | TenancyError::OwnTenant
             | TenancyError::TooManyKeys
             | TenancyError::TooManyTenants
+            | TenancyError::TooManyModels
             | TenancyError::Quota(_)
             | TenancyError::TooManyLimits => Self::Refused(error.to_string()),
         }
@@ -347,10 +353,10 @@ impl ApiError {
             Self::OverBudget(OverBudget::UsedUp { .. }) => {
                 (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "rate_limit_exceeded")
             }
-            Self::OverBudget(OverBudget::TooLarge { .. }) => {
+            Self::OverBudget(OverBudget::TooLarge(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "request_exceeds_limit")
             }
-            Self::OverBudget(OverBudget::NoShare { .. }) => {
+            Self::OverBudget(OverBudget::NoShare(_)) => {
                 (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "limit_unavailable")
             }
             Self::AllBusy { .. } => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "workers_busy"),
@@ -418,7 +424,8 @@ impl ApiError {
 
 /// The headers that clients of rate-limited APIs read.
 fn put_limit(headers: &mut HeaderMap, over: &OverBudget) {
-    let ((what, units), kind) = (over.limit(), over.limit().0.kind.as_str());
+    let Limit { what, units, .. } = over.limit();
+    let kind = what.kind.as_str();
     let values = [
         ("limit", units.to_string()),
         ("remaining", "0".to_owned()),

@@ -11,6 +11,7 @@ mod configuration;
 mod fleet;
 mod incumbent;
 mod lab;
+mod limits;
 mod mesh;
 #[cfg(test)]
 mod reference;
@@ -85,6 +86,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("policies", matches)) => fleet::policies(matches).map_err(Failure::Run),
         Some(("bench", matches)) => bench::run(matches),
         Some(("keys", matches)) => tenants::keys(matches).map_err(Failure::Run),
+        Some(("models", matches)) => tenants::models(matches).map_err(Failure::Run),
         Some(("tenants", matches)) => tenants::tenants(matches).map_err(Failure::Run),
         Some(("members", matches)) => cluster::members(matches).map_err(Failure::Run),
         Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),

@@ -1,4 +1,4 @@
-//! `smg tenants` and `smg keys`: who may ask a running gateway, at every node of it.
+//! `smg tenants`, `smg keys` and `smg models`: who may ask a running gateway for what, and how much, at every node of it.
 
 use anyhow::Context as _;
 use anyhow::bail;
@@ -14,63 +14,48 @@ use super::args::asking;
 use super::args::required;
 use super::client::Node;
 use super::fleet::show;
-use super::fleet::table;
+use super::limits;
+use super::limits::Listing;
 use crate::tenancy::listing::KeyId;
 
 /// Columns of the tables, with the fields of the admin API they show.
 const TENANT_COLUMNS: &[(&str, &str)] = &[("NAME", "name"), ("ENABLED", "enabled"), ("KEYS", "keys")];
-/// See [`TENANT_COLUMNS`]: how limits stand at the node that was asked.
-const LIMIT_COLUMNS: &[(&str, &str)] = &[
-    ("TENANT", "tenant"),
-    ("WHAT", "what"),
-    ("PER", "per"),
-    ("LIMIT", "limit"),
-    ("SHARE", "share"),
-    ("LEFT", "left"),
-    ("DEBT", "debt"),
-    ("SPENT", "spent"),
-];
 /// See [`TENANT_COLUMNS`].
 const KEY_COLUMNS: &[(&str, &str)] =
     &[("ID", "id"), ("NAME", "name"), ("TENANT", "tenant"), ("ROLE", "role"), ("STATE", "state"), ("SOURCE", "source")];
 
-pub(super) fn commands() -> [Command; 2] {
-    [tenants_command(), keys_command()]
+/// See [`TENANT_COLUMNS`].
+const MODEL_COLUMNS: &[(&str, &str)] = &[("NAME", "name"), ("WORKERS", "workers")];
+
+pub(super) fn commands() -> [Command; 3] {
+    [tenants_command(), keys_command(), models_command()]
 }
 
 fn tenants_command() -> Command {
     let name = || required("name", "The tenant's name");
     let disabled = switch("disabled", "Its keys are refused until it is enabled");
-    asking(Command::new("tenants").about("The tenants of a running gateway: list, add, update, limit, remove"))
-        .subcommand(asking(Command::new("add")).about("Add a tenant").arg(name()).arg(disabled))
-        .subcommand(switching(
-            asking(Command::new("update")).about("Enable a tenant, or disable it with all its keys").arg(name()),
-        ))
-        .subcommand(set_limit(asking(Command::new("set-limit")).arg(name())))
-        .subcommand(asking(Command::new("remove")).about("Remove a tenant, and so end its keys").arg(name()))
+    limits::by_node(asking(
+        Command::new("tenants").about("The tenants of a running gateway: list, add, update, limit, remove"),
+    ))
+    .subcommand(asking(Command::new("add")).about("Add a tenant").arg(name()).arg(disabled))
+    .subcommand(switching(
+        asking(Command::new("update")).about("Enable a tenant, or disable it with all its keys").arg(name()),
+    ))
+    .subcommand(limits::set_limit("a tenant", name()))
+    .subcommand(asking(Command::new("remove")).about("Remove a tenant, and so end its keys").arg(name()))
 }
 
-fn set_limit(command: Command) -> Command {
-    let of = |what: &'static str, help| {
-        Arg::new(what).long(what).help(help).value_name("NUMBER|none").value_parser(number_or_none)
-    };
-    let group = clap::ArgGroup::new("limits").args(["requests", "tokens"]).required(true).multiple(true);
-    let per = Arg::new("per").long("per").help("The window").value_parser(["second", "minute"]).default_value("minute");
-    command
-        .about("Set what a tenant may use in a second or a minute, in the whole cluster; `none` takes a limit away")
-        .arg(of("requests", "So many requests"))
-        .arg(of("tokens", "So many tokens, of prompts and answers together"))
-        .arg(per)
-        .group(group)
-}
-
-/// What a limit may be, as it is sent.
-fn number_or_none(text: &str) -> Result<Option<u64>, String> {
-    if text == "none" {
-        Ok(None)
-    } else {
-        text.parse().map(Some).map_err(|_not_one| "a whole number, or none".to_owned())
-    }
+fn models_command() -> Command {
+    let name = || required("name", "The model, as clients name it");
+    limits::by_node(asking(
+        Command::new("models").about("The models of a running gateway and what is set for them: list, limit, remove"),
+    ))
+    .subcommand(limits::set_limit("a model", name()))
+    .subcommand(
+        asking(Command::new("remove"))
+            .about("Take away all that is set for a model; workers go on serving it")
+            .arg(name()),
+    )
 }
 
 fn keys_command() -> Command {
@@ -83,10 +68,13 @@ fn keys_command() -> Command {
         .arg(option("tenant", "Whose it is").value_name("TENANT").required(true))
         .arg(option("role", "What it may do").value_name("ROLE").value_parser(["user", "admin"]).default_value("user"))
         .arg(given);
-    asking(Command::new("keys").about("The API keys of a running gateway: list, add, update, remove"))
-        .subcommand(add)
-        .subcommand(switching(asking(Command::new("update")).about("Disable a key, or enable it again").arg(key())))
-        .subcommand(asking(Command::new("remove")).about("Remove a key, for good").arg(key()))
+    limits::by_node(asking(
+        Command::new("keys").about("The API keys of a running gateway: list, add, update, limit, remove"),
+    ))
+    .subcommand(add)
+    .subcommand(limits::set_limit("a key", key()))
+    .subcommand(switching(asking(Command::new("update")).about("Disable a key, or enable it again").arg(key())))
+    .subcommand(asking(Command::new("remove")).about("Remove a key, for good").arg(key()))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -110,12 +98,12 @@ pub(super) fn tenants(matches: &ArgMatches) -> anyhow::Result<()> {
             (Node::of(matches)?.ask(Method::PATCH, &tenant_path(matches)?, Some(&body))?, matches)
         }
         Some(("set-limit", matches)) => {
-            (Node::of(matches)?.ask(Method::PATCH, &tenant_path(matches)?, Some(&limits(matches)))?, matches)
+            (Node::of(matches)?.ask(Method::PATCH, &tenant_path(matches)?, Some(&limits::wanted(matches)))?, matches)
         }
         Some((_remove, matches)) => (Node::of(matches)?.ask(Method::DELETE, &tenant_path(matches)?, None)?, matches),
-        None => (Node::of(matches)?.ask(Method::GET, "/tenants", None)?, matches),
+        None => return list(matches, "/tenants", "tenants", TENANT_COLUMNS),
     };
-    show(matches, &answer, listed(&answer, "tenants").map(tenants_table));
+    show(matches, &answer, None);
     Ok(())
 }
 
@@ -132,47 +120,39 @@ pub(super) fn keys(matches: &ArgMatches) -> anyhow::Result<()> {
             let path = format!("/keys/{}", key_id(&node, matches)?);
             (node.ask(Method::PATCH, &path, Some(&body))?, matches)
         }
+        Some(("set-limit", matches)) => {
+            let node = Node::of(matches)?;
+            let path = format!("/keys/{}", key_id(&node, matches)?);
+            (node.ask(Method::PATCH, &path, Some(&limits::wanted(matches)))?, matches)
+        }
         Some((_remove, matches)) => {
             let node = Node::of(matches)?;
             let path = format!("/keys/{}", key_id(&node, matches)?);
             (node.ask(Method::DELETE, &path, None)?, matches)
         }
-        None => (Node::of(matches)?.ask(Method::GET, "/keys", None)?, matches),
+        None => return list(matches, "/keys", "keys", KEY_COLUMNS),
     };
-    show(matches, &answer, listed(&answer, "keys").map(|it| table(KEY_COLUMNS, it)));
+    show(matches, &answer, None);
     Ok(())
 }
 
-/// The tenants, and below them what limits each has here.
-fn tenants_table(tenants: &[Value]) -> String {
-    let mut text = table(TENANT_COLUMNS, tenants);
-    let rows: Vec<Value> = tenants.iter().flat_map(limit_rows).collect();
-    if !rows.is_empty() {
-        text += &format!("\n{}", table(LIMIT_COLUMNS, &rows));
-    }
-    text
-}
-
-fn limit_rows(tenant: &Value) -> Vec<Value> {
-    let all = tenant["limits"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let row = |it: &Value| {
-        let of = |field: &str| it["here"].get(field).cloned().unwrap_or_else(|| json!("-"));
-        json!({
-            "tenant": tenant["name"], "what": it["what"], "per": it["per"], "limit": it["limit"],
-            "share": of("share"), "left": of("left"), "debt": of("debt"), "spent": of("spent"),
-        })
+/// Lists models, sets limits of one, or takes away what is set for it.
+pub(super) fn models(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (answer, matches) = match matches.subcommand() {
+        Some(("set-limit", matches)) => {
+            (Node::of(matches)?.ask(Method::PATCH, &model_path(matches), Some(&limits::wanted(matches)))?, matches)
+        }
+        Some((_remove, matches)) => (Node::of(matches)?.ask(Method::DELETE, &model_path(matches), None)?, matches),
+        None => return list(matches, "/models", "models", MODEL_COLUMNS),
     };
-    all.iter().map(row).collect()
+    show(matches, &answer, None);
+    Ok(())
 }
 
-/// What `set-limit` asks for.
-fn limits(matches: &ArgMatches) -> Value {
-    let per = text(matches, "per");
-    let given = ["requests", "tokens"].into_iter().filter_map(|what| {
-        let limit = matches.get_one::<Option<u64>>(what)?;
-        Some(json!({ "what": what, "per": per, "limit": limit }))
-    });
-    json!({ "limits": given.collect::<Vec<_>>() })
+fn list(matches: &ArgMatches, path: &'static str, field: &'static str, columns: &[(&str, &str)]) -> anyhow::Result<()> {
+    let listing = Listing::ask(matches, path, field)?;
+    show(matches, &listing.answer, Some(listing.table(columns)));
+    Ok(())
 }
 
 fn new_key(matches: &ArgMatches) -> anyhow::Result<Value> {
@@ -208,6 +188,15 @@ fn tenant_path(matches: &ArgMatches) -> anyhow::Result<String> {
         bail!("no tenant can have this name: `{name}`");
     }
     Ok(format!("/tenants/{name}"))
+}
+
+/// Models are called as they like: what means something in a path is escaped.
+fn model_path(matches: &ArgMatches) -> String {
+    let escaped = |it: u8| {
+        let is_plain = it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_' | b'~');
+        if is_plain { char::from(it).to_string() } else { format!("%{it:02X}") }
+    };
+    format!("/models/{}", text(matches, "name").bytes().map(escaped).collect::<String>())
 }
 
 /// What is no id is looked for among the names, and so never sent in a path: it may be a key.
@@ -271,6 +260,12 @@ mod tests {
         let matches = |line: &str| super::super::args::command().try_get_matches_from(line.split(' '));
         let parsed = matches("smg keys add ci --tenant team --role admin").expect("parses");
         let add = parsed.subcommand_matches("keys").and_then(|it| it.subcommand_matches("add")).expect("an add");
+        let parsed = matches("smg models set-limit org/m:8b.q --requests none --tokens 7").expect("parses");
+        let set = parsed.subcommand_matches("models").and_then(|it| it.subcommand_matches("set-limit")).expect("one");
+        assert_eq!(model_path(set), "/models/org%2Fm%3A8b%2Eq");
+        let wanted = json!({"limits": [{"what": "requests", "per": "minute", "limit": null}, {"what": "tokens", "per": "minute", "limit": 7}]});
+        assert_eq!(limits::wanted(set), wanted);
+        assert!(matches("smg keys set-limit ci").is_err(), "it says nothing");
         assert_eq!(new_key(add).expect("sound"), json!({"name": "ci", "tenant": "team", "role": "admin"}));
         assert!(matches("smg keys update ci").is_err() && matches("smg tenants update t --enable --disable").is_err());
     }

@@ -72,6 +72,19 @@ pub struct Wire {
     pub needs_done: bool,
     /// The usage of a whole answer.
     pub usage: fn(&Object<'_>) -> Usage,
+    /// What the model computes.
+    pub tokens: Tokens,
+}
+
+/// Of which tokens a model computes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Of none: a tokenizer answers.
+    None,
+    /// Of the prompt.
+    Prompt,
+    /// Of the prompt and of the answer.
+    PromptAndAnswer,
 }
 
 /// The public face of an error, before it is written in a family's schema.

@@ -2,6 +2,7 @@
 
 use super::BadRequest;
 use super::Family;
+use super::Tokens;
 use super::Wire;
 use super::form::Event;
 use super::form::Observed;
@@ -21,6 +22,7 @@ pub const GENERATE: Wire = Wire {
     observe: Some(observe),
     needs_done: true,
     usage: answer_usage,
+    tokens: Tokens::PromptAndAnswer,
 };
 
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {

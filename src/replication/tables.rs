@@ -69,6 +69,8 @@ pub const POLICIES: TableId = TableId(5);
 pub const AFFINITY: TableId = TableId(6);
 /// Data directories that an operator forgot for good.
 pub const FORGOTTEN: TableId = TableId(7);
+/// What is set for models by name: their limits.
+pub const MODELS: TableId = TableId(8);
 /// What flags, files and discovery of each node assert.
 pub const SOURCES: TableId = TableId(32);
 /// What each node's probes saw.
@@ -92,6 +94,7 @@ pub const TABLES: &[Spec] = &[
     admin(POLICIES.0, "policies", 4096, 4 << 20),
     admin(AFFINITY.0, "affinity", 65_536, 32 << 20),
     admin(FORGOTTEN.0, "forgotten", 4096, 1 << 20),
+    admin(MODELS.0, "models", 4096, 4 << 20),
     owned(SOURCES.0, "sources", Rule::Keep, 16_384, 4 << 20, 256 << 10),
     owned(HEALTH.0, "health", Rule::Expire(Duration::from_secs(30)), 16_384, 1 << 20, 64 << 10),
     owned(LOADS.0, "loads", Rule::Expire(Duration::from_secs(5)), 16_384, 1 << 20, 64 << 10),

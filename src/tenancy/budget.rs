@@ -1,4 +1,4 @@
-//! What one request takes from its tenant's limits: before a worker is asked, all or nothing; afterwards what it really used is settled.
+//! What one request takes from the limits of its key, its tenant and its model: before a worker is asked, all or nothing; afterwards what it really used is settled.
 //!
 //! *Invariants.* 1. A request that is refused, or that no worker was asked for, costs nothing. 2. One that a worker was asked for is paid for: with what the worker says it
 //! cost, or, where nobody ever says, with what was reserved.
@@ -11,9 +11,13 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::keys::Keys;
+use super::keys::Principal;
+use super::quota::Applies;
+use super::quota::Scope;
 use super::quota::What;
+use super::quota::Whose;
 use crate::base::clock::Instant;
-use crate::base::ids::TenantId;
+use crate::base::ids::ModelId;
 use crate::limits;
 use crate::limits::Kind;
 use crate::limits::Taken;
@@ -25,54 +29,42 @@ const OUTPUT_FIRST: u64 = 64;
 /// Most that is reserved. Longer answers are settled when they end.
 const OUTPUT_MAX: u64 = 4096;
 
+/// A limit that refused a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Whose.
+    pub whose: Whose,
+    /// What it counts.
+    pub what: What,
+    /// Units a window.
+    pub units: u64,
+}
+
 /// Why a request may not begin. Nothing was spent, and a retry is safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverBudget {
     /// The client's doing.
-    #[error("tenant `{tenant}` has used up its limit of {units} {what}: try again in {}", seconds(*retry_after))]
+    #[error("{} has used up its limit of {} {}: try again in {}", limit.whose, limit.units, limit.what, seconds(*retry_after))]
     UsedUp {
-        /// Whose.
-        tenant: TenantId,
         /// Which.
-        what: What,
-        /// Units a window.
-        units: u64,
+        limit: Limit,
         /// When units may be there again.
         retry_after: Duration,
     },
     /// The client's doing: trying again does not help.
-    #[error(
-        "this request alone is larger than the limit of tenant `{tenant}`, {units} {what}: send a shorter one, or have the limit raised"
-    )]
-    TooLarge {
-        /// Whose.
-        tenant: TenantId,
-        /// Which.
-        what: What,
-        /// Units a window.
-        units: u64,
-    },
+    #[error("this request alone is larger than the limit of {}, {} {}: send a shorter one, or have the limit raised", .0.whose, .0.units, .0.what)]
+    TooLarge(Limit),
     /// The cluster's fault: nobody has told this node its part of the limit.
-    #[error(
-        "this node holds no part of the limit of tenant `{tenant}`, {units} {what}, at this moment: `smg status` at it says why; or try another node"
-    )]
-    NoShare {
-        /// Whose.
-        tenant: TenantId,
-        /// Which.
-        what: What,
-        /// Units a window.
-        units: u64,
-    },
+    #[error("this node holds no part of the limit of {}, {} {}, at this moment: `smg status` at it says why; or try another node", .0.whose, .0.units, .0.what)]
+    NoShare(Limit),
 }
 
 impl OverBudget {
-    /// Which limit, and units a window.
+    /// Which limit.
     #[must_use]
-    pub fn limit(&self) -> (What, u64) {
-        let (Self::UsedUp { what, units, .. } | Self::TooLarge { what, units, .. } | Self::NoShare { what, units, .. }) =
-            self;
-        (*what, *units)
+    pub fn limit(&self) -> &Limit {
+        let (Self::UsedUp { limit, .. } | Self::TooLarge(limit) | Self::NoShare(limit)) = self;
+        limit
     }
 
     /// When it is worth trying again.
@@ -80,19 +72,18 @@ impl OverBudget {
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::UsedUp { retry_after, .. } => *retry_after,
-            Self::TooLarge { what, .. } => Duration::from_millis(u64::from(what.per.ms())),
-            Self::NoShare { .. } => Duration::from_secs(1),
+            Self::TooLarge(limit) => Duration::from_millis(u64::from(limit.what.per.ms())),
+            Self::NoShare(_) => Duration::from_secs(1),
         }
     }
 
-    fn of(tenant: &TenantId, what: What, units: u64, why: &Refused) -> Self {
-        let tenant = tenant.clone();
+    fn of(limit: Limit, why: &Refused) -> Self {
         match *why {
-            Refused::Exhausted { retry_after, .. } => Self::UsedUp { tenant, what, units, retry_after },
-            Refused::TooLarge(_) => Self::TooLarge { tenant, what, units },
-            Refused::NoShare(_) => Self::NoShare { tenant, what, units },
+            Refused::Exhausted { retry_after, .. } => Self::UsedUp { limit, retry_after },
+            Refused::TooLarge(_) => Self::TooLarge(limit),
+            Refused::NoShare(_) => Self::NoShare(limit),
             // As many wait for units as may: those that there are will be used up.
-            Refused::Busy(_) => Self::UsedUp { tenant, what, units, retry_after: Duration::from_secs(1) },
+            Refused::Busy(_) => Self::UsedUp { limit, retry_after: Duration::from_secs(1) },
         }
     }
 }
@@ -101,7 +92,7 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_millis().div_ceil(1000).max(1))
 }
 
-/// What a request holds of its tenant's limits. Dropped before a worker was asked, it gives all back; afterwards it keeps what it holds.
+/// What a request holds of the limits that apply to it. Dropped before a worker was asked, it gives all back; afterwards it keeps what it holds.
 #[derive(Debug, Default)]
 pub struct Budget {
     taken: SmallVec<[(Kind, Taken); 2]>,
@@ -144,7 +135,16 @@ impl Drop for Budget {
     }
 }
 
-/// Takes from tenants' limits.
+/// What a request is believed to cost in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Of its prompt.
+    pub prompt: u64,
+    /// Whether its answer costs any.
+    pub has_answer: bool,
+}
+
+/// Takes from the limits that apply to requests.
 pub struct Budgets {
     keys: Arc<Keys>,
     limits: limits::Handle,
@@ -153,7 +153,7 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Of the tenants that `keys` knows.
+    /// Of the keys, tenants and models that `keys` knows.
     #[must_use]
     pub fn new(keys: Arc<Keys>, limits: limits::Handle) -> Self {
         Self { keys, limits, output: AtomicU64::new(OUTPUT_FIRST) }
@@ -165,22 +165,29 @@ impl Budgets {
         &self.limits
     }
 
-    /// Takes a request, and `input` tokens of a prompt and about as many as an answer has, from all limits of a tenant, or from none. Waits for other nodes' units for some
+    /// Takes a request, and the tokens of its prompt and about as many as an answer has, from all limits that apply, or from none. Waits for other nodes' units for some
     /// milliseconds where this one has not enough.
-    pub async fn take(&self, tenant: &TenantId, input: u64) -> Result<Budget, OverBudget> {
+    pub async fn take(&self, principal: &Principal, model: &ModelId, expected: Expected) -> Result<Budget, OverBudget> {
         let mut budget = Budget::default();
-        for (what, units, limit) in self.keys.quotas(tenant) {
+        for Applies { scope, what, units, limit } in self.keys.applying(principal, model) {
             let wanted = match what.kind {
                 Kind::Requests => 1,
                 Kind::Tokens => {
-                    budget.output = self.output.load(Ordering::Relaxed);
-                    input + budget.output
+                    budget.output = if expected.has_answer { self.output.load(Ordering::Relaxed) } else { 0 };
+                    expected.prompt + budget.output
                 }
             };
             match self.limits.take(limit, wanted).await {
                 Answer::Admitted(taken) => budget.taken.push((what.kind, taken)),
                 Answer::Open => {}
-                Answer::Refused(why) => return Err(OverBudget::of(tenant, what, units, &why)),
+                Answer::Refused(why) => {
+                    let name = match scope {
+                        Scope::Key => Arc::clone(&principal.name),
+                        Scope::Tenant => principal.tenant.as_str().into(),
+                        Scope::Model => model.as_str().into(),
+                    };
+                    return Err(OverBudget::of(Limit { whose: Whose { scope, name }, what, units }, &why));
+                }
             }
         }
         Ok(budget)
@@ -244,8 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_names_tenant_and_limit_and_says_what_to_do() {
-        let tenant = TenantId::parse("team").expect("valid");
+    fn every_refusal_names_whose_limit_it_is_and_says_what_to_do() {
         let what = What::parse("tokens", "second").expect("is one");
         let limit = limits::LimitId(1);
         let after = Duration::from_millis(1400);
@@ -255,10 +261,14 @@ mod tests {
             (Refused::TooLarge(limit), "send a shorter one", Duration::from_secs(1)),
             (Refused::NoShare(limit), "`smg status` at it says why", Duration::from_secs(1)),
         ] {
-            let over = OverBudget::of(&tenant, what, 9, &why);
+            let whose = Whose { scope: Scope::Model, name: "m".into() };
+            let over = OverBudget::of(Limit { whose, what, units: 9 }, &why);
             let said = over.to_string();
-            assert!(said.contains("`team`") && said.contains("9 tokens per second") && said.contains(text), "{said}");
-            assert_eq!((over.retry_after(), over.limit()), (wait, (what, 9)));
+            assert!(
+                said.contains("model `m`") && said.contains("9 tokens per second") && said.contains(text),
+                "{said}"
+            );
+            assert_eq!((over.retry_after(), over.limit().what, over.limit().units), (wait, what, 9));
         }
     }
 }

@@ -1,51 +1,39 @@
-//! The keys and tenants that this node knows, found by what a request presents: the configured ones and those of the tables.
+//! The keys, tenants and models that this node knows: who presents what, and which limits apply to a request.
 //!
-//! *Invariants:* 1. what is in force depends on the rows alone, not on the order in which they came; where two rows are of one key or one
-//! name, the oldest counts, everywhere. 2. It fails closed: a row that cannot be read is a key, and may be an admin's. 3. An edit costs what it changes, however many
-//! keys there are. Pure: no clock, no lock, no table is held.
+//! *Invariants:* 1. what is in force depends on the rows alone (see [`super::filed`]). 2. It fails closed: a row that cannot be read is a key, and may be an admin's. Pure: no
+//! clock, no lock, no table is held.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::config::Role;
+use super::filed::Filed;
+use super::filed::News;
+use super::filed::Row as _;
 use super::hash::KeyHash;
 use super::keys::AuthError;
 use super::keys::Key as Configured;
 use super::keys::Principal;
+use super::quota::Applies;
 use super::quota::Quotas;
-use super::rows::KEY;
+use super::quota::Scope;
 use super::rows::KeyRow;
-use super::rows::TENANT;
+use super::rows::ModelRow;
 use super::rows::TenantRow;
-use crate::base::ids::StorageId;
+use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::limits::Definition;
-use crate::replication::admin::Admin;
-use crate::replication::admin::Entry;
 use crate::replication::admin::InstanceId;
 use crate::replication::admin::Key;
-use crate::replication::dots::Actor;
-use crate::replication::dots::Dot;
-use crate::replication::hlc::Stamp;
 
-/// A row as it was last read.
-pub(super) struct Held<R> {
-    pub(super) born: Stamp,
-    /// Stands for the entry at exactly these edits.
-    mark: u64,
-    /// `None`: it cannot be read.
-    pub(super) row: Option<R>,
-}
-
-/// The rows of one table.
-pub(super) type Rows<R> = BTreeMap<Key, Held<R>>;
-
-/// What a table has that rows read before have not.
+/// What the tables have that is not in force yet.
 #[derive(Default)]
-pub(super) struct News {
-    pub(super) changed: Vec<(Key, Entry)>,
-    pub(super) gone: Vec<Key>,
+pub(super) struct AllNews {
+    pub(super) keys: News,
+    pub(super) tenants: News,
+    pub(super) models: News,
 }
 
 /// What nobody needs a key for.
@@ -62,18 +50,10 @@ pub struct Open {
 pub struct Index {
     /// By [`KeyHash::slot`].
     configured: HashMap<u64, Vec<(KeyHash, Arc<Principal>)>>,
-    pub(super) keys: Rows<KeyRow>,
-    /// By [`KeyHash::slot`], the oldest first.
-    by_hash: HashMap<u64, Vec<Key>>,
-    pub(super) tenants: Rows<TenantRow>,
-    /// The oldest first.
-    by_name: HashMap<TenantId, Vec<Key>>,
-    /// Rows that keep the admin API from being open.
-    admins: usize,
-    /// Limits in all rows of tenants.
-    limits: usize,
-    /// How often one of them came or went.
-    limit_changes: u64,
+    /// By [`KeyHash::slot`], too. Counted are those that keep the admin API from being open.
+    pub(super) keys: Filed<KeyRow>,
+    pub(super) tenants: Filed<TenantRow>,
+    pub(super) models: Filed<ModelRow>,
 }
 
 impl Index {
@@ -114,7 +94,7 @@ impl Index {
     #[must_use]
     pub fn open(&self) -> Open {
         let is_admin = |it: &(KeyHash, Arc<Principal>)| it.1.role == Role::Admin;
-        let has_admin = self.admins > 0 || self.configured.values().flatten().any(is_admin);
+        let has_admin = self.keys.counted() > 0 || self.configured.values().flatten().any(is_admin);
         Open { models: self.configured.is_empty() && self.keys.is_empty(), admin: !has_admin }
     }
 
@@ -130,175 +110,69 @@ impl Index {
 
     /// Rows of one key, the one that counts first.
     pub(super) fn same_key<'a>(&'a self, hash: &'a KeyHash) -> impl Iterator<Item = (&'a Key, &'a KeyRow)> {
-        let slot = self.by_hash.get(&hash.slot()).into_iter().flatten();
-        slot.filter_map(|key| Some((key, self.keys.get(key)?.row.as_ref()?))).filter(|(_, row)| row.hash.is(hash))
+        self.keys.of(&hash.slot()).filter(|(_, row)| row.hash.is(hash))
     }
 
     /// The row of a key that counts, found by the id of any row of that key.
     pub(super) fn key(&self, id: InstanceId) -> Option<(&Key, &KeyRow)> {
-        let row = of(&self.keys, id).find_map(|(_, held)| held.row.as_ref())?;
-        self.same_key(&row.hash).next()
-    }
-
-    /// Rows of a tenant, the one that counts first.
-    pub(super) fn same_name(&self, name: &TenantId) -> impl Iterator<Item = (&Key, &TenantRow)> {
-        let keys = self.by_name.get(name).into_iter().flatten();
-        keys.filter_map(|key| Some((key, self.tenants.get(key)?.row.as_ref()?)))
+        self.same_key(&self.keys.instance(id)?.hash).next()
     }
 
     /// The row of a tenant that counts.
     pub(super) fn tenant(&self, name: &TenantId) -> Option<(&Key, &TenantRow)> {
-        self.same_name(name).next()
+        self.tenants.of(name).next()
     }
 
-    /// What a tenant may use: its instance, and the limits of it.
-    pub(super) fn quotas(&self, name: &TenantId) -> Option<(InstanceId, &Quotas)> {
-        self.tenant(name).map(|(key, row)| (key.id, &row.quotas)).filter(|it| it.1.iter().next().is_some())
+    /// The limits that a request of somebody for a model takes from. A key or tenant of no table has none.
+    pub(super) fn applying(&self, principal: &Principal, model: &ModelId) -> SmallVec<[Applies; 4]> {
+        let mut all = SmallVec::new();
+        let mut add = |scope, (key, quotas): (&Key, &Quotas)| {
+            all.extend(quotas.iter().map(|(what, it)| Applies {
+                scope,
+                what,
+                units: it.units,
+                limit: what.limit(key.id),
+            }));
+        };
+        // ORDER: the narrowest first, so that what is refused took as little as may be from what others share.
+        if let Some((key, row)) = principal.id.and_then(|it| self.key(it.0)) {
+            add(Scope::Key, (key, row.quotas()));
+        }
+        if let Some((key, row)) = self.tenant(&principal.tenant) {
+            add(Scope::Tenant, (key, row.quotas()));
+        }
+        if let Some((key, row)) = self.models.of(model).next() {
+            add(Scope::Model, (key, row.quotas()));
+        }
+        all
     }
 
     /// How many limits there are, and how often one came or went.
     pub(super) fn limits(&self) -> (usize, u64) {
-        (self.limits, self.limit_changes)
+        let all = [self.keys.limits(), self.tenants.limits(), self.models.limits()];
+        all.into_iter().fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
     }
 
-    /// The limits of all tenants. Costs one look at each name.
+    /// All limits. Costs one look at each row.
     pub(super) fn definitions(&self) -> Vec<Definition> {
-        let names = self.by_name.keys().filter_map(|it| self.quotas(it));
-        names.flat_map(|(id, quotas)| quotas.definitions(id)).collect()
+        let is_first = |first: Option<&Key>, key: &Key| first == Some(key);
+        let keys = self.keys.definitions(|key, row| is_first(self.same_key(&row.hash).next().map(|it| it.0), key));
+        let tenants = self.tenants.definitions(|key, row| is_first(self.tenant(&row.name).map(|it| it.0), key));
+        let models = self.models.definitions(|key, row| is_first(self.models.of(&row.name).next().map(|it| it.0), key));
+        keys.chain(tenants).chain(models).collect()
     }
 
     /// Whether the tenant that a key was made for is there.
     pub(super) fn has_instance(&self, name: &TenantId, id: InstanceId) -> bool {
-        self.by_name.get(name).is_some_and(|them| them.iter().any(|it| it.id == id))
+        self.tenants.of(name).any(|it| it.0.id == id)
     }
 
-    /// Takes what is new in the table of keys. What came is in force before what went is not, so that a rotation has no gap.
-    pub(super) fn take_keys(&mut self, news: News) {
-        news.changed.into_iter().for_each(|(key, entry)| self.put_key(key, &entry));
-        news.gone.iter().for_each(|key| self.remove_key(key));
+    /// Takes what is new in the tables. A key finds its tenant.
+    pub(super) fn take(&mut self, news: AllNews) {
+        self.tenants.take(news.tenants);
+        self.keys.take(news.keys);
+        self.models.take(news.models);
     }
-
-    /// Takes what is new in the table of tenants.
-    pub(super) fn take_tenants(&mut self, news: News) {
-        news.changed.into_iter().for_each(|(key, entry)| self.put_tenant(key, &entry));
-        news.gone.iter().for_each(|key| self.remove_tenant(key));
-    }
-
-    fn put_key(&mut self, key: Key, entry: &Entry) {
-        self.remove_key(&key);
-        if entry.kind != KEY {
-            return;
-        }
-        let held = Held { born: entry.born, mark: mark(entry), row: KeyRow::read(entry) };
-        self.admins += usize::from(keeps_admin_closed(&held));
-        let slot = held.row.as_ref().map(|it| it.hash.slot());
-        self.keys.insert(key, held);
-        if let Some(slot) = slot {
-            file(&self.keys, self.by_hash.entry(slot).or_default(), key);
-        }
-    }
-
-    fn remove_key(&mut self, key: &Key) {
-        let Some(held) = self.keys.remove(key) else { return };
-        self.admins -= usize::from(keeps_admin_closed(&held));
-        if let Some(row) = held.row {
-            unfile(&mut self.by_hash, &row.hash.slot(), key);
-        }
-    }
-
-    fn put_tenant(&mut self, key: Key, entry: &Entry) {
-        self.remove_tenant(&key);
-        if entry.kind != TENANT {
-            return;
-        }
-        let held = Held { born: entry.born, mark: mark(entry), row: TenantRow::read(entry) };
-        let name = held.row.as_ref().map(|it| it.name.clone());
-        let limits = limits_of(held.row.as_ref());
-        self.limits += limits;
-        self.limit_changes += limits as u64;
-        self.tenants.insert(key, held);
-        if let Some(name) = name {
-            file(&self.tenants, self.by_name.entry(name).or_default(), key);
-        }
-    }
-
-    fn remove_tenant(&mut self, key: &Key) {
-        if let Some(row) = self.tenants.remove(key).and_then(|it| it.row) {
-            let limits = limits_of(Some(&row));
-            self.limits -= limits;
-            self.limit_changes += limits as u64;
-            unfile(&mut self.by_name, &row.name, key);
-        }
-    }
-}
-
-fn limits_of(row: Option<&TenantRow>) -> usize {
-    row.map_or(0, |it| it.quotas.iter().count())
-}
-
-fn keeps_admin_closed(held: &Held<KeyRow>) -> bool {
-    held.row.as_ref().is_none_or(|it| it.principal.role == Role::Admin && !it.is_disabled)
-}
-
-/// Files a row among its like, by age.
-fn file<R>(rows: &Rows<R>, like: &mut Vec<Key>, key: Key) {
-    let age = |it: &Key| (rows.get(it).map(|held| held.born), it.birth);
-    let at = like.partition_point(|it| age(it) < age(&key));
-    like.insert(at, key);
-}
-
-fn unfile<N: std::hash::Hash + Eq>(index: &mut HashMap<N, Vec<Key>>, name: &N, key: &Key) {
-    if let Some(like) = index.get_mut(name) {
-        like.retain(|it| it != key);
-        if like.is_empty() {
-            index.remove(name);
-        }
-    }
-}
-
-/// The rows of one instance.
-fn of<R>(rows: &Rows<R>, id: InstanceId) -> impl Iterator<Item = (&Key, &Held<R>)> {
-    let first = Key { id, birth: Dot { actor: Actor { storage: StorageId(0), boot: 0 }, count: 0 } };
-    rows.range(first..).take_while(move |it| it.0.id == id)
-}
-
-/// Everything in which a table differs from the rows. Costs one look at each entry.
-pub(super) fn news<R>(rows: &Rows<R>, kind: u16, table: &Admin) -> News {
-    let mut news = News::default();
-    let mut held = rows.iter().peekable();
-    for (key, entry) in table.entries().filter(|it| it.1.kind == kind) {
-        while let Some((old, _)) = held.next_if(|it| it.0 < key) {
-            news.gone.push(*old);
-        }
-        let known = held.next_if(|it| it.0 == key).map(|it| it.1.mark);
-        if known != Some(mark(entry)) {
-            news.changed.push((*key, entry.clone()));
-        }
-    }
-    news.gone.extend(held.map(|it| *it.0));
-    news
-}
-
-/// The same for some instances. Costs a search for each.
-pub(super) fn news_of<R>(rows: &Rows<R>, ids: &[InstanceId], table: &Admin) -> News {
-    let mut news = News::default();
-    for id in ids {
-        let found = table.find(*id);
-        news.gone.extend(of(rows, *id).map(|it| *it.0).filter(|it| found.is_none_or(|(key, _)| key != it)));
-        news.changed.extend(found.map(|(key, entry)| (*key, entry.clone())));
-    }
-    news
-}
-
-/// Two entries of one key with the same mark are the same entry: a field never has two values by one event.
-fn mark(entry: &Entry) -> u64 {
-    const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(ODD).rotate_left(29);
-    entry.fields.iter().fold(ODD, |hash, (number, field)| {
-        let Dot { actor: Actor { storage, boot }, count } = field.dot;
-        let words = [u64::from(*number), storage.0 as u64, (storage.0 >> 64) as u64, boot, count];
-        words.into_iter().fold(hash, mix)
-    })
 }
 
 #[cfg(test)]

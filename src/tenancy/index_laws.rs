@@ -1,11 +1,18 @@
 //! What the index holds follows from the rows, whichever way they came.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::ids::StorageId;
 use crate::base::secret::Secret;
 use crate::limits::LimitId;
+use crate::replication::admin::Entry;
 use crate::replication::admin::Field;
+use crate::replication::dots::Actor;
+use crate::replication::dots::Dot;
+use crate::replication::hlc::Stamp;
 use crate::tenancy::quota::Quota;
 use crate::tenancy::quota::What;
 use crate::tenancy::rows;
@@ -13,10 +20,18 @@ use crate::tenancy::rows;
 const KEYS: [&str; 3] = ["sk-one", "sk-two", "sk-three"];
 const NAMES: [&str; 2] = ["red", "blue"];
 
+/// Which table a row is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Key,
+    Tenant,
+    Model,
+}
+
 /// A row of one of the tables, as small numbers choose it.
 #[derive(Clone, Debug)]
 struct Drawn {
-    is_key: bool,
+    kind: Kind,
     instance: u8,
     what: usize,
     name: usize,
@@ -28,10 +43,17 @@ struct Drawn {
 }
 
 fn drawn() -> impl Strategy<Value = Drawn> {
-    let numbers = (any::<bool>(), 0..6_u8, 0..KEYS.len(), 0..NAMES.len(), 0..6_u8, 0..3_u8);
+    let numbers = (
+        prop::sample::select(vec![Kind::Key, Kind::Tenant, Kind::Model]),
+        0..6_u8,
+        0..KEYS.len(),
+        0..NAMES.len(),
+        0..6_u8,
+        0..3_u8,
+    );
     (numbers, any::<(bool, bool)>(), 0..12_u8).prop_map(|(numbers, (is_on, is_admin), damage)| {
-        let (is_key, instance, what, name, tenant, born) = numbers;
-        Drawn { is_key, instance, what, name, tenant, is_on, is_admin, is_damaged: damage == 0, born }
+        let (kind, instance, what, name, tenant, born) = numbers;
+        Drawn { kind, instance, what, name, tenant, is_on, is_admin, is_damaged: damage == 0, born }
     })
 }
 
@@ -44,16 +66,20 @@ impl Drawn {
     fn entry(&self) -> Entry {
         let tenant = TenantId::parse(NAMES[self.name]).unwrap();
         let role = if self.is_admin { Role::Admin } else { Role::User };
-        let fields = if self.is_key {
-            let principal = Arc::new(Principal { name: format!("{self:?}").into(), tenant, role });
-            let hash = KeyHash::of(KEYS[self.what].as_bytes());
-            let row = KeyRow { hash, principal, tenant: InstanceId(self.tenant.into()), is_disabled: false };
-            [row.write(), rows::key_disabled(!self.is_on)].concat()
-        } else {
-            let what = What::all().next().unwrap();
-            let quota = Quota { units: self.what as u64, revision: 0 };
-            let quotas = Quotas(self.is_admin.then_some((what, quota)).into_iter().collect());
-            TenantRow { name: tenant, is_enabled: self.is_on, quotas }.write()
+        let what = What::all().next().unwrap();
+        let quota = Quota { units: self.what as u64, revision: 0 };
+        let quotas = Quotas(self.is_admin.then_some((what, quota)).into_iter().collect());
+        let fields = match self.kind {
+            Kind::Key => {
+                let principal = Arc::new(Principal { name: format!("{self:?}").into(), tenant, role, id: None });
+                let hash = KeyHash::of(KEYS[self.what].as_bytes());
+                let limits = rows::limited(&quotas.iter().map(|it| (it.0, Some(it.1.units))).collect::<Vec<_>>());
+                let tenant = InstanceId(self.tenant.into());
+                let row = KeyRow { hash, principal, tenant, is_disabled: false, quotas };
+                [row.write(), rows::key_disabled(!self.is_on), limits].concat()
+            }
+            Kind::Tenant => TenantRow { name: tenant, is_enabled: self.is_on, quotas }.write(),
+            Kind::Model => ModelRow { name: ModelId::parse(NAMES[self.name]).unwrap(), quotas }.write(),
         };
         let field = |(number, version, bytes)| {
             // A mark tells edits apart by their dots: each drawn row is another edit.
@@ -63,17 +89,25 @@ impl Drawn {
             (number, Field { stamp: Stamp::default(), dot, version, bytes })
         };
         let born = Stamp::at(std::time::Duration::from_secs(self.born.into()));
-        Entry { kind: KEY, born, fields: fields.into_iter().map(field).collect() }
+        Entry { kind: KeyRow::KIND, born, fields: fields.into_iter().map(field).collect() }
+    }
+
+    fn news(&self, news: News) -> AllNews {
+        let mut all = AllNews::default();
+        *match self.kind {
+            Kind::Key => &mut all.keys,
+            Kind::Tenant => &mut all.tenants,
+            Kind::Model => &mut all.models,
+        } = news;
+        all
     }
 
     fn put(&self, index: &mut Index) {
-        let news = News { changed: vec![(self.key(), self.entry())], gone: Vec::new() };
-        if self.is_key { index.take_keys(news) } else { index.take_tenants(news) }
+        index.take(self.news(News { changed: vec![(self.key(), self.entry())], gone: Vec::new() }));
     }
 
     fn remove(&self, index: &mut Index) {
-        let news = News { changed: Vec::new(), gone: vec![self.key()] };
-        if self.is_key { index.take_keys(news) } else { index.take_tenants(news) }
+        index.take(self.news(News { changed: Vec::new(), gone: vec![self.key()] }));
     }
 }
 
@@ -86,7 +120,7 @@ fn seen(index: &Index) -> Seen {
         Ok(principal) => principal.name.to_string(),
         Err(error) => error.to_string(),
     };
-    let sizes = index.by_hash.len() + index.by_name.len() + index.keys.len() + index.tenants.len();
+    let sizes = index.keys.size() + index.tenants.size() + index.models.size();
     let mut limits: Vec<_> = index.definitions().iter().map(|it| (it.limit, it.units)).collect();
     limits.sort_unstable();
     (KEYS.iter().map(who).collect(), index.open(), (sizes, index.limits().0), limits)
@@ -104,11 +138,11 @@ proptest! {
         let mut wandering = Index::default();
         for (row, removed) in &rows {
             row.put(&mut wandering);
-            last.insert((row.is_key, row.key()), row.clone());
+            last.insert((row.kind, row.key()), row.clone());
             let gone = &rows[removed.index(rows.len())].0;
             if gone.instance.is_multiple_of(3) {
                 gone.remove(&mut wandering);
-                last.remove(&(gone.is_key, gone.key()));
+                last.remove(&(gone.kind, gone.key()));
             }
         }
         let (mut there, mut back) = (Index::default(), Index::default());
@@ -124,12 +158,13 @@ proptest! {
 #[test]
 fn a_configured_key_needs_no_tenant_but_heeds_one_that_is_disabled() {
     let mut index = Index::default();
-    let principal = Principal { name: "ops".into(), tenant: TenantId::parse("red").unwrap(), role: Role::Admin };
+    let principal =
+        Principal { name: "ops".into(), tenant: TenantId::parse("red").unwrap(), role: Role::Admin, id: None };
     index.configure(vec![Configured { principal: principal.into(), secret: Secret::new("sk-flag") }]);
     assert_eq!(&*index.identify(b"sk-flag").unwrap().name, "ops");
     assert_eq!(index.identify(b"sk-fla").unwrap_err(), AuthError::Unknown);
     let mut row = Drawn {
-        is_key: false,
+        kind: Kind::Tenant,
         instance: 1,
         what: 0,
         name: 0,
@@ -150,7 +185,7 @@ fn a_configured_key_needs_no_tenant_but_heeds_one_that_is_disabled() {
 fn a_key_that_cannot_be_read_is_a_key_and_maybe_an_admins() {
     let mut index = Index::default();
     let numbers = Drawn {
-        is_key: true,
+        kind: Kind::Key,
         instance: 1,
         what: 0,
         name: 0,

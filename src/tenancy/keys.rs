@@ -7,15 +7,16 @@ use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
+use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
-use crate::limits::LimitId;
 
 use super::config::KeySpec;
 pub use super::config::Role;
 use super::index::Index;
+use super::listing::KeyId;
 use super::metrics::Metrics;
-use super::quota::What;
+use super::quota::Applies;
 
 /// Who asks without a key, where none is needed. No tenant may be called so.
 pub const ANONYMOUS: &str = "anonymous";
@@ -29,6 +30,8 @@ pub struct Principal {
     pub tenant: TenantId,
     /// What the key may do.
     pub role: Role,
+    /// Which key of the table it is; `None`: it is configured, or there is none.
+    pub id: Option<KeyId>,
 }
 
 /// One configured key.
@@ -42,7 +45,7 @@ pub struct Key {
 
 impl From<KeySpec> for Key {
     fn from(spec: KeySpec) -> Self {
-        let principal = Principal { name: spec.name.into(), tenant: spec.tenant, role: spec.role };
+        let principal = Principal { name: spec.name.into(), tenant: spec.tenant, role: spec.role, id: None };
         Self { principal: Arc::new(principal), secret: spec.key }
     }
 }
@@ -91,7 +94,7 @@ impl Keys {
     #[must_use]
     pub fn new(keys: Vec<Key>, metrics: Metrics) -> Self {
         let tenant = TenantId::parse(ANONYMOUS).expect("a valid tenant id");
-        let anonymous = Principal { name: ANONYMOUS.into(), tenant, role: Role::User };
+        let anonymous = Principal { name: ANONYMOUS.into(), tenant, role: Role::User, id: None };
         let mut index = Index::default();
         index.configure(keys);
         Self { index: RwLock::new(index), anonymous: Arc::new(anonymous), metrics }
@@ -129,13 +132,10 @@ impl Keys {
         if principal.role == Role::Admin { Ok(principal) } else { Err(AuthError::NotAdmin) }
     }
 
-    /// What a tenant may use, each with the limit that holds it to that.
+    /// The limits that a request of somebody for a model takes from.
     #[must_use]
-    pub fn quotas(&self, tenant: &TenantId) -> SmallVec<[(What, u64, LimitId); 2]> {
-        self.read(|index| {
-            let found = index.quotas(tenant);
-            found.iter().flat_map(|(id, it)| it.iter().map(|(what, it)| (what, it.units, what.limit(*id)))).collect()
-        })
+    pub fn applying(&self, principal: &Principal, model: &ModelId) -> SmallVec<[Applies; 4]> {
+        self.read(|index| index.applying(principal, model))
     }
 
     /// Reads the index. Short: changes wait meanwhile.
@@ -164,7 +164,10 @@ mod tests {
 
     fn key(name: &str, role: Role, secret: &str) -> Key {
         let tenant = TenantId::parse("team").expect("valid");
-        Key { principal: Arc::new(Principal { name: name.into(), tenant, role }), secret: Secret::new(secret) }
+        Key {
+            principal: Arc::new(Principal { name: name.into(), tenant, role, id: None }),
+            secret: Secret::new(secret),
+        }
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {

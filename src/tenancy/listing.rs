@@ -1,7 +1,8 @@
-//! Keys and tenants as the admin API shows them: never a key, nor its hash.
+//! Keys, tenants and models as the admin API shows them: never a key, nor its hash.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::keys::Keys;
 use super::keys::Principal;
 use super::quota::What;
 use super::rows::KeyRow;
+use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::limits::LimitId;
 use crate::replication::admin::InstanceId;
@@ -72,6 +74,17 @@ pub struct ShownKey {
     pub created: Option<Duration>,
     /// Whether it is let in.
     pub state: KeyState,
+    /// What it may use, each with the limit that holds it to that.
+    pub quotas: Vec<(What, u64, LimitId)>,
+}
+
+/// A model that something is set for.
+#[derive(Clone, Debug)]
+pub struct ShownModel {
+    /// As clients name it.
+    pub name: ModelId,
+    /// What may be used of it, each with the limit that holds it to that.
+    pub quotas: Vec<(What, u64, LimitId)>,
 }
 
 /// A tenant.
@@ -95,7 +108,7 @@ impl Keys {
     pub fn list(&self) -> Vec<ShownKey> {
         self.read(|index| {
             let counts = |key: &Key, row: &KeyRow| index.same_key(&row.hash).next().is_some_and(|it| it.0 == key);
-            let rows = index.keys.iter().filter_map(|(key, held)| Some((key, held.row.as_ref()?)));
+            let rows = index.keys.rows();
             let mut all: Vec<_> = rows.filter(|it| counts(it.0, it.1)).map(|(key, row)| index.show(key, row)).collect();
             all.sort_by_key(|it| Reverse((it.created, it.id.map(|it| it.0))));
             let mut configured: Vec<_> = index.configured_principals().map(|it| index.show_configured(it)).collect();
@@ -116,11 +129,10 @@ impl Keys {
     pub fn tenants(&self) -> Vec<ShownTenant> {
         self.read(|index| {
             let mut counted: BTreeMap<InstanceId, usize> = BTreeMap::new();
-            for row in index.keys.values().filter_map(|it| it.row.as_ref()) {
+            for row in index.keys.rows().map(|it| it.1) {
                 *counted.entry(row.tenant).or_default() += 1;
             }
-            let names: std::collections::BTreeSet<&TenantId> =
-                index.tenants.values().filter_map(|it| it.row.as_ref()).map(|it| &it.name).collect();
+            let names: BTreeSet<&TenantId> = index.tenants.names().collect();
             let count = |id| counted.get(&id).copied().unwrap_or(0);
             names.into_iter().filter_map(|name| index.show_tenant(name, count)).collect()
         })
@@ -130,9 +142,24 @@ impl Keys {
     #[must_use]
     pub fn tenant(&self, name: &TenantId) -> Option<ShownTenant> {
         self.read(|index| {
-            let of = |id| index.keys.values().filter(|it| it.row.as_ref().is_some_and(|it| it.tenant == id)).count();
+            let of = |id| index.keys.rows().filter(|it| it.1.tenant == id).count();
             index.show_tenant(name, of)
         })
+    }
+
+    /// All models that something is set for, by name.
+    #[must_use]
+    pub fn models(&self) -> Vec<ShownModel> {
+        self.read(|index| {
+            let names: BTreeSet<&ModelId> = index.models.names().collect();
+            names.into_iter().filter_map(|name| index.show_model(name)).collect()
+        })
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn model(&self, name: &ModelId) -> Option<ShownModel> {
+        self.read(|index| index.show_model(name))
     }
 }
 
@@ -150,21 +177,27 @@ impl Index {
             }
             Some(_) | None => KeyState::TenantRemoved,
         };
-        let created = self.keys.get(key).map(|it| it.born.wall());
-        ShownKey { id: Some(KeyId(key.id)), principal: Arc::clone(&row.principal), created, state }
+        let created = self.keys.born(key).map(|it| it.wall());
+        let quotas = row.quotas.shown(key.id);
+        ShownKey { id: Some(KeyId(key.id)), principal: Arc::clone(&row.principal), created, state, quotas }
     }
 
     fn show_configured(&self, principal: &Arc<Principal>) -> ShownKey {
         let is_off = self.tenant(&principal.tenant).is_some_and(|it| !it.1.is_enabled);
         let state = if is_off { KeyState::TenantDisabled } else { KeyState::Active };
-        ShownKey { id: None, principal: Arc::clone(principal), created: None, state }
+        ShownKey { id: None, principal: Arc::clone(principal), created: None, state, quotas: Vec::new() }
     }
 
     fn show_tenant(&self, name: &TenantId, keys: impl Fn(InstanceId) -> usize) -> Option<ShownTenant> {
         let (key, row) = self.tenant(name)?;
-        let created = self.tenants.get(key).map(|it| it.born.wall()).unwrap_or_default();
-        let keys = self.same_name(name).map(|it| keys(it.0.id)).sum();
-        let quotas = row.quotas.iter().map(|(what, it)| (what, it.units, what.limit(key.id))).collect();
+        let created = self.tenants.born(key).map(|it| it.wall()).unwrap_or_default();
+        let keys = self.tenants.of(name).map(|it| keys(it.0.id)).sum();
+        let quotas = row.quotas.shown(key.id);
         Some(ShownTenant { name: name.clone(), is_enabled: row.is_enabled, created, keys, quotas })
+    }
+
+    fn show_model(&self, name: &ModelId) -> Option<ShownModel> {
+        let (key, row) = self.models.of(name).next()?;
+        Some(ShownModel { name: name.clone(), quotas: row.quotas.shown(key.id) })
     }
 }

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod budget;
 pub mod config;
 pub mod edits;
+mod filed;
 pub mod hash;
 pub mod index;
 pub mod keys;

@@ -1,7 +1,9 @@
-//! What a tenant may use: so many requests and tokens a second and a minute, in the whole cluster.
+//! What a tenant, a key or a model may use: so many requests and tokens a second and a minute, in the whole cluster.
 //!
-//! Each is a field of the tenant's row, so that two that are set at once at two nodes are both set. The limit's number comes from the tenant's instance and the field: a tenant that is removed and added again
-//! has other limits, and a budget is never that of an earlier one.
+//! Each is a field of its row, the same in all tables, so that two that are set at once at two nodes are both set. The limit's number comes from the row's instance and the field: a tenant that is
+//! removed and added again has other limits, and a budget is never that of an earlier one.
+
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,6 +15,33 @@ use crate::limits::mint::UNITS_MAX;
 use crate::observability::labels::Label as _;
 use crate::observability::labels::label;
 use crate::replication::admin::InstanceId;
+
+label! {
+    /// Whose a limit is.
+    pub enum Scope {
+        /// A key's.
+        Key = "key",
+        /// A tenant's: of all its keys together.
+        Tenant = "tenant",
+        /// A model's, whoever asks for it.
+        Model = "model",
+    }
+}
+
+/// Whose one limit is, by name. Shown as ``key `ci` ``.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// A key's, a tenant's, a model's.
+    pub scope: Scope,
+    /// Which of them.
+    pub name: Arc<str>,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} `{}`", self.scope.as_str(), self.name)
+    }
+}
 
 label! {
     /// A window.
@@ -57,7 +86,7 @@ impl What {
         Self::all().find(|it| it.kind.as_str() == kind && it.per.as_str() == per)
     }
 
-    /// The number of its field in a tenant's row. Never given again.
+    /// The number of its field in a row of any of the tables. Never given again.
     pub(super) fn field(self) -> u16 {
         let kind = match self.kind {
             Kind::Requests => 16,
@@ -66,9 +95,9 @@ impl What {
         kind + u16::from(self.per == Per::Minute)
     }
 
-    /// The limit of a tenant's instance.
-    pub(super) fn limit(self, tenant: InstanceId) -> LimitId {
-        let name = [&tenant.0.to_le_bytes()[..], &self.field().to_le_bytes()].concat();
+    /// The limit of a row's instance.
+    pub(super) fn limit(self, of: InstanceId) -> LimitId {
+        let name = [&of.0.to_le_bytes()[..], &self.field().to_le_bytes()].concat();
         LimitId(xxh3_64(&name))
     }
 }
@@ -97,16 +126,38 @@ pub struct Quota {
     pub revision: u64,
 }
 
+/// A limit that a request takes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applies {
+    /// Whose it is.
+    pub scope: Scope,
+    /// What it counts.
+    pub what: What,
+    /// Units a window.
+    pub units: u64,
+    /// What holds it to that.
+    pub limit: LimitId,
+}
+
 impl Quotas {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them, each with the limit of this instance that holds to it.
+    pub(super) fn shown(&self, of: InstanceId) -> Vec<(What, u64, LimitId)> {
+        self.iter().map(|(what, it)| (what, it.units, what.limit(of))).collect()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (What, Quota)> + '_ {
         self.0.iter().copied()
     }
 
     /// As the group divides them.
-    pub(super) fn definitions(&self, tenant: InstanceId) -> impl Iterator<Item = Definition> + '_ {
+    pub(super) fn definitions(&self, of: InstanceId) -> impl Iterator<Item = Definition> + '_ {
         self.iter().map(move |(what, Quota { units, revision })| Definition {
-            limit: what.limit(tenant),
+            limit: what.limit(of),
             revision,
             kind: what.kind,
             window_ms: what.per.ms(),

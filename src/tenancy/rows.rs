@@ -1,6 +1,6 @@
-//! Keys and tenants as rows of replicated tables.
+//! Keys, tenants and models as rows of replicated tables.
 //!
-//! A field has a version of its own, because fields merge one by one and a later release may add some: a tenant has room for its limits. A row of
+//! A field has a version of its own, because fields merge one by one and a later release may add some. Limits are the same fields in each of them (`quota`). A row of
 //! which something cannot be read counts as a key that is refused, never as one with less said of it. *Invariant:* the hash of a key is in here, never the key.
 
 use std::sync::Arc;
@@ -10,19 +10,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::config::Role;
+use super::filed::Row;
 use super::hash::KeyHash;
 use super::keys::Principal;
+use super::listing::KeyId;
 use super::quota::Quota;
 use super::quota::Quotas;
 use super::quota::What;
+use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::replication::admin::Entry;
 use crate::replication::admin::InstanceId;
-
-/// The only kind of entry that this release knows in the table of keys. Others are no keys.
-pub(super) const KEY: u16 = 1;
-/// The same for the table of tenants.
-pub(super) const TENANT: u16 = 1;
 
 /// The version of every field written here.
 const VERSION: u8 = 1;
@@ -37,6 +35,8 @@ mod field {
 
     pub(super) const TENANT_NAME: u16 = 1;
     pub(super) const TENANT_ENABLED: u16 = 2;
+
+    pub(super) const MODEL_NAME: u16 = 1;
 }
 
 /// Fields of an edit, as tables take them.
@@ -50,6 +50,7 @@ pub(super) struct KeyRow {
     /// The instance of the tenant that it was made for: another tenant of the same name, made later, is not its tenant.
     pub(super) tenant: InstanceId,
     pub(super) is_disabled: bool,
+    pub(super) quotas: Quotas,
 }
 
 /// A tenant's entry, read.
@@ -57,6 +58,13 @@ pub(super) struct KeyRow {
 pub(super) struct TenantRow {
     pub(super) name: TenantId,
     pub(super) is_enabled: bool,
+    pub(super) quotas: Quotas,
+}
+
+/// A model's entry, read: what is set for it, whoever serves it.
+#[derive(Clone)]
+pub(super) struct ModelRow {
+    pub(super) name: ModelId,
     pub(super) quotas: Quotas,
 }
 
@@ -68,25 +76,44 @@ struct OfTenant {
     id: String,
 }
 
-impl KeyRow {
-    /// Reads an entry of the kind [`KEY`]. `None`: another release wrote something of it.
-    pub(super) fn read(entry: &Entry) -> Option<Self> {
+impl Row for KeyRow {
+    type Name = u64;
+    const KIND: u16 = 1;
+
+    fn read(id: InstanceId, entry: &Entry) -> Option<Self> {
         let hash = entry.fields.get(&field::HASH).filter(|it| it.version == VERSION)?;
         let tenant: OfTenant = value(entry, field::TENANT)?;
         let name: String = value(entry, field::NAME)?;
         let role = Role::parse(&value::<String>(entry, field::ROLE)?)?;
-        let principal = Principal { name: name.into(), tenant: TenantId::parse(&tenant.name).ok()?, role };
+        let tenant_name = TenantId::parse(&tenant.name).ok()?;
+        let principal = Principal { name: name.into(), tenant: tenant_name, role, id: Some(KeyId(id)) };
         Some(Self {
             hash: KeyHash::read(&hash.bytes)?,
             principal: Arc::new(principal),
             tenant: InstanceId(u128::from_str_radix(&tenant.id, 16).ok()?),
             is_disabled: flag(entry, field::DISABLED, false)?,
+            quotas: read_quotas(entry)?,
         })
     }
 
+    fn name(&self) -> u64 {
+        self.hash.slot()
+    }
+
+    fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// It keeps the admin API from being open.
+    fn is_counted(row: Option<&Self>) -> bool {
+        row.is_none_or(|it| it.principal.role == Role::Admin && !it.is_disabled)
+    }
+}
+
+impl KeyRow {
     /// The fields of a new one.
     pub(super) fn write(&self) -> Fields {
-        let Principal { name, tenant, role } = &*self.principal;
+        let Principal { name, tenant, role, .. } = &*self.principal;
         let tenant = OfTenant { name: tenant.as_str().to_owned(), id: format!("{:032x}", self.tenant.0) };
         vec![
             (field::HASH, VERSION, self.hash.bytes().to_vec()),
@@ -102,26 +129,54 @@ pub(super) fn key_disabled(is_disabled: bool) -> Fields {
     vec![written(field::DISABLED, &is_disabled)]
 }
 
-impl TenantRow {
-    /// Reads an entry of the kind [`TENANT`]. `None`: another release wrote something of it.
-    pub(super) fn read(entry: &Entry) -> Option<Self> {
+impl Row for TenantRow {
+    type Name = TenantId;
+    const KIND: u16 = 1;
+
+    fn read(_: InstanceId, entry: &Entry) -> Option<Self> {
         let name = TenantId::parse(&value::<String>(entry, field::TENANT_NAME)?).ok()?;
-        let mut quotas = Quotas::default();
-        for what in What::all() {
-            if let Some(field) = entry.fields.get(&what.field()) {
-                let revision = u64::try_from(field.stamp.wall().as_millis()).unwrap_or(u64::MAX);
-                let units: Option<u64> = value(entry, what.field())?;
-                quotas.0.extend(units.map(|units| (what, Quota { units, revision })));
-            }
-        }
-        Some(Self { name, is_enabled: flag(entry, field::TENANT_ENABLED, true)?, quotas })
+        Some(Self { name, is_enabled: flag(entry, field::TENANT_ENABLED, true)?, quotas: read_quotas(entry)? })
     }
 
+    fn name(&self) -> TenantId {
+        self.name.clone()
+    }
+
+    fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+}
+
+impl TenantRow {
     /// The fields of a new one.
     pub(super) fn write(&self) -> Fields {
-        let quotas = self.quotas.iter().flat_map(|(what, it)| tenant_quota(what, Some(it.units)));
         let name = written(field::TENANT_NAME, &self.name.as_str());
-        [vec![name], tenant_enabled(self.is_enabled), quotas.collect()].concat()
+        [vec![name], tenant_enabled(self.is_enabled), written_quotas(&self.quotas)].concat()
+    }
+}
+
+impl Row for ModelRow {
+    type Name = ModelId;
+    const KIND: u16 = 1;
+
+    fn read(_: InstanceId, entry: &Entry) -> Option<Self> {
+        let name = ModelId::parse(&value::<String>(entry, field::MODEL_NAME)?).ok()?;
+        Some(Self { name, quotas: read_quotas(entry)? })
+    }
+
+    fn name(&self) -> ModelId {
+        self.name.clone()
+    }
+
+    fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+}
+
+impl ModelRow {
+    /// The fields of a new one.
+    pub(super) fn write(&self) -> Fields {
+        [vec![written(field::MODEL_NAME, &self.name.as_str())], written_quotas(&self.quotas)].concat()
     }
 }
 
@@ -130,9 +185,26 @@ pub(super) fn tenant_enabled(is_enabled: bool) -> Fields {
     vec![written(field::TENANT_ENABLED, &is_enabled)]
 }
 
-/// Sets one limit of a tenant, or takes it away.
-pub(super) fn tenant_quota(what: What, units: Option<u64>) -> Fields {
-    vec![written(what.field(), &units)]
+/// Sets limits, or takes them away.
+pub(super) fn limited(quotas: &[(What, Option<u64>)]) -> Fields {
+    quotas.iter().map(|(what, units)| written(what.field(), units)).collect()
+}
+
+/// The limits of any row. `None`: one is there that cannot be read.
+fn read_quotas(entry: &Entry) -> Option<Quotas> {
+    let mut quotas = Quotas::default();
+    for what in What::all() {
+        if let Some(field) = entry.fields.get(&what.field()) {
+            let revision = u64::try_from(field.stamp.wall().as_millis()).unwrap_or(u64::MAX);
+            let units: Option<u64> = value(entry, what.field())?;
+            quotas.0.extend(units.map(|units| (what, Quota { units, revision })));
+        }
+    }
+    Some(quotas)
+}
+
+fn written_quotas(quotas: &Quotas) -> Fields {
+    quotas.iter().map(|(what, it)| written(what.field(), &Some(it.units))).collect()
 }
 
 /// A field that need not be there. `None`: it is, and cannot be read.
@@ -161,13 +233,18 @@ mod tests {
     fn entry(fields: Fields) -> Entry {
         let dot = Dot { actor: Actor { storage: StorageId(1), boot: 1 }, count: 1 };
         let field = |(number, version, bytes)| (number, Field { stamp: Stamp::default(), dot, version, bytes });
-        Entry { kind: KEY, born: Stamp::default(), fields: fields.into_iter().map(field).collect() }
+        Entry { kind: KeyRow::KIND, born: Stamp::default(), fields: fields.into_iter().map(field).collect() }
+    }
+
+    fn fields_read<R: Row>(fields: Fields) -> Option<R> {
+        R::read(InstanceId(7), &entry(fields))
     }
 
     fn row() -> KeyRow {
         let tenant = TenantId::parse("team").expect("valid");
-        let principal = Principal { name: "ci".into(), tenant, role: Role::User };
-        KeyRow { hash: KeyHash::of(b"sk-x"), principal: principal.into(), tenant: InstanceId(0xAB), is_disabled: false }
+        let principal = Principal { name: "ci".into(), tenant, role: Role::User, id: None };
+        let (hash, quotas) = (KeyHash::of(b"sk-x"), Quotas::default());
+        KeyRow { hash, principal: principal.into(), tenant: InstanceId(0xAB), is_disabled: false, quotas }
     }
 
     #[test]
@@ -175,20 +252,32 @@ mod tests {
         let fields = row().write();
         let texts: Vec<_> = fields[1..].iter().map(|it| String::from_utf8_lossy(&it.2).into_owned()).collect();
         assert_eq!(texts, [r#"{"name":"team","id":"000000000000000000000000000000ab"}"#, r#""ci""#, r#""user""#]);
-        let read = KeyRow::read(&entry([fields, key_disabled(true)].concat())).expect("is read");
+        let read = fields_read::<KeyRow>([fields, key_disabled(true)].concat()).expect("is read");
         assert!(read.hash.is(&row().hash) && read.is_disabled && read.tenant == row().tenant);
         assert_eq!((&*read.principal.name, read.principal.tenant.as_str()), ("ci", "team"));
+        assert_eq!(read.principal.id, Some(KeyId(InstanceId(7))));
         let tenant =
             TenantRow { name: TenantId::parse("t").expect("valid"), is_enabled: false, quotas: Quotas::default() };
-        let read = TenantRow::read(&entry(tenant.write())).expect("is read");
+        let read = fields_read::<TenantRow>(tenant.write()).expect("is read");
         assert_eq!((read.name.as_str(), read.is_enabled, read.quotas), ("t", false, Quotas::default()));
         let [rpm, tps] =
             [("requests", "minute"), ("tokens", "second")].map(|it| What::parse(it.0, it.1).expect("is one"));
-        let fields = [tenant.write(), tenant_quota(rpm, Some(60)), tenant_quota(tps, None)].concat();
-        assert_eq!(fields.iter().map(|it| &*it.2).skip(2).collect::<Vec<_>>(), [&b"60"[..], b"null"]);
-        let read = TenantRow::read(&entry(fields)).expect("is read");
-        assert_eq!(read.quotas.iter().map(|(what, it)| (what, it.units)).collect::<Vec<_>>(), [(rpm, 60)]);
-        assert!(TenantRow::read(&entry([tenant.write(), vec![(17, VERSION, b"-1".to_vec())]].concat())).is_none());
+        let limits = limited(&[(rpm, Some(60)), (tps, None)]);
+        assert_eq!(limits.iter().map(|it| &*it.2).collect::<Vec<_>>(), [&b"60"[..], b"null"]);
+        let model = ModelRow { name: ModelId::parse("a/b:c").expect("valid"), quotas: Quotas::default() };
+        assert_eq!(fields_read::<ModelRow>(model.write()).expect("is read").name, model.name);
+        // The same fields in each kind of row.
+        let all = [
+            fields_read::<TenantRow>([tenant.write(), limits.clone()].concat()).expect("is read").quotas,
+            fields_read::<KeyRow>([row().write(), limits.clone()].concat()).expect("is read").quotas,
+            fields_read::<ModelRow>([model.write(), limits].concat()).expect("is read").quotas,
+        ];
+        for quotas in all {
+            assert_eq!(quotas.iter().map(|(what, it)| (what, it.units)).collect::<Vec<_>>(), [(rpm, 60)]);
+        }
+        let odd = vec![(17, VERSION, b"-1".to_vec())];
+        assert!(fields_read::<TenantRow>([tenant.write(), odd.clone()].concat()).is_none());
+        assert!(fields_read::<KeyRow>([row().write(), odd].concat()).is_none(), "it is refused, not unlimited");
     }
 
     #[test]
@@ -199,9 +288,9 @@ mod tests {
             (field::ROLE, VERSION, br#""root""#.to_vec()),
             (field::HASH, VERSION, b"short".to_vec()),
         ] {
-            assert!(KeyRow::read(&entry([row().write(), vec![odd]].concat())).is_none());
+            assert!(fields_read::<KeyRow>([row().write(), vec![odd]].concat()).is_none());
         }
         let unknown = (99, 1, vec![1]);
-        assert!(KeyRow::read(&entry([row().write(), vec![unknown]].concat())).is_some(), "there is room for more");
+        assert!(fields_read::<KeyRow>([row().write(), vec![unknown]].concat()).is_some(), "there is room for more");
     }
 }

@@ -23,6 +23,8 @@ use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
+use super::limits;
+use super::limits::Limited;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,20 +38,22 @@ struct Wanted {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Changed {
-    disabled: bool,
+    disabled: Option<bool>,
+    #[serde(default)]
+    limits: Vec<Limited>,
 }
 
 /// All keys.
 pub fn list(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
-        let keys: Vec<_> = gateway.keys.list().iter().map(view).collect();
+        let keys: Vec<_> = gateway.keys.list().iter().map(|it| view(&gateway, it)).collect();
         Ok(super::super::json(&json!({"keys": keys, "total": keys.len()})))
     })
 }
 
 /// One key.
 pub fn show(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
-    Box::pin(async move { Ok(super::super::json(&view(&find(&gateway, &request)?))) })
+    Box::pin(async move { Ok(super::super::json(&view(&gateway, &find(&gateway, &request)?))) })
 }
 
 /// Adds a key and tells it, unless the caller gave it.
@@ -63,7 +67,7 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
         let is_made_here = wanted.key.is_none();
         let (edited, key) =
             gateway.tenants.add_key(NewKey { name: wanted.name, tenant, role, key: wanted.key }).await?;
-        let added = view(&edited.what);
+        let added = view(&gateway, &edited.what);
         author.decided("key_added", &name(&edited.what), &Value::Null, &added);
         let mut answer = added;
         if is_made_here {
@@ -75,15 +79,26 @@ pub fn add(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     })
 }
 
-/// Disables a key, or takes that back.
+/// Disables a key, takes that back, sets its limits.
 pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let (author, before) = (Author::of(&request), find(&gateway, &request)?);
         let id = key_id(&request)?;
         let wanted: Changed = super::read(&gateway, request).await?;
-        let edited = gateway.tenants.disable_key(id, wanted.disabled).await?;
-        let after = view(&edited.what);
-        author.decided("key_changed", &name(&edited.what), &view(&before), &after);
+        let limits = limits::wanted(&gateway, &wanted.limits)?;
+        if wanted.disabled.is_none() && limits.is_empty() {
+            return Err(ApiError::Refused("nothing to change: give `disabled`, `limits` or both".to_owned()));
+        }
+        let mut edited = None;
+        if !limits.is_empty() {
+            edited = Some(gateway.tenants.limit_key(id, limits).await?);
+        }
+        if let Some(is_disabled) = wanted.disabled {
+            edited = Some(gateway.tenants.disable_key(id, is_disabled).await?);
+        }
+        let Some(edited) = edited else { return Err(ApiError::UnknownKey(Some(id))) };
+        let after = view(&gateway, &edited.what);
+        author.decided("key_changed", &name(&edited.what), &view(&gateway, &before), &after);
         Ok(answered(&gateway, after, &edited))
     })
 }
@@ -93,7 +108,7 @@ pub fn remove(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let id = key_id(&request)?;
         let edited = gateway.tenants.remove_key(id).await?;
-        Author::of(&request).decided("key_removed", &name(&edited.what), &view(&edited.what), &Value::Null);
+        Author::of(&request).decided("key_removed", &name(&edited.what), &view(&gateway, &edited.what), &Value::Null);
         Ok(answered(&gateway, json!({"id": id.to_string(), "removed": true}), &edited))
     })
 }
@@ -120,7 +135,7 @@ fn name(key: &ShownKey) -> String {
     key.id.map(|it| it.to_string()).unwrap_or_default()
 }
 
-fn view(key: &ShownKey) -> Value {
+fn view(gateway: &Gateway, key: &ShownKey) -> Value {
     json!({
         "id": key.id.map(|it| it.to_string()),
         "name": &*key.principal.name,
@@ -129,6 +144,7 @@ fn view(key: &ShownKey) -> Value {
         "created": key.created.map(|it| it.as_secs()),
         "disabled": key.state == KeyState::Disabled,
         "state": key.state.as_str(),
+        "limits": limits::view(gateway, &key.quotas),
         "source": if key.id.is_some() { "api" } else { "config" },
     })
 }

@@ -2,7 +2,9 @@
 
 pub mod cluster;
 pub mod keys;
+mod limits;
 pub mod members;
+pub mod models;
 pub mod policies;
 pub mod tenants;
 pub mod workers;

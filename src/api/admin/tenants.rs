@@ -10,20 +10,17 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::ids::TenantId;
-use crate::limits::LimitId;
 use crate::tenancy::edits::EditError;
 use crate::tenancy::keys::Principal;
 use crate::tenancy::listing::ShownTenant;
-use crate::tenancy::quota::What;
 
 use super::super::audit::Author;
 use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
 use super::keys::answered;
-
-/// A limit that would be kept and not held to.
-const NOWHERE: &str = "this node divides no limits: start it with `--ha-mesh` and a data directory (one node alone is enough), or ask one that was";
+use super::limits;
+use super::limits::Limited;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,29 +35,6 @@ struct Changed {
     enabled: Option<bool>,
     #[serde(default)]
     limits: Vec<Limited>,
-}
-
-/// One limit to be set; without a number, to be taken away.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Limited {
-    what: String,
-    per: String,
-    limit: Option<Value>,
-}
-
-impl Limited {
-    fn read(&self) -> Result<(What, Option<u64>), ApiError> {
-        const EXPECTED: &str =
-            "`what`: requests or tokens, `per`: second or minute, `limit`: a whole number, or null for none";
-        let bad = || ApiError::BadParameter { name: "limits", expected: EXPECTED };
-        let what = What::parse(&self.what, &self.per).ok_or_else(bad)?;
-        let units = match &self.limit {
-            None | Some(Value::Null) => None,
-            Some(number) => Some(number.as_u64().ok_or_else(bad)?),
-        };
-        Ok((what, units))
-    }
 }
 
 /// All tenants.
@@ -95,12 +69,9 @@ pub fn change(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let (author, by, before) = (Author::of(&request), principal(&request), find(&gateway, &request)?);
         let wanted: Changed = super::read(&gateway, request).await?;
-        let limits = wanted.limits.iter().map(Limited::read).collect::<Result<Vec<_>, _>>()?;
+        let limits = limits::wanted(&gateway, &wanted.limits)?;
         if wanted.enabled.is_none() && limits.is_empty() {
             return Err(ApiError::Refused("nothing to change: give `enabled`, `limits` or both".to_owned()));
-        }
-        if gateway.budgets.limits().is_nowhere() && limits.iter().any(|it| it.1.is_some()) {
-            return Err(ApiError::Refused(NOWHERE.to_owned()));
         }
         let mut edited = None;
         if !limits.is_empty() {
@@ -142,21 +113,6 @@ fn view(gateway: &Gateway, tenant: &ShownTenant) -> Value {
         "enabled": tenant.is_enabled,
         "created": tenant.created.as_secs(),
         "keys": tenant.keys,
-        "limits": tenant.quotas.iter().map(|it| limit(gateway, it)).collect::<Vec<_>>(),
+        "limits": limits::view(gateway, &tenant.quotas),
     })
-}
-
-/// A limit, and how it stands at this node; `null` until this node has heard of its share.
-fn limit(gateway: &Gateway, (what, units, limit): &(What, u64, LimitId)) -> Value {
-    let here = gateway.budgets.limits().standing(*limit).map(|it| {
-        json!({
-            "share": it.share,
-            "left": it.left,
-            "debt": it.debt,
-            "spent": it.counters.spent,
-            "returned": it.counters.returned,
-            "asked": it.counters.asked,
-        })
-    });
-    json!({ "what": what.kind.as_str(), "per": what.per.as_str(), "limit": units, "here": here })
 }

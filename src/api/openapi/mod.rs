@@ -24,10 +24,13 @@ use crate::dialects::json;
 use crate::limits::Kind;
 use crate::replication::core::EditError as TableError;
 use crate::tenancy::admission::Refused;
+use crate::tenancy::budget::Limit;
 use crate::tenancy::budget::OverBudget;
 use crate::tenancy::keys::AuthError;
 use crate::tenancy::quota::Per;
+use crate::tenancy::quota::Scope;
 use crate::tenancy::quota::What;
+use crate::tenancy::quota::Whose;
 use crate::workers::worker::BoxFuture;
 use crate::workers::worker::CallError;
 
@@ -221,6 +224,7 @@ fn errors(route: &Route) -> Vec<ApiError> {
             }
         }
         "/v1/models/{id}" => errors.push(unknown_model()),
+        "/models/{id}" if route.method != "PATCH" => errors.push(unknown_model()),
         "/readiness" => errors.extend([ApiError::Draining, ApiError::Joining, busy()]),
         _ => {}
     }
@@ -236,13 +240,10 @@ fn refused_keys() -> Vec<ApiError> {
 
 /// One of each.
 fn over_budget() -> [OverBudget; 3] {
-    let (tenant, retry_after, units) = (TenantId::parse("tenant").expect("a valid name"), Duration::from_secs(1), 1);
-    let what = What { kind: Kind::Requests, per: Per::Minute };
-    [
-        OverBudget::UsedUp { tenant: tenant.clone(), what, units, retry_after },
-        OverBudget::TooLarge { tenant: tenant.clone(), what, units },
-        OverBudget::NoShare { tenant, what, units },
-    ]
+    let whose = Whose { scope: Scope::Tenant, name: "tenant".into() };
+    let limit = Limit { whose, what: What { kind: Kind::Requests, per: Per::Minute }, units: 1 };
+    let used_up = OverBudget::UsedUp { limit: limit.clone(), retry_after: Duration::from_secs(1) };
+    [used_up, OverBudget::TooLarge(limit.clone()), OverBudget::NoShare(limit)]
 }
 
 fn model_errors() -> Vec<ApiError> {

@@ -15,6 +15,7 @@ use crate::base::ids::ModelId;
 use crate::base::ids::WorkerId;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
+use crate::dialects::Tokens;
 use crate::dialects::Wire;
 use crate::dialects::form;
 use crate::dialects::form::Prompt;
@@ -32,6 +33,7 @@ use crate::routing::retry::Failure;
 use crate::routing::retry::Verdict;
 use crate::routing::shortlist::Shortlist;
 use crate::tenancy::admission::Permit;
+use crate::tenancy::budget::Expected;
 use crate::tenancy::keys::Principal;
 use crate::workers::registry::Entry;
 use crate::workers::worker::Segments;
@@ -143,9 +145,13 @@ impl Job {
         spans::admitted(&mut self.span, account);
     }
 
-    /// Tokens of the prompt, about.
-    pub(super) fn prompt_tokens(&self) -> u64 {
-        self.gateway.router.tokens(&self.model, self.body.bytes.len())
+    /// What it is believed to cost.
+    pub(super) fn expected(&self) -> Expected {
+        let prompt = match self.wire.tokens {
+            Tokens::None => 0,
+            Tokens::Prompt | Tokens::PromptAndAnswer => self.gateway.router.tokens(&self.model, self.body.bytes.len()),
+        };
+        Expected { prompt, has_answer: self.wire.tokens == Tokens::PromptAndAnswer }
     }
 
     /// Notes something in the account, while it is here.

@@ -117,7 +117,7 @@ where
         let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
         job.keep(permit, &account);
         account.lap(Stage::Parse);
-        account.allowed(gateway.budgets.take(&job.principal.tenant, job.prompt_tokens()).await?);
+        account.allowed(gateway.budgets.take(&job.principal, &job.model, job.expected()).await?);
         let planned = job.plan(parsed.prompt.as_ref()).await?;
         account.lap(Stage::Route);
         account.planned(&job, &planned);

@@ -2,6 +2,7 @@
 
 use super::BadRequest;
 use super::Family;
+use super::Tokens;
 use super::Wire;
 use super::form::Event;
 use super::form::Mark;
@@ -23,6 +24,7 @@ pub const MESSAGES: Wire = Wire {
     observe: Some(observe),
     needs_done: true,
     usage: answer_usage,
+    tokens: Tokens::PromptAndAnswer,
 };
 
 /// `/v1/messages/count_tokens`: the same body, never streamed.
@@ -33,6 +35,7 @@ pub const COUNT_TOKENS: Wire = Wire {
     observe: None,
     needs_done: false,
     usage: answer_usage,
+    tokens: Tokens::None,
 };
 
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {

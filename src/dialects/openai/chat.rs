@@ -2,6 +2,7 @@
 
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
+use crate::dialects::Tokens;
 use crate::dialects::Wire;
 use crate::dialects::form::Event;
 use crate::dialects::form::Observed;
@@ -22,6 +23,7 @@ pub const WIRE: Wire = Wire {
     observe: Some(observe),
     needs_done: true,
     usage: super::answer_usage,
+    tokens: Tokens::PromptAndAnswer,
 };
 
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {

@@ -2,6 +2,7 @@
 
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
+use crate::dialects::Tokens;
 use crate::dialects::Wire;
 use crate::dialects::form::Mark;
 use crate::dialects::form::Piece;
@@ -18,6 +19,7 @@ pub const WIRE: Wire = Wire {
     observe: Some(super::chat::observe),
     needs_done: true,
     usage: super::answer_usage,
+    tokens: Tokens::PromptAndAnswer,
 };
 
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {

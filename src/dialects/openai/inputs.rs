@@ -2,6 +2,7 @@
 
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
+use crate::dialects::Tokens;
 use crate::dialects::Wire;
 use crate::dialects::form::Prompt;
 use crate::dialects::form::Request;
@@ -9,20 +10,24 @@ use crate::dialects::json::Object;
 
 use super::completions::push_texts;
 
-const fn wire(name: &'static str, read: for<'a> fn(&Object<'a>) -> Result<Request<'a>, BadRequest>) -> Wire {
-    Wire { name, family: Family::OpenAi, read, observe: None, needs_done: false, usage: super::answer_usage }
+const fn wire(
+    name: &'static str,
+    read: for<'a> fn(&Object<'a>) -> Result<Request<'a>, BadRequest>,
+    tokens: Tokens,
+) -> Wire {
+    Wire { name, family: Family::OpenAi, read, observe: None, needs_done: false, usage: super::answer_usage, tokens }
 }
 
 /// `/v1/embeddings`.
-pub const EMBEDDINGS: Wire = wire("embeddings", read_input);
+pub const EMBEDDINGS: Wire = wire("embeddings", read_input, Tokens::Prompt);
 /// `/v1/classify`.
-pub const CLASSIFY: Wire = wire("classify", read_input);
+pub const CLASSIFY: Wire = wire("classify", read_input, Tokens::Prompt);
 /// `/rerank`, `/v1/rerank`.
-pub const RERANK: Wire = wire("rerank", read_rerank);
+pub const RERANK: Wire = wire("rerank", read_rerank, Tokens::Prompt);
 /// `/v1/tokenize`, `/tokenize`: the worker's own tokenizer answers.
-pub const TOKENIZE: Wire = wire("tokenize", read_any);
+pub const TOKENIZE: Wire = wire("tokenize", read_any, Tokens::None);
 /// `/v1/detokenize`, `/detokenize`.
-pub const DETOKENIZE: Wire = wire("detokenize", read_any);
+pub const DETOKENIZE: Wire = wire("detokenize", read_any, Tokens::None);
 
 fn read_input<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
     let mut prompt = Prompt::default();

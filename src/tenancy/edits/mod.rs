@@ -1,9 +1,11 @@
-//! The door for operators to keys and tenants, and what puts those in force that the tables say.
+//! The door for operators to keys, tenants and models, and what puts those in force that the tables say.
 //!
 //! An edit is made in the tables and in force here before it is answered; what other nodes edit is put in force when it arrives. Edits go one after
 //! the other; one that began is finished even if its caller goes away. A key belongs to the tenant's instance it was made for, so removing a tenant ends its keys for
 //! good: a tenant of that name that somebody adds later has none of them. *Invariant:* an edit costs what it changes; what others edited is found by one
 //! look at each row, at most every [`PAUSE`], so that a flood of keys cannot keep a node busy with reading them.
+
+pub mod limits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::config::Role;
+use super::filed::Row as _;
 use super::hash;
 use super::hash::KeyHash;
 use super::index;
+use super::index::AllNews;
 use super::index::Open;
 use super::keys::ANONYMOUS;
 use super::keys::Keys;
@@ -22,18 +26,15 @@ use super::keys::Principal;
 use super::listing::KeyId;
 use super::listing::ShownKey;
 use super::listing::ShownTenant;
-use super::quota;
 use super::quota::InvalidQuota;
 use super::quota::Quotas;
-use super::quota::What;
 use super::rows;
-use super::rows::KEY;
 use super::rows::KeyRow;
-use super::rows::TENANT;
 use super::rows::TenantRow;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::InvalidId;
+use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
 use crate::base::tasks::OnEnd;
@@ -42,7 +43,6 @@ use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::base::turns::Turns;
 use crate::limits::Definition;
-use crate::limits::core::LIMITS_LEN_MAX;
 use crate::replication;
 use crate::replication::admin::InstanceId;
 use crate::replication::admin::Refusal;
@@ -50,7 +50,9 @@ use crate::replication::core::Edit;
 use crate::replication::core::EditError as TableError;
 use crate::replication::core::Settled;
 use crate::replication::tables::KEYS;
+use crate::replication::tables::MODELS;
 use crate::replication::tables::TENANTS;
+use crate::replication::tables::TableId;
 
 const EDIT: Task = Task { name: "key-edit", stage: Stage::Decide, on_end: OnEnd::Fine };
 const FOLLOW: Task = Task { name: "keys-in-force", stage: Stage::Decide, on_end: OnEnd::StopNode };
@@ -73,6 +75,9 @@ pub enum EditError {
     /// The caller's fault.
     #[error("no such tenant: `{0}`")]
     UnknownTenant(TenantId),
+    /// The caller's fault.
+    #[error("nothing is set for this model: `{0}`")]
+    UnknownModel(ModelId),
     /// The caller's fault: a key belongs to a tenant that is there.
     #[error("no such tenant: `{0}`. Add it first, with POST /tenants or `smg tenants add {0}`")]
     NoTenant(TenantId),
@@ -109,12 +114,17 @@ pub enum EditError {
         "there are as many tenants as there may be: remove some that are not used any more, with DELETE /tenants/NAME"
     )]
     TooManyTenants,
+    /// The table's bound.
+    #[error(
+        "there are as many models with limits as there may be: remove some that are not used any more, with DELETE /models/NAME"
+    )]
+    TooManyModels,
     /// The caller's fault.
     #[error(transparent)]
     Quota(#[from] InvalidQuota),
     /// A bound.
     #[error(
-        "there are as many limits as there may be: take some away that are not needed, with `smg tenants set-limit`"
+        "there are as many limits as there may be: take some away that are not needed, with `smg tenants set-limit`, `smg keys set-limit` or `smg models set-limit`"
     )]
     TooManyLimits,
     /// The tables.
@@ -155,14 +165,14 @@ struct Inner {
     tables: replication::Handle,
     entropy: Entropy,
     turns: Turns,
-    /// The limits of all tenants.
+    /// The limits of all keys, tenants and models.
     defined: watch::Sender<Arc<[Definition]>>,
     /// Held while tables are read and put in force, so that an older reading never follows a newer one.
     applying: Mutex<()>,
 }
 
 impl Edits {
-    /// Puts in force what the tables say, and follows them from now on. `defined`: is told the limits of all tenants whenever they change.
+    /// Puts in force what the tables say, and follows them from now on. `defined`: is told all limits whenever they change.
     #[must_use]
     pub fn start(
         keys: Arc<Keys>,
@@ -175,12 +185,12 @@ impl Edits {
         let inner = Arc::new(Inner { keys, tables, entropy, turns, defined, applying: Mutex::default() });
         inner.apply();
         let following = Arc::clone(&inner);
-        let changes = [TENANTS, KEYS].map(|it| inner.tables.changes(it));
+        let changes = [TENANTS, KEYS, MODELS].map(|it| inner.tables.changes(it));
         tasks.spawn(FOLLOW, |stop| async move {
-            let [mut tenants, mut keys] = changes;
+            let [mut tenants, mut keys, mut models] = changes;
             loop {
                 let changed = async {
-                    tokio::select! { it = tenants.changed() => it, it = keys.changed() => it }
+                    tokio::select! { it = tenants.changed() => it, it = keys.changed() => it, it = models.changed() => it }
                 };
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -215,10 +225,11 @@ impl Edits {
                 (None, None) => Ok(index.tenant(&new.tenant).map(|it| it.0.id)),
             })?;
             let tenant = tenant.ok_or_else(|| EditError::NoTenant(new.tenant.clone()))?;
-            let principal = Principal { name: name.as_str().into(), tenant: new.tenant, role: new.role };
-            let row = KeyRow { hash, principal: Arc::new(principal), tenant, is_disabled: false };
+            let principal = Principal { name: name.as_str().into(), tenant: new.tenant, role: new.role, id: None };
+            let row =
+                KeyRow { hash, principal: Arc::new(principal), tenant, is_disabled: false, quotas: Quotas::default() };
             let id = inner.new_id();
-            let (settled, note) = inner.make(vec![Edit::Add(KEYS, id, KEY, row.write())], &[id], &[]).await?;
+            let (settled, note) = inner.make(KEYS, vec![Edit::Add(KEYS, id, KeyRow::KIND, row.write())], &[id]).await?;
             let what = inner.keys.get(KeyId(id)).ok_or(EditError::UnknownKey(KeyId(id)))?;
             Ok(Edited { what, settled, note })
         });
@@ -230,7 +241,7 @@ impl Edits {
         self.whole(move |inner| async move {
             let ids = inner.rows_of_key(id)?;
             let edits = ids.iter().map(|it| Edit::Set(KEYS, *it, rows::key_disabled(is_disabled))).collect();
-            let (settled, note) = inner.make(edits, &ids, &[]).await?;
+            let (settled, note) = inner.make(KEYS, edits, &ids).await?;
             Ok(Edited { what: inner.keys.get(id).ok_or(EditError::UnknownKey(id))?, settled, note })
         })
         .await
@@ -241,7 +252,7 @@ impl Edits {
         self.whole(move |inner| async move {
             let (ids, what) = (inner.rows_of_key(id)?, inner.keys.get(id).ok_or(EditError::UnknownKey(id))?);
             let edits = ids.iter().map(|it| Edit::Delete(KEYS, *it)).collect();
-            let (settled, note) = inner.make(edits, &ids, &[]).await?;
+            let (settled, note) = inner.make(KEYS, edits, &ids).await?;
             Ok(Edited { what, settled, note })
         })
         .await
@@ -255,7 +266,8 @@ impl Edits {
                 return Err(EditError::TenantTaken(name));
             }
             let (id, row) = (inner.new_id(), TenantRow { name: name.clone(), is_enabled, quotas: Quotas::default() });
-            let (settled, note) = inner.make(vec![Edit::Add(TENANTS, id, TENANT, row.write())], &[], &[id]).await?;
+            let (settled, note) =
+                inner.make(TENANTS, vec![Edit::Add(TENANTS, id, TenantRow::KIND, row.write())], &[id]).await?;
             let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
             Ok(Edited { what, settled, note })
         })
@@ -275,33 +287,7 @@ impl Edits {
         self.whole(move |inner| async move {
             let ids = inner.rows_of_tenant(&name)?;
             let edits = ids.iter().map(|it| Edit::Set(TENANTS, *it, rows::tenant_enabled(is_enabled))).collect();
-            let (settled, note) = inner.make(edits, &[], &ids).await?;
-            let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
-            Ok(Edited { what, settled, note })
-        })
-        .await
-    }
-
-    /// Sets limits of a tenant, or takes them away. All or none.
-    pub async fn limit_tenant(
-        &self,
-        name: TenantId,
-        quotas: Vec<(What, Option<u64>)>,
-    ) -> Result<Edited<ShownTenant>, EditError> {
-        for (_, units) in &quotas {
-            quota::checked(*units)?;
-        }
-        self.whole(move |inner| async move {
-            let ids = inner.rows_of_tenant(&name)?;
-            let known = inner.keys.quotas(&name);
-            let is_new = |(what, units): &&(What, Option<u64>)| units.is_some() && known.iter().all(|it| it.0 != *what);
-            let added = quotas.iter().filter(is_new).count();
-            if added > 0 && inner.keys.read(index::Index::limits).0 + added > LIMITS_LEN_MAX {
-                return Err(EditError::TooManyLimits);
-            }
-            let fields = quotas.iter().flat_map(|(what, units)| rows::tenant_quota(*what, *units)).collect::<Vec<_>>();
-            let edits = ids.iter().map(|it| Edit::Set(TENANTS, *it, fields.clone())).collect();
-            let (settled, note) = inner.make(edits, &[], &ids).await?;
+            let (settled, note) = inner.make(TENANTS, edits, &ids).await?;
             let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
             Ok(Edited { what, settled, note })
         })
@@ -319,7 +305,7 @@ impl Edits {
             let ids = inner.rows_of_tenant(&name)?;
             let what = inner.keys.tenant(&name).ok_or(EditError::UnknownTenant(name))?;
             let edits = ids.iter().map(|it| Edit::Delete(TENANTS, *it)).collect();
-            let (settled, note) = inner.make(edits, &[], &ids).await?;
+            let (settled, note) = inner.make(TENANTS, edits, &ids).await?;
             Ok(Edited { what, settled, note })
         })
         .await
@@ -349,47 +335,49 @@ impl Inner {
     }
 
     fn rows_of_tenant(&self, name: &TenantId) -> Result<Vec<InstanceId>, EditError> {
-        let ids: Vec<_> = self.keys.read(|index| index.same_name(name).map(|it| it.0.id).collect());
+        let ids: Vec<_> = self.keys.read(|index| index.tenants.of(name).map(|it| it.0.id).collect());
         if ids.is_empty() { Err(EditError::UnknownTenant(name.clone())) } else { Ok(ids) }
     }
 
-    /// Makes edits and puts them in force.
+    /// Makes edits of these instances of one table, and puts them in force.
     async fn make(
         &self,
+        table: TableId,
         edits: Vec<Edit>,
-        keys: &[InstanceId],
-        tenants: &[InstanceId],
+        ids: &[InstanceId],
     ) -> Result<(Settled, Option<String>), EditError> {
         let before = self.keys.read(index::Index::open);
         let settled = self.tables.edit(edits).await.map_err(|error| match error {
-            TableError::Refused(Refusal::TableFull) if tenants.is_empty() => EditError::TooManyKeys,
+            TableError::Refused(Refusal::TableFull) if table == KEYS => EditError::TooManyKeys,
+            TableError::Refused(Refusal::TableFull) if table == MODELS => EditError::TooManyModels,
             TableError::Refused(Refusal::TableFull) => EditError::TooManyTenants,
             other => EditError::NotKept(other),
         })?;
         let _applying = self.applying.lock();
-        let tenants =
-            self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news_of(&index.tenants, tenants, it)));
-        let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index::news_of(&index.keys, keys, it)));
-        self.take(tenants, keys);
+        let ids = |it| if it == table { ids } else { &[] };
+        let (keys, tenants, models) = (
+            self.tables.admin(KEYS, |it| self.keys.read(|index| index.keys.news_of(ids(KEYS), it))),
+            self.tables.admin(TENANTS, |it| self.keys.read(|index| index.tenants.news_of(ids(TENANTS), it))),
+            self.tables.admin(MODELS, |it| self.keys.read(|index| index.models.news_of(ids(MODELS), it))),
+        );
+        self.take(AllNews { keys, tenants, models });
         Ok((settled, note(before, self.keys.read(index::Index::open))))
     }
 
     /// Puts in force what the tables say now.
     fn apply(&self) {
         let _applying = self.applying.lock();
-        // Keys are read first: a key that is put in force finds its tenant, which was there before it.
-        let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index::news(&index.keys, KEY, it)));
-        let tenants = self.tables.admin(TENANTS, |it| self.keys.read(|index| index::news(&index.tenants, TENANT, it)));
-        self.take(tenants, keys);
+        // ORDER: keys are read first: a key that is put in force finds its tenant, which was there before it.
+        let keys = self.tables.admin(KEYS, |it| self.keys.read(|index| index.keys.news(it)));
+        let tenants = self.tables.admin(TENANTS, |it| self.keys.read(|index| index.tenants.news(it)));
+        let models = self.tables.admin(MODELS, |it| self.keys.read(|index| index.models.news(it)));
+        self.take(AllNews { keys, tenants, models });
     }
 
-    fn take(&self, tenants: index::News, keys: index::News) {
+    fn take(&self, news: AllNews) {
         let changes = |index: &index::Index| index.limits().1;
         let before = self.keys.read(changes);
-        self.keys.change(|index| {
-            index.take_tenants(tenants);
-            index.take_keys(keys);
-        });
+        self.keys.change(|index| index.take(news));
         if self.keys.read(changes) != before {
             let defined = self.keys.read(index::Index::definitions);
             self.defined.send_if_modified(|it| {

@@ -7,6 +7,9 @@ use crate::replication::store::memory::Disk;
 use crate::tenancy::keys::AuthError;
 use crate::tenancy::listing::KeyState;
 use crate::tenancy::metrics::Metrics;
+use crate::tenancy::quota::Applies;
+use crate::tenancy::quota::What;
+use crate::tenancy::rows::ModelRow;
 
 struct Node {
     edits: Edits,
@@ -135,7 +138,7 @@ async fn what_is_given_is_checked_and_no_refusal_repeats_a_key() {
     node.edits.add_tenant("team", true).await.unwrap();
     assert_eq!(node.edits.add_tenant("team", true).await.unwrap_err(), EditError::TenantTaken(tenant("team")));
     node.keys.replace(vec![super::super::keys::Key {
-        principal: Arc::new(Principal { name: "ops".into(), tenant: tenant("x"), role: Role::Admin }),
+        principal: Arc::new(Principal { name: "ops".into(), tenant: tenant("x"), role: Role::Admin, id: None }),
         secret: Secret::new("sk-canary-configured"),
     }]);
     let give = async |key: &str| {
@@ -158,15 +161,16 @@ async fn what_the_tables_say_is_put_in_force_when_it_arrives_and_one_key_at_two_
     let node = start(&Disk::default());
     let row = |name: &str| KeyRow {
         hash: KeyHash::of(b"sk-far"),
-        principal: Arc::new(Principal { name: name.into(), tenant: tenant("far"), role: Role::User }),
+        principal: Arc::new(Principal { name: name.into(), tenant: tenant("far"), role: Role::User, id: None }),
         tenant: InstanceId(9),
         is_disabled: false,
+        quotas: Quotas::default(),
     };
     let team = TenantRow { name: tenant("far"), is_enabled: true, quotas: Quotas::default() };
     let edits = vec![
-        Edit::Add(KEYS, InstanceId(7), KEY, row("older").write()),
-        Edit::Add(KEYS, InstanceId(5), KEY, row("younger").write()),
-        Edit::Add(TENANTS, InstanceId(9), TENANT, team.write()),
+        Edit::Add(KEYS, InstanceId(7), KeyRow::KIND, row("older").write()),
+        Edit::Add(KEYS, InstanceId(5), KeyRow::KIND, row("younger").write()),
+        Edit::Add(TENANTS, InstanceId(9), TenantRow::KIND, team.write()),
     ];
     node.tables.edit(edits).await.unwrap();
     let deadline = Clock.now() + Duration::from_secs(10);
@@ -186,11 +190,17 @@ async fn p8_a_flood_of_keys_ends_at_the_bound_and_lookups_do_not_grow_with_it() 
     let node = start(&Disk::default());
     node.edits.add_tenant("team", true).await.unwrap();
     let team = node.keys.read(|index| index.tenant(&tenant("team")).map(|it| it.0.id)).unwrap();
-    let principal = Arc::new(Principal { name: "app".into(), tenant: tenant("team"), role: Role::User });
+    let principal = Arc::new(Principal { name: "app".into(), tenant: tenant("team"), role: Role::User, id: None });
     let flood = |n: u32| {
         let hash = KeyHash::of(format!("sk-flood-{n:012}").as_bytes());
-        let row = KeyRow { hash, principal: Arc::clone(&principal), tenant: team, is_disabled: false };
-        Edit::Add(KEYS, InstanceId(n.into()), KEY, row.write())
+        let row = KeyRow {
+            hash,
+            principal: Arc::clone(&principal),
+            tenant: team,
+            is_disabled: false,
+            quotas: Quotas::default(),
+        };
+        Edit::Add(KEYS, InstanceId(n.into()), KeyRow::KIND, row.write())
     };
     node.tables.edit((1..=20_000).map(flood).collect()).await.unwrap();
     node.edits.0.apply();
@@ -213,4 +223,87 @@ async fn p8_a_flood_of_keys_ends_at_the_bound_and_lookups_do_not_grow_with_it() 
     let freed = node.keys.list().pop().and_then(|it| it.id).unwrap();
     node.edits.remove_key(freed).await.unwrap();
     node.key("more", "team", Role::User).await;
+}
+
+fn what(kind: &str, per: &str) -> What {
+    What::parse(kind, per).expect("is one")
+}
+
+/// The limits in force of a request, as people would say it.
+fn applying(node: &Node, principal: &Principal, model: &str) -> Vec<String> {
+    let model = ModelId::parse(model).expect("valid");
+    let shown = |it: Applies| format!("{} {} {}", it.scope.as_str(), it.units, it.what);
+    node.keys.applying(principal, &model).into_iter().map(shown).collect()
+}
+
+#[tokio::test]
+async fn limits_of_key_tenant_and_model_all_apply_and_stay_over_a_restart() {
+    let disk = Disk::default();
+    let node = start(&disk);
+    node.edits.add_tenant("team", true).await.unwrap();
+    let (id, key) = node.key("app", "team", Role::User).await;
+    let (_, other) = node.key("other", "team", Role::User).await;
+    let model = || ModelId::parse("org/m:8b").expect("valid");
+    let (rpm, tps) = (what("requests", "minute"), what("tokens", "second"));
+    node.edits.limit_key(id, vec![(rpm, Some(5)), (tps, Some(50))]).await.unwrap();
+    node.edits.limit_tenant(tenant("team"), vec![(rpm, Some(7))]).await.unwrap();
+    node.edits.limit_model(model(), vec![(rpm, Some(9))]).await.unwrap();
+
+    let node = start(&disk);
+    let who = |key: &Secret| node.keys.authenticate(&headers(key.expose())).expect("let in");
+    let of_team = ["tenant 7 requests per minute", "model 9 requests per minute"];
+    assert_eq!(
+        applying(&node, &who(&key), "org/m:8b"),
+        [&["key 5 requests per minute", "key 50 tokens per second"][..], &of_team[..]].concat()
+    );
+    assert_eq!(applying(&node, &who(&other), "org/m:8b"), of_team, "a limit of a key is that key's");
+    assert_eq!(applying(&node, &who(&other), "org/m"), of_team[..1], "a name is compared whole");
+    let nobody = Principal { name: ANONYMOUS.into(), tenant: tenant(ANONYMOUS), role: Role::User, id: None };
+    assert_eq!(applying(&node, &nobody, "org/m:8b"), of_team[1..], "a model's limit needs no key");
+    assert_eq!(node.keys.get(id).unwrap().quotas.len(), 2);
+
+    node.edits.limit_key(id, vec![(rpm, None), (tps, None)]).await.unwrap();
+    node.edits.forget_model(model()).await.unwrap();
+    assert_eq!(node.edits.forget_model(model()).await.unwrap_err(), EditError::UnknownModel(model()));
+    assert_eq!(applying(&node, &who(&key), "org/m:8b"), of_team[..1]);
+    assert!(node.keys.models().is_empty());
+}
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_is_refused_and_nothing_is_made_of_it() {
+    let node = start(&Disk::default());
+    let model = || ModelId::parse("m").expect("valid");
+    let rpm = what("requests", "minute");
+    let edit = node.edits.limit_model(model(), vec![(rpm, Some(1 << 40))]).await;
+    assert!(matches!(edit.unwrap_err(), EditError::Quota(_)));
+    node.edits.limit_model(model(), vec![(rpm, None)]).await.unwrap();
+    assert_eq!(node.tables.admin(MODELS, |it| it.entries().count()), 0, "to take nothing away makes no row");
+    let id = KeyId(InstanceId(1));
+    assert_eq!(node.edits.limit_key(id, vec![(rpm, Some(1))]).await.unwrap_err(), EditError::UnknownKey(id));
+    let gone = tenant("gone");
+    assert_eq!(
+        node.edits.limit_tenant(gone.clone(), vec![(rpm, Some(1))]).await.unwrap_err(),
+        EditError::UnknownTenant(gone)
+    );
+}
+
+/// Two nodes that limit a model for the first time at once make two rows: one counts everywhere, and an edit reaches both.
+#[tokio::test]
+async fn a_model_that_two_nodes_limit_at_once_has_one_limit() {
+    let node = start(&Disk::default());
+    let (name, rpm) = (ModelId::parse("m").expect("valid"), what("requests", "minute"));
+    let row = |units| {
+        let row = ModelRow { name: name.clone(), quotas: Quotas::default() };
+        [row.write(), rows::limited(&[(rpm, Some(units))])].concat()
+    };
+    let add = |id, units| Edit::Add(MODELS, InstanceId(id), ModelRow::KIND, row(units));
+    node.tables.edit(vec![add(9, 1), add(3, 2)]).await.unwrap();
+    node.edits.0.apply();
+    assert_eq!(node.keys.models().len(), 1);
+    assert_eq!(node.keys.model(&name).unwrap().quotas[0].1, 1, "the older one");
+    node.edits.limit_model(name.clone(), vec![(rpm, Some(3))]).await.unwrap();
+    let units: Vec<_> = node.keys.read(|index| index.models.rows().map(|it| it.1.quotas.clone()).collect());
+    assert!(units.len() == 2 && units.iter().all(|it| it.iter().all(|it| it.1.units == 3)), "{units:?}");
+    node.edits.forget_model(name).await.unwrap();
+    assert_eq!(node.tables.admin(MODELS, |it| it.entries().count()), 0);
 }
