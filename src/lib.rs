@@ -19,6 +19,7 @@ pub mod raft;
 pub mod dialects;
 pub mod workers;
 
+pub mod history;
 pub mod ledger;
 pub mod limits;
 

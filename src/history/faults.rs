@@ -1,0 +1,26 @@
+//! Planted bugs: what the tests of this area must find. In shipped code every question is answered `false` at compile time.
+
+/// One way to get it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A command that comes twice is carried out twice.
+    RetriesCountTwice,
+    /// Rows are looked up without their owner.
+    OwnersAreOne,
+    /// Deleting leaves the items.
+    ItemsOutliveTheirResponse,
+    /// An earlier attempt of a job may still write.
+    OldAttemptsWrite,
+    /// Whoever asks takes over a job, though its owner still has it.
+    JobsAreStolen,
+    /// What expires is counted by the wish alone, however far ahead that is.
+    AnyClockIsBelieved,
+    /// A response that ended may end again.
+    EndsChange,
+    /// A lease that lapsed is renewed.
+    LeasesComeBack,
+    /// A lease lapses though it was renewed since.
+    RenewalsAreMissed,
+}
+
+crate::base::planted::planted!();

@@ -1,0 +1,178 @@
+//! One command, whole: whether it was carried out before, what it does, and that it is remembered.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::CONTENT_BYTES_MAX;
+use super::REMEMBERED;
+use super::command::Act;
+use super::command::Command;
+use super::command::CommandId;
+use super::command::Entry;
+use super::command::Outcome;
+use super::command::Refusal;
+use super::command::Room;
+use super::draft::Draft;
+use super::keys::Key;
+use super::rows::Change;
+use super::rows::Rows;
+use crate::history::Id;
+use crate::history::Item;
+use crate::history::Owner;
+use crate::history::faults::Fault;
+use crate::history::faults::planted;
+use crate::raft::Unreadable;
+
+/// Memories of commands that go with each step. More than one, because not every entry of the log is remembered and none may be left.
+const FORGET: u64 = 4;
+
+/// What there is one of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    /// How far time has come, for expiry. See [`super::CLOCK_STEP_MS`].
+    pub(super) clock_ms: u64,
+    /// Bytes that were handed in and wait for their command.
+    pub(super) staged: u64,
+    /// Commands of entries up to this one are not remembered.
+    pub(super) forgotten: u64,
+}
+
+/// What is remembered of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Done {
+    outcome: Outcome,
+}
+
+/// Takes one command, `index`: its place in the log. Answers what it did, and which rows are now otherwise.
+pub fn step(rows: &dyn Rows, index: u64, command: &[u8]) -> Result<(Outcome, Vec<Change>), Unreadable> {
+    let Entry { id, seen, command } = Entry::decode(command)?;
+    let mut draft = Draft::new(rows);
+    let is_remembered = match command {
+        Command::Of { .. } | Command::Run { .. } => true,
+        Command::Part { .. } | Command::Renew { .. } | Command::Lapse { .. } | Command::Expire { .. } => false,
+    };
+    let known = if is_remembered { draft.get::<Done>(&Key::Done(id.0)) } else { None };
+    let outcome = match known.filter(|_| !planted(Fault::RetriesCountTwice)) {
+        Some(done) => done.outcome,
+        None if is_remembered && index.saturating_sub(seen) >= REMEMBERED => Outcome::Refused(Refusal::TooOld),
+        None => draft.carry_out(index, id, command, is_remembered),
+    };
+    draft.forget(index);
+    Ok((outcome, draft.changes()?))
+}
+
+impl Draft<'_> {
+    fn carry_out(&mut self, index: u64, id: CommandId, command: Command, is_remembered: bool) -> Outcome {
+        let upload = match command {
+            Command::Run { upload, .. } => Some(upload),
+            _ => None,
+        };
+        let outcome = self.decide(command).unwrap_or_else(Outcome::Refused);
+        if let Outcome::Refused(why) = &outcome {
+            self.clear();
+            // With a gap it may yet be whole: it is left to expire.
+            if let (Some(upload), false) = (upload, matches!(why, Refusal::Gap(_))) {
+                self.drop_upload(upload);
+            }
+        }
+        if is_remembered {
+            self.put(&Key::Done(id.0), &Done { outcome: outcome.clone() });
+            self.put(&Key::DoneAt(index), &id);
+        }
+        outcome
+    }
+
+    fn decide(&mut self, command: Command) -> Result<Outcome, Refusal> {
+        match command {
+            Command::Of { owner, room, act } => self.of(&owner, room, *act),
+            Command::Part { upload, at, bytes } => self.part(upload, at, bytes),
+            Command::Run { upload, parts } => {
+                let whole = self.assembled(upload, parts)?;
+                let Ok(Command::Of { owner, room, act }) = crate::storage::codec::decode(&whole) else {
+                    return Err(Refusal::Unsound);
+                };
+                self.drop_upload(upload);
+                self.of(&owner, room, *act)
+            }
+            Command::Renew { lease, beat } => self.renew(lease, beat),
+            Command::Lapse { lease, beat } => Ok(self.lapse(lease, beat)),
+            Command::Expire { now_ms } => Ok(self.expire(now_ms)),
+        }
+    }
+
+    fn of(&mut self, owner: &Owner, room: Room, act: Act) -> Result<Outcome, Refusal> {
+        if !owner.is_sound() || !is_sound(&act) {
+            return Err(Refusal::Unsound);
+        }
+        match act {
+            Act::Begin(begin) => self.begin(owner, room, *begin),
+            Act::Finish(finish) => self.finish(owner, finish),
+            Act::Cancel { response } => self.cancel(owner, &response),
+            Act::DeleteResponse { response } => self.delete_response(owner, &response),
+            Act::Events { response, attempt, first, events } => self.events(owner, &response, attempt, first, &events),
+            Act::Claim { response, lease } => self.claim(owner, &response, lease),
+            Act::CreateConversation { conversation, created_ms, metadata, items, key, expires_ms } => {
+                let made = (created_ms, metadata, expires_ms);
+                self.create_conversation(owner, room, &conversation, made, &items, key.as_ref())
+            }
+            Act::UpdateConversation { conversation, metadata } => {
+                self.update_conversation(owner, room, &conversation, metadata)
+            }
+            Act::DeleteConversation { conversation } => self.delete_conversation(owner, &conversation),
+            Act::AddItems { conversation, items, key } => {
+                self.add_items(owner, room, &conversation, &items, key.as_ref())
+            }
+            Act::DeleteItem { conversation, item } => self.delete_item(owner, &conversation, &item),
+        }
+    }
+
+    pub(super) fn head(&mut self) -> Head {
+        self.get(&Key::Head).unwrap_or_default()
+    }
+
+    /// What was remembered for long enough goes, a little with each step. By number, not by search: a search would pass all that went before.
+    fn forget(&mut self, index: u64) {
+        let head = self.head();
+        let until = index.saturating_sub(REMEMBERED).min(head.forgotten + FORGET);
+        if until <= head.forgotten {
+            return;
+        }
+        for at in head.forgotten + 1..=until {
+            if let Some(CommandId(id)) = self.get(&Key::DoneAt(at)) {
+                self.delete(&Key::DoneAt(at));
+                self.delete(&Key::Done(id));
+            }
+        }
+        self.put(&Key::Head, &Head { forgotten: until, ..head });
+    }
+}
+
+/// Whether its names are names. Whoever proposes it is a member, but a damaged command must not make rows that nobody can delete.
+fn is_sound(act: &Act) -> bool {
+    let is_id = |id: &Id| Id::parse(id.as_str()).is_ok();
+    let are_items = |items: &[Item]| items.iter().all(|it| is_id(&it.id));
+    let bytes = |items: &[Item]| items.iter().map(|it| it.json.len() as u64).sum::<u64>();
+    let (names, lists, content) = match act {
+        Act::Begin(it) => {
+            let names = is_id(&it.response)
+                && it.previous.as_ref().is_none_or(is_id)
+                && it.conversation.as_ref().is_none_or(is_id);
+            (names, are_items(&it.input), bytes(&it.input) + it.body.len() as u64)
+        }
+        Act::Finish(it) => {
+            (is_id(&it.response) && it.status.is_end(), are_items(&it.output), bytes(&it.output) + it.body.len() as u64)
+        }
+        Act::Events { response, events, .. } => (is_id(response), true, events.iter().map(|it| it.len() as u64).sum()),
+        Act::Cancel { response } | Act::DeleteResponse { response } | Act::Claim { response, .. } => {
+            (is_id(response), true, 0)
+        }
+        Act::CreateConversation { conversation, metadata, items, .. } => {
+            (is_id(conversation), are_items(items), bytes(items) + metadata.len() as u64)
+        }
+        Act::UpdateConversation { conversation, metadata } => (is_id(conversation), true, metadata.len() as u64),
+        Act::DeleteConversation { conversation } => (is_id(conversation), true, 0),
+        Act::AddItems { conversation, items, .. } => (is_id(conversation), are_items(items), bytes(items)),
+        Act::DeleteItem { conversation, item } => (is_id(conversation) && is_id(item), true, 0),
+    };
+    names && lists && content <= CONTENT_BYTES_MAX
+}

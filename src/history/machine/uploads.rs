@@ -1,0 +1,77 @@
+//! Content that is too long for an entry of the log: handed in in parts, then carried out by one command.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::CONTENT_BYTES_MAX;
+use super::STAGED_BYTES_MAX;
+use super::STAGED_MS;
+use super::command::Outcome;
+use super::command::Refusal;
+use super::draft::Draft;
+use super::expiry::What;
+use super::keys::Key;
+use super::step::Head;
+
+/// How much was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Upload {
+    parts: u32,
+    bytes: u64,
+    expires_ms: u64,
+}
+
+impl Draft<'_> {
+    pub(super) fn part(&mut self, id: u128, at: u32, bytes: Vec<u8>) -> Result<Outcome, Refusal> {
+        let head = self.head();
+        let mut upload = match self.get::<Upload>(&Key::Upload(id)) {
+            Some(upload) => upload,
+            None => Upload { parts: 0, bytes: 0, expires_ms: head.clock_ms.saturating_add(STAGED_MS) },
+        };
+        if at < upload.parts {
+            return Ok(Outcome::Unchanged);
+        }
+        if at > upload.parts {
+            return Err(Refusal::Gap(upload.parts.into()));
+        }
+        let len = bytes.len() as u64;
+        if upload.bytes + len > CONTENT_BYTES_MAX || len == 0 {
+            return Err(Refusal::TooMany(CONTENT_BYTES_MAX));
+        }
+        if head.staged + len > STAGED_BYTES_MAX {
+            return Err(Refusal::Full(STAGED_BYTES_MAX));
+        }
+        if upload.parts == 0 {
+            self.expires_unowned(What::Upload(id), upload.expires_ms);
+        }
+        self.put(&Key::Part(id, at), &bytes);
+        upload.parts += 1;
+        upload.bytes += len;
+        self.put(&Key::Upload(id), &upload);
+        self.put(&Key::Head, &Head { staged: head.staged + len, ..head });
+        Ok(Outcome::Done)
+    }
+
+    /// The parts, one after the other.
+    pub(super) fn assembled(&mut self, id: u128, parts: u32) -> Result<Vec<u8>, Refusal> {
+        let have = self.get::<Upload>(&Key::Upload(id)).map_or(0, |it| it.parts);
+        if have != parts {
+            return Err(Refusal::Gap(have.into()));
+        }
+        let mut whole = Vec::new();
+        for at in 0..parts {
+            let part: Vec<u8> = self.get(&Key::Part(id, at)).ok_or(Refusal::Gap(at.into()))?;
+            whole.extend(part);
+        }
+        Ok(whole)
+    }
+
+    pub(super) fn drop_upload(&mut self, id: u128) {
+        let Some(upload) = self.get::<Upload>(&Key::Upload(id)) else { return };
+        (0..upload.parts).for_each(|at| self.delete(&Key::Part(id, at)));
+        self.delete(&Key::Upload(id));
+        self.never_expires_unowned(What::Upload(id), upload.expires_ms);
+        let head = self.head();
+        self.put(&Key::Head, &Head { staged: head.staged.saturating_sub(upload.bytes), ..head });
+    }
+}
