@@ -66,6 +66,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rand", &["base"]),
     ("ratatui", &["cli"]),
     ("rocksdb", &["storage"]),
+    ("rustix", &["storage"]),
     // The client side's certificates are read where a node is put together.
     ("rustls", &["api", "node", "transport", "workers"]),
     ("tower", &["api"]),

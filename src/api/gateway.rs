@@ -62,7 +62,7 @@ pub struct Gateway {
     pub tables: replication::Handle,
     /// Who else is here; `None` without the mesh.
     pub members: Option<Members>,
-    /// What the cluster has agreed on; `None` without the mesh, or without a data directory.
+    /// What the cluster has agreed on; `None` with a mesh and a data directory that cannot be used.
     pub control: Option<control::Handle>,
     /// What people are shown of this node.
     pub node: ThisNode,

@@ -23,6 +23,7 @@ use super::core::voters::Change;
 use super::core::voters::Seen;
 use super::error::Ended;
 use super::handle::Handle;
+use super::handle::Way;
 use super::machine::Command;
 use super::machine::Outcome;
 use super::machine::Refusal;
@@ -61,7 +62,7 @@ const PROPOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Messages that are answered at a time. Beyond it they are refused and counted: whoever asks asks again.
 const SERVING_MAX: usize = 256;
 
-const GROUP: GroupId = GroupId::CONTROL;
+pub(super) const GROUP: GroupId = GroupId::CONTROL;
 
 /// What it stands on.
 pub struct Parts {
@@ -80,20 +81,7 @@ pub struct Parts {
 /// Reads what is on disk, or begins there. Blocks on the disk. The driver is to be run as a task.
 pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
     let Parts { config, store, peers, inbox, metrics } = parts;
-    let kept: Option<Kept> = store.read(Key::Own(GROUP))?;
-    let kept = match kept {
-        Some(kept) if kept.storage == config.me => kept,
-        other => {
-            // What another data directory was in its group, this one is not: it begins as a follower, in the same cluster or in none.
-            let only = other.and_then(|it| it.stage.cluster().or(it.only));
-            let kept = Kept { storage: config.me, stage: Stage::Fresh, only, lives: Lives::default() };
-            let mut batch = Batch::default();
-            raft::clear(GROUP, &mut batch);
-            batch.put(Key::Own(GROUP), &kept)?;
-            store.write_durably(batch)?;
-            kept
-        }
-    };
+    let kept = kept_by(&store, config.me)?;
     let core = bootstrap::Core::new(Clock.now(), config.me, kept.stage, config.expect, config.draw, kept.only);
     let shared = Arc::new(Shared {
         peers,
@@ -120,7 +108,35 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         changing: JoinSet::new(),
         proposing: JoinSet::new(),
     };
-    Ok((Handle(shared), driver))
+    Ok((Handle(Way::Meshed(shared)), driver))
+}
+
+/// What this data directory keeps of its group, or begins with.
+pub(super) fn kept_by(store: &Store, me: StorageId) -> Result<Kept, StoreError> {
+    match store.read::<Kept>(Key::Own(GROUP))? {
+        Some(kept) if kept.storage == me => Ok(kept),
+        other => {
+            // What another data directory was in its group, this one is not: it begins as a follower, in the same cluster or in none.
+            let only = other.and_then(|it| it.stage.cluster().or(it.only));
+            let kept = Kept { storage: me, stage: Stage::Fresh, only, lives: Lives::default() };
+            let mut batch = Batch::default();
+            raft::clear(GROUP, &mut batch);
+            batch.put(Key::Own(GROUP), &kept)?;
+            store.write_durably(batch)?;
+            Ok(kept)
+        }
+    }
+}
+
+/// Has it on disk.
+pub(super) async fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
+    let kept = kept.clone();
+    let write = move |store: &Store| {
+        let mut batch = Batch::default();
+        batch.put(Key::Own(GROUP), &kept)?;
+        store.write_durably(batch)
+    };
+    store.on_disk(write).await
 }
 
 /// Takes back the grant that a stopped node's data directory has given. False: it belongs to a cluster. Blocks on the disk.
@@ -232,6 +248,8 @@ impl Driver {
                 self.core.heard(now, from, said);
                 Answer::Said(self.core.says(&self.shared.peers.active()))
             }
+            // Not answered, so it is asked again: what is told must be on disk first.
+            Some(Message::Grant { .. } | Message::Life { .. }) if !self.has_room() => return Ok(()),
             Some(Message::Grant { expect }) => {
                 let mut effects = Vec::new();
                 let is_granted = self.core.asked(from, expect as usize, &mut effects);
@@ -322,9 +340,11 @@ impl Driver {
 
     async fn tick(&mut self) -> Result<(), Ended> {
         let (now, active) = (Clock.now(), self.shared.peers.active());
-        let mut effects = Vec::new();
-        self.core.step(now, &active, &mut effects);
-        self.perform(effects).await?;
+        if self.has_room() {
+            let mut effects = Vec::new();
+            self.core.step(now, &active, &mut effects);
+            self.perform(effects).await?;
+        }
         let expelled = self.shared.expelled.lock().take();
         match expelled {
             Some(Expelled::Member(why)) => self.expel(refusal_of(why, self.shared.config.life.boot)),
@@ -372,14 +392,13 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether a few bytes may be written. A full disk begins nothing, and goes on when there is room.
+    fn has_room(&self) -> bool {
+        self.store.room_for(0).is_ok()
+    }
+
     async fn keep(&self) -> Result<(), StoreError> {
-        let kept = self.kept.clone();
-        let write = move |store: &Store| {
-            let mut batch = Batch::default();
-            batch.put(Key::Own(GROUP), &kept)?;
-            store.write_durably(batch)
-        };
-        self.store.on_disk(write).await
+        keep(&self.store, &self.kept).await
     }
 
     async fn take_part(&mut self) -> Result<(), Ended> {
@@ -418,6 +437,7 @@ impl Driver {
         if let Some(why) = status.stopped {
             return Err(Ended::Stopped(why));
         }
+        group.yields(!group.has_room());
         let is_leader = status.leader == Some(self.shared.config.me);
         self.shared.metrics.stands(is_leader, &status);
         self.leads = match self.leads {

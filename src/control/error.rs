@@ -9,6 +9,9 @@ pub enum ControlError {
     /// There is no cluster to decide. The operator's to mend, as it says; nothing was changed.
     #[error("{0}")]
     NoCluster(Standing),
+    /// The disk of whoever leads is full, and nobody else led in time. The operator's to mend; proposing the same again is safe.
+    #[error("the disk of the node that leads the control group is full: make room there, and ask again")]
+    NoRoom,
     /// No majority answered in time. Nobody's fault; it may or may not have taken effect, and proposing the same again is safe.
     #[error("no majority of the control group answered in time; it may be asked again")]
     Unanswered,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Standing;
+use super::alone::Alone;
 use super::error::ControlError;
 use super::machine::Command;
 use super::machine::Outcome;
@@ -15,7 +16,14 @@ use crate::raft;
 
 /// See the file's header. Clones are the same one.
 #[derive(Clone)]
-pub struct Handle(pub(super) Arc<Shared>);
+pub struct Handle(pub(super) Way);
+
+/// Which kind of group it is.
+#[derive(Clone)]
+pub(super) enum Way {
+    Meshed(Arc<Shared>),
+    Alone(Arc<Alone>),
+}
 
 /// How the group is, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,49 +34,79 @@ pub struct Status {
     pub cluster: Option<ClusterId>,
     /// The level it works at.
     pub level: u32,
+    /// Whether this node's disk has room for what is decided.
+    pub has_room: bool,
     /// Leader, voters, how far it is.
     pub group: raft::Status,
 }
 
 impl Handle {
-    /// Proposes a command to whoever leads. When this returns an outcome, a majority has it on disk. Proposing the same again is safe.
+    /// Proposes a command to whoever leads; without a mesh the first one founds this node's own group. When this returns an outcome, a majority has it on disk. Proposing the same again is safe.
     pub async fn propose(&self, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
-        self.0.propose(command, limit).await
+        match &self.0 {
+            Way::Meshed(shared) => shared.propose(command, limit).await,
+            Way::Alone(alone) => alone.propose(command, limit).await,
+        }
     }
 
     /// Who leads the group, as far as is known here.
     #[must_use]
     pub fn leader(&self) -> Option<StorageId> {
-        self.0.group.load().as_ref().and_then(|it| it.status().leader)
+        match &self.0 {
+            Way::Meshed(shared) => shared.group.load().as_ref().and_then(|it| it.status().leader),
+            Way::Alone(alone) => alone.status().group.leader,
+        }
     }
 
-    /// The term in which this node leads the group, if it does as far as it knows.
+    /// The term in which this node leads the group of a mesh, if it does as far as it knows.
     #[must_use]
     pub fn leads(&self) -> Option<u64> {
-        self.0.leads()
+        self.meshed()?.leads()
     }
 
     /// A majority confirms, after this was called, that this node leads in that term. What was decided before that can then be read here.
     pub async fn confirm(&self, term: u64, limit: Duration) -> bool {
-        self.0.confirm(term, limit).await
+        match self.meshed() {
+            Some(shared) => shared.confirm(term, limit).await,
+            None => false,
+        }
     }
 
     /// Proposes a command as the leader of that term: nobody else takes it, so that what a leader concluded from what it saw does not outlast its office.
     pub async fn lead(&self, term: u64, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
-        self.0.lead(term, command, limit).await
+        match self.meshed() {
+            Some(shared) => shared.lead(term, command, limit).await,
+            None => Err(ControlError::Unanswered),
+        }
+    }
+
+    fn meshed(&self) -> Option<&Shared> {
+        match &self.0 {
+            Way::Meshed(shared) => Some(shared),
+            Way::Alone(_) => None,
+        }
     }
 
     /// Reads what is decided, as far as it has come here. None: this node is in no group yet.
     pub fn read<R>(&self, read: impl FnOnce(&State) -> R) -> Option<R> {
-        self.0.group.load().as_ref().map(|it| it.read(read))
+        match &self.0 {
+            Way::Meshed(shared) => shared.group.load().as_ref().map(|it| it.read(read)),
+            Way::Alone(alone) => alone.read(read),
+        }
     }
 
     /// How the group is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let standing = (**self.0.standing.load()).clone();
-        let group = self.0.group.load().as_ref().map(|it| it.status()).unwrap_or_default();
+        let shared = match &self.0 {
+            Way::Meshed(shared) => shared,
+            Way::Alone(alone) => return alone.status(),
+        };
+        let standing = (**shared.standing.load()).clone();
+        let group = shared.group.load_full();
+        let has_room = group.as_ref().is_none_or(|it| it.has_room());
+        let group = group.map(|it| it.status()).unwrap_or_default();
         let (cluster, level) = self.read(|it| (it.cluster(), it.level())).unwrap_or_default();
-        Status { standing, cluster, level, group }
+        Status { standing, cluster, level, has_room, group }
     }
 }

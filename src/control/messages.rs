@@ -59,6 +59,8 @@ pub enum Answer {
     NotLeader(Option<StorageId>),
     /// The asker is of another cluster, or this node of none.
     OtherCluster,
+    /// To [`Message::Propose`]: this node leads, and its disk is full.
+    NoRoom,
 }
 
 impl Message {

@@ -37,7 +37,7 @@ impl Metrics {
             term: registry.gauge("smg_control_term", "Term of the control group. Each election raises it; more than a few an hour: a disk or a network is slow"),
             voters: registry.gauge("smg_control_voters", "Voters of the control group as this node knows it"),
             applied: registry.gauge("smg_control_applied", "Last entry of the control group's log that has taken effect at this node"),
-            refused: registry.counters("smg_control_refused", "Messages of groups that this node did not hear, by reason. `over`, `copy`: a data directory was copied or its process is an old one; `other_cluster`: two clusters meet; `outsider`, `forgotten`: the sender is not in the group; `absent`: this node is not in it yet; `busy`: too many at a time", "reason"),
+            refused: registry.counters("smg_control_refused", "Messages of groups that this node did not hear, by reason. `over`, `copy`: a data directory was copied or its process is an old one; `other_cluster`: two clusters meet; `outsider`, `forgotten`: the sender is not in the group; `absent`: this node is not in it yet; `busy`: too many at a time; `full`: this node's disk has no room", "reason"),
             refused_by: registry.counters("smg_control_refused_by_others", "Messages of groups that another node did not hear from this one, by reason: see `smg_control_refused`", "reason"),
         }
     }

@@ -14,6 +14,7 @@
 //! the group stops here instead. 5. A node whose disk fails stops, and acknowledges nothing first. *Absent on purpose:* requests of clients, and readiness:
 //! a node without a quorum serves.
 
+mod alone;
 mod config;
 pub mod core;
 mod driver;
@@ -29,6 +30,9 @@ mod sim;
 
 use std::collections::BTreeSet;
 
+pub use alone::AloneDriver;
+pub use alone::Ground;
+pub use alone::alone;
 pub use config::Config;
 pub use driver::Driver;
 pub use driver::Parts;
@@ -76,4 +80,20 @@ pub enum Standing {
     /// It may not take part.
     #[error("{0}")]
     Expelled(Refusal),
+    /// It has no mesh, and nothing has needed a group yet.
+    #[error("no group yet: nothing needs one")]
+    Dormant,
+    /// It has no mesh and keeps nothing: what is decided holds until the restart.
+    #[error("member of {0}, alone and until the restart: nothing is kept")]
+    Passing(ClusterId),
+    /// It has no mesh, but its data directory belongs with others.
+    #[error(
+        "this data directory belongs to {0} with others: start the node with --ha-mesh, or give it another --data-dir"
+    )]
+    NeedsMesh(ClusterId),
+    /// It has no mesh, but its data directory counts for a group that others found.
+    #[error(
+        "this data directory is promised to {0}, which founds a cluster: start the node with --ha-mesh, or take it back with `smg mesh bootstrap --reset`"
+    )]
+    Promised(StorageId),
 }

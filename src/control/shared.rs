@@ -86,7 +86,8 @@ impl Papers for Shared {
             | frame::Refusal::Outsider
             | frame::Refusal::Absent
             | frame::Refusal::Unreadable
-            | frame::Refusal::Busy => false,
+            | frame::Refusal::Busy
+            | frame::Refusal::Full => false,
         };
         if is_final {
             tracing::debug!(%by, why = why.as_str(), "a member does not hear this node any more");
@@ -115,7 +116,12 @@ impl Shared {
     pub(super) async fn serve(&self, from: StorageId, bytes: &[u8]) -> frame::Answer {
         let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable).and_then(|it| self.admit(from, it));
         match heard {
-            Ok((group, message)) => group.serve(message).await,
+            Ok((group, message)) => {
+                if !group.has_room() && message.is_to_be_kept() {
+                    self.metrics.refused(frame::Refusal::Full);
+                }
+                group.serve(message).await
+            }
             Err(why) => {
                 self.metrics.refused(why);
                 frame::Answer::Refused(why.into())
@@ -158,6 +164,7 @@ impl Shared {
         match timeout(ATTEMPT_LIMIT, group.propose(command)).await {
             Ok(Ok(committed)) => Outcome::decode(&committed.outcome).map_or(Answer::NotLeader(None), Answer::Proposed),
             Ok(Err(ProposeError::NotLeader { leader })) => Answer::NotLeader(leader),
+            Ok(Err(ProposeError::NoRoom)) => Answer::NoRoom,
             Ok(Err(ProposeError::Busy(_) | ProposeError::Stopped(_) | ProposeError::TooLarge(_))) | Err(_) => {
                 Answer::NotLeader(None)
             }
@@ -182,13 +189,15 @@ impl Shared {
                     others.pop().unwrap_or(self.config.me)
                 }
             };
-            match self.propose_at(target, cluster, bytes.clone()).await {
+            let answer = self.propose_at(target, cluster, bytes.clone()).await;
+            let is_full = answer == Some(Answer::NoRoom);
+            match answer {
                 Some(Answer::Proposed(outcome)) => return Ok(outcome),
                 Some(Answer::NotLeader(leader)) => hint = leader.filter(|it| *it != target),
                 _ => {}
             }
             if Clock.now() >= until {
-                return Err(ControlError::Unanswered);
+                return Err(if is_full { ControlError::NoRoom } else { ControlError::Unanswered });
             }
             Clock.sleep(RETRY_AFTER).await;
         }

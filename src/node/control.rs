@@ -4,21 +4,26 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::tables;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
+use crate::base::ids::Zone;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::control;
 use crate::control::Config;
+use crate::control::Ground;
 use crate::control::Handle;
 use crate::control::Parts;
 use crate::control::Peers;
 use crate::control::core::lives::Life;
+use crate::control::core::voters::Patience;
 use crate::control::machine::LEVEL;
 use crate::control::metrics::Metrics;
 use crate::membership;
@@ -28,9 +33,12 @@ use crate::observability::metrics::Registry;
 use crate::raft;
 use crate::raft::Asking;
 use crate::storage;
+use crate::storage::Place;
+use crate::storage::Store;
 use crate::transport;
 use crate::transport::Request;
 use crate::transport::RequestError;
+use crate::transport::identity::Identity;
 use crate::transport::lanes::Lane;
 
 /// Its early end is a disk that failed: nothing may be acknowledged after it.
@@ -79,22 +87,80 @@ pub(super) struct Start<'a> {
     pub(super) expect: usize,
 }
 
+/// The data directory of a node without a mesh.
+struct Own {
+    storage: storage::Handle,
+    place: Place,
+    /// Who the directory says it is: from the start, or from when it was made. Held, so that no other process can be it.
+    identity: Mutex<Option<Arc<Identity>>>,
+    zone: String,
+    entropy: Entropy,
+}
+
+impl Ground for Own {
+    fn found(&self) -> Option<Store> {
+        self.storage.opened()
+    }
+
+    fn open(&self) -> (Config, Option<Store>) {
+        let store = self.storage.store();
+        let mut identity = self.identity.lock();
+        if store.is_some() && identity.is_none() {
+            *identity = tables::identity(&self.place).map(Arc::new);
+        }
+        let (me, boot, node) = match &*identity {
+            Some(it) => (it.storage, it.boot, it.node.as_str().to_owned()),
+            None => (StorageId(wide(&self.entropy)), 1, String::new()),
+        };
+        let life = Life { boot, nonce: self.entropy.next_u64() };
+        let config = config(me, life, node, self.zone.clone(), 1, &self.entropy);
+        // Under a name that is not on disk nothing is kept: the next start would not be the same member.
+        (config, store.filter(|_| identity.is_some()))
+    }
+}
+
+/// Starts the group of a node without a mesh; it is there when something needs it.
+pub(super) fn start_alone(
+    storage: &storage::Handle,
+    place: &Place,
+    identity: Option<Arc<Identity>>,
+    zone: Option<&Zone>,
+    tasks: &Tasks,
+) -> Handle {
+    let zone = zone.map(|it| it.as_str().to_owned()).unwrap_or_default();
+    let (storage, place, entropy) = (storage.clone(), place.clone(), Entropy::from_os());
+    let (handle, driver) =
+        control::alone(Arc::new(Own { storage, place, identity: Mutex::new(identity), zone, entropy }));
+    tasks.spawn(TASK, |stop| driver.run(stop));
+    handle
+}
+
+fn wide(entropy: &Entropy) -> u128 {
+    u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())
+}
+
+fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, entropy: &Entropy) -> Config {
+    Config {
+        me,
+        life,
+        node,
+        zone,
+        level_max: LEVEL,
+        expect,
+        draw: ClusterId(wide(entropy)),
+        timing: raft::Timing::default(),
+        patience: Patience::default(),
+    }
+}
+
 /// Starts this node's part. Without a data directory that can be used it has none, and serves; the log says why.
 pub(super) fn start(start: Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Option<Handle> {
     let Start { storage, members, transport, inbox, expect } = start;
     let store = storage.store()?;
     let (me, entropy) = (transport.me(), Entropy::from_os());
-    let config = Config {
-        me: me.storage,
-        life: Life { boot: me.boot, nonce: entropy.next_u64() },
-        node: me.node.as_str().to_owned(),
-        zone: me.zone.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default(),
-        level_max: LEVEL,
-        expect,
-        draw: ClusterId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())),
-        timing: raft::Timing::default(),
-        patience: control::core::voters::Patience::default(),
-    };
+    let life = Life { boot: me.boot, nonce: entropy.next_u64() };
+    let zone = me.zone.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default();
+    let config = config(me.storage, life, me.node.as_str().to_owned(), zone, expect, &entropy);
     let peers = Arc::new(Ways { members, transport });
     let metrics = Metrics::register(metrics);
     match control::start(Parts { config, store, peers, inbox, metrics }) {

@@ -43,16 +43,17 @@ pub(super) struct Ground {
     /// Seals credentials of workers.
     pub(super) seals: Arc<dyn Seals>,
     pub(super) tables: replication::Handle,
-    /// `None` without the mesh, as are the next three.
+    /// `None` without the mesh, as are the next.
     pub(super) ledger: Option<ledger::Handle>,
     pub(super) members: Option<Members>,
+    /// `None` with a mesh and a data directory that cannot be used.
     pub(super) control: Option<control::Handle>,
     /// Without the mesh nothing is limited.
     pub(super) limits: limits::Handle,
     /// Where other nodes are listened to.
     pub(super) mesh_address: Option<SocketAddr>,
     /// Keeps other processes from being this node.
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) worker_metrics: workers::metrics::Metrics,
 }
 
@@ -102,7 +103,14 @@ impl Ground {
         if let Some(ledger) = &ledger {
             ledger::gossip::start(ledger, tables.handle.clone(), tasks);
         }
-        let (tables, identity) = (tables.handle, identity.or(tables.identity));
+        let (control, identity) = match identity {
+            Some(identity) => (control, Some(Arc::new(identity))),
+            None => {
+                let (own, zone) = (tables.identity.map(Arc::new), config.mesh.zone.as_ref());
+                (Some(super::control::start_alone(&storage, &place, own.clone(), zone, tasks)), own)
+            }
+        };
+        let tables = tables.handle;
         Ok(Self {
             registry,
             storage,

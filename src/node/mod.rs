@@ -69,7 +69,7 @@ pub struct Node {
     tasks: Tasks,
     counts: Counts,
     /// Keeps other processes from being this node.
-    _identity: Option<Identity>,
+    _identity: Option<Arc<Identity>>,
 }
 
 impl Node {

@@ -58,7 +58,7 @@ pub(super) fn member_of(mesh: &Mesh) -> Member {
 
 /// Who a node without a mesh is on disk, where there is a directory already. One that is copied or cannot be used does no harm here: what is written
 /// under a name that was never used before merges with everything.
-fn identity(place: &Place) -> Option<Identity> {
+pub(super) fn identity(place: &Place) -> Option<Identity> {
     let path = match place {
         Place::Nowhere => return None,
         Place::Named(path) => path,

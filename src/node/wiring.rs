@@ -59,7 +59,7 @@ pub(super) struct Built {
     /// Where other nodes are listened to.
     pub(super) mesh_address: Option<SocketAddr>,
     /// Keeps other processes from being this node.
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<Arc<Identity>>,
     /// Takes units of limits.
     pub(super) limits: limits::Handle,
     /// The limits that there are to be.

@@ -9,6 +9,10 @@ pub(crate) enum Fault {
     EntriesAreNotSynced,
     /// A leader is confirmed by itself.
     LeadersConfirmThemselves,
+    /// A message to a follower has as many bytes as there are.
+    MessagesHaveNoBound,
+    /// Commands are taken where there is no room for them.
+    FullDisksTakeCommands,
 }
 
 crate::base::planted::planted!();

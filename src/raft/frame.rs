@@ -87,6 +87,8 @@ label! {
         Unreadable = "unreadable",
         /// Too many are being answered. It may be said again.
         Busy = "busy",
+        /// This node's disk is full.
+        Full = "full",
     }
 }
 
@@ -122,6 +124,18 @@ impl RefusalByte {
     pub fn refusal(self) -> Option<Refusal> {
         use crate::observability::labels::Label as _;
         Refusal::ALL.get(usize::from(self.0)).copied()
+    }
+}
+
+impl Message {
+    /// Whether whoever gets it needs room for it. A vote does not count: it replaces the last one.
+    #[must_use]
+    pub fn is_to_be_kept(&self) -> bool {
+        match self {
+            Self::Append(it) => !it.entries.is_empty(),
+            Self::Vote(_) => false,
+            Self::Snapshot(_) => true,
+        }
     }
 }
 

@@ -9,10 +9,14 @@ use openraft::ChangeMembers;
 use openraft::Config;
 use openraft::EmptyNode;
 use openraft::Raft;
+use openraft::ServerState;
 use openraft::SnapshotPolicy;
 use openraft::error::ClientWriteError;
+use openraft::error::Fatal;
 use openraft::error::InstallSnapshotError;
 use openraft::error::RaftError;
+use openraft::raft::AppendEntriesRequest;
+use openraft::raft::AppendEntriesResponse;
 
 use super::BATCH_ENTRIES_MAX;
 use super::COMMAND_BYTES_MAX;
@@ -31,6 +35,7 @@ use super::network::Heard;
 use super::network::Network;
 use super::network::Papers;
 use super::state_machine::StateMachine;
+use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
 use crate::storage::Batch;
@@ -79,6 +84,9 @@ pub enum ProposeError {
     /// The group has stopped: its store failed. The command may or may not take effect; the node stops.
     #[error("the group has stopped: {0}")]
     Stopped(String),
+    /// This node's disk is full. Nothing was changed; ask again when there is room, or when another leads.
+    #[error("the disk of the node that leads the group is full")]
+    NoRoom,
     /// Longer than [`COMMAND_BYTES_MAX`]. The caller's bug; nothing was changed.
     #[error("the command has {0} bytes, more than an entry may have")]
     TooLarge(usize),
@@ -139,8 +147,10 @@ pub struct Parts {
 pub struct Group<M: Machine> {
     me: StorageId,
     raft: Raft<TypeConfig>,
+    store: Store,
     state: StateMachine<M>,
     heard: Heard,
+    heartbeat: Duration,
 }
 
 impl<M: Machine> Group<M> {
@@ -151,11 +161,11 @@ impl<M: Machine> Group<M> {
         let state = StateMachine::open(store.clone(), group).map_err(|error| StartError::State(error.to_string()))?;
         let heard = Heard::default();
         let network = Network { mesh, group, papers, heard: Arc::clone(&heard), heartbeat: timing.heartbeat };
-        let log = Log::new(store, group);
+        let log = Log::new(store.clone(), group);
         let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;
-        Ok(Self { me, raft, state, heard })
+        Ok(Self { me, raft, store, state, heard, heartbeat: timing.heartbeat })
     }
 
     /// Makes the group, with this node as its only voter. Does nothing where there is one already.
@@ -168,10 +178,33 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    /// Leads a group of one at once. A group that is not looked at by a clock ([`Timing::alone`]) would wait for an election for ever.
+    pub async fn lead(&self) -> Result<(), ProposeError> {
+        let stopped = |error: Fatal<StorageId>| ProposeError::Stopped(error.to_string());
+        let leads =
+            self.raft.with_raft_state(|state| state.server_state == ServerState::Leader).await.map_err(stopped)?;
+        if leads { Ok(()) } else { self.raft.trigger().elect().await.map_err(stopped) }
+    }
+
+    /// Whether this disk has room for more entries, and for a snapshot of them.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.store.room_for(2 * self.state.snapshot_bytes()).is_ok() || planted(Fault::FullDisksTakeCommands)
+    }
+
+    /// Lets another lead while this disk is full: it takes no commands, so it neither stands for election nor tells others that it leads.
+    pub fn yields(&self, is_full: bool) {
+        self.raft.runtime_config().elect(!is_full);
+        self.raft.runtime_config().heartbeat(!is_full);
+    }
+
     /// Proposes a command. When this returns it is on the disks of a majority and in force here.
     pub async fn propose(&self, command: Vec<u8>) -> Result<Committed, ProposeError> {
         if command.len() > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge(command.len()));
+        }
+        if !self.has_room() {
+            return Err(ProposeError::NoRoom);
         }
         let written = self.raft.client_write(Opaque(command)).await.map_err(not_proposed)?;
         Ok(Committed { index: written.log_id.index, outcome: written.data.0 })
@@ -213,7 +246,10 @@ impl<M: Machine> Group<M> {
     /// Answers another member. Whoever calls has looked at the badge.
     pub async fn serve(&self, message: Message) -> Answer {
         let absent = || Answer::Refused(Refusal::Absent.into()); // it has stopped
+        let is_too_much = message.is_to_be_kept() && !self.has_room();
         match message {
+            Message::Append(it) if is_too_much => self.serve_without_room(it).await,
+            Message::Snapshot(_) if is_too_much => Answer::Refused(Refusal::Full.into()),
             Message::Append(it) => self.raft.append_entries(it).await.map_or_else(|_| absent(), Answer::Append),
             Message::Vote(it) => self.raft.vote(it).await.map_or_else(|_| absent(), Answer::Vote),
             Message::Snapshot(it) => match self.raft.install_snapshot(it).await {
@@ -224,10 +260,29 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    /// A full disk takes no entries, but who leads is known: a member that did not would stand for election again and again. The leader is told that
+    /// this one is where it was; the answer takes its time, because the leader says the same again at once.
+    async fn serve_without_room(&self, request: AppendEntriesRequest<TypeConfig>) -> Answer {
+        Clock.sleep(self.heartbeat / 2).await;
+        let prev = request.prev_log_id;
+        match self.raft.append_entries(AppendEntriesRequest { entries: Vec::new(), ..request }).await {
+            Ok(AppendEntriesResponse::Success) => Answer::Append(AppendEntriesResponse::PartialSuccess(prev)),
+            Ok(answer) => Answer::Append(answer),
+            Err(_stopped) => Answer::Refused(Refusal::Absent.into()),
+        }
+    }
+
     /// How it is now.
     #[must_use]
     pub fn status(&self) -> Status {
         status(&self.raft.metrics().borrow())
+    }
+
+    /// Waits until it has stopped for good, and says why: its store failed.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        let ended = metrics.wait_for(|it| it.running_state.is_err()).await;
+        ended.map_or_else(|_gone| "it was stopped".to_owned(), |it| status(&it).stopped.unwrap_or_default())
     }
 
     /// When each member last answered this one.

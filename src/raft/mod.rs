@@ -88,6 +88,15 @@ pub struct Timing {
     pub election_max: Duration,
 }
 
+impl Timing {
+    /// Of a group of one: nobody is to be heard from, and nothing wakes an idle node.
+    #[must_use]
+    pub fn alone() -> Self {
+        let day = Duration::from_secs(86_400);
+        Self { heartbeat: day, election_min: 2 * day, election_max: 3 * day }
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

@@ -114,6 +114,31 @@ pub(crate) fn granted(asked: &[u8], answered: &[u8]) -> Option<Vote> {
     answer.vote_granted.then_some(request.vote)
 }
 
+/// What a message takes a follower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    /// Entries of the one with the most.
+    pub(crate) entries_max: usize,
+    /// Bytes of the longest that has entries.
+    pub(crate) bytes_max: usize,
+    /// Pieces of snapshots.
+    pub(crate) pieces: usize,
+}
+
+impl Traffic {
+    /// Counts a message.
+    pub(crate) fn count(&mut self, asked: &[u8]) {
+        match Frame::decode(asked).map(|it| it.message) {
+            Some(Message::Append(it)) => {
+                self.entries_max = self.entries_max.max(it.entries.len());
+                self.bytes_max = self.bytes_max.max(asked.len());
+            }
+            Some(Message::Snapshot(_)) => self.pieces += 1,
+            Some(Message::Vote(_)) | None => {}
+        }
+    }
+}
+
 /// Whether whoever told the first may not tell or keep the second after it.
 pub(crate) fn is_taken_back(told: &Vote, after: &Vote) -> bool {
     !matches!(after.partial_cmp(told), Some(Ordering::Greater | Ordering::Equal))

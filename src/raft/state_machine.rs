@@ -5,6 +5,8 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use openraft::EmptyNode;
 use openraft::Entry;
@@ -58,19 +60,29 @@ pub(super) struct StateMachine<M> {
     store: Store,
     group: GroupId,
     machine: Arc<Mutex<M>>,
+    /// Of the last snapshot that was made or came, or of the rows at the start. The next one is not much larger.
+    snapshot_bytes: Arc<AtomicU64>,
 }
 
 impl<M> Clone for StateMachine<M> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), group: self.group, machine: Arc::clone(&self.machine) }
+        let (machine, snapshot_bytes) = (Arc::clone(&self.machine), Arc::clone(&self.snapshot_bytes));
+        Self { store: self.store.clone(), group: self.group, machine, snapshot_bytes }
     }
 }
 
 impl<M: Machine> StateMachine<M> {
     /// The state of `group`, read back from its rows in `store`.
     pub(super) fn open(store: Store, group: GroupId) -> Result<Self, StateError> {
-        let machine = restored(&store.group_rows(group)?)?;
-        Ok(Self { store, group, machine: Arc::new(Mutex::new(machine)) })
+        let rows = store.group_rows(group)?;
+        let bytes = rows.iter().map(|it| (it.0.len() + it.1.len()) as u64).sum();
+        let machine = Arc::new(Mutex::new(restored(&rows)?));
+        Ok(Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)) })
+    }
+
+    /// How large a snapshot is, about.
+    pub(super) fn snapshot_bytes(&self) -> u64 {
+        self.snapshot_bytes.load(Ordering::Relaxed)
     }
 
     /// The machine as it is now.
@@ -98,6 +110,7 @@ impl<M: Machine> StateMachine<M> {
 
     fn install(&self, meta: &SnapshotMeta, bytes: Vec<u8>) -> Result<(), StateError> {
         let rows: Vec<GroupRow> = codec::decode(&bytes).map_err(StoreError::from)?;
+        self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         let installed = restored(&rows)?;
         let mut batch = Batch::default();
         batch.clear_group_rows(self.group);
@@ -122,6 +135,7 @@ impl<M: Machine> StateMachine<M> {
             (applied, membership, self.store.group_rows(self.group)?)
         };
         let rows = codec::encode(&rows).map_err(StoreError::from)?;
+        self.snapshot_bytes.store(rows.len() as u64, Ordering::Relaxed);
         let meta = SnapshotMeta {
             // The state is a function of the position, so the position is name enough: two snapshots of it are equal.
             snapshot_id: applied.map_or_else(|| "empty".to_owned(), |it| it.to_string()),

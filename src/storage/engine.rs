@@ -99,6 +99,18 @@ impl Engine {
         }
     }
 
+    /// Bytes that may still be written. None: the system does not say.
+    pub(super) fn free(&self) -> Option<u64> {
+        match self {
+            Self::Rocks(db) => {
+                let found = rustix::fs::statvfs(db.path()).ok()?;
+                Some(found.f_bavail.saturating_mul(found.f_frsize))
+            }
+            #[cfg(test)]
+            Self::Memory(disk) => disk.free(),
+        }
+    }
+
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         match self {
             Self::Rocks(db) => Ok(db.flush_wal(true)?),

@@ -121,6 +121,12 @@ impl Handle {
         store
     }
 
+    /// The store, if it is open. Makes nothing.
+    #[must_use]
+    pub fn opened(&self) -> Option<Store> {
+        self.0.opened.get().and_then(Option::as_ref).map(|it| it.store.clone())
+    }
+
     /// The rows that are on disk; none where nothing is kept.
     pub fn rows(&self) -> Result<Vec<Row>, StoreError> {
         let opened = self.0.opened.get().and_then(Option::as_ref);
@@ -133,7 +139,8 @@ impl Handle {
         let has_open = self.0.opened.get().is_some();
         let open = if has_open || is_decision { self.0.open() } else { None };
         let Some(open) = open else { return Ok(()) };
-        let written = open.store.write_table_rows(rows);
+        // A write that fails on a full disk would stop all that shares the store.
+        let written = open.store.room_for(0).and_then(|()| open.store.write_table_rows(rows));
         if written.is_err() {
             self.0.has_failed.store(true, Ordering::Relaxed);
         }

@@ -16,6 +16,14 @@ use crate::base::entropy::Entropy;
 
 type Bytes = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// What a disk can stop doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    Reads,
+    Writes,
+    Fsyncs,
+}
+
 /// The disk. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk(Arc<Mutex<Inner>>);
@@ -32,6 +40,10 @@ struct Inner {
     is_gone: bool,
     /// How long an fsync takes at most.
     latency_max: Duration,
+    /// Bytes that may still be written; None: as many as anybody likes.
+    free: Option<u64>,
+    /// What does not work any more.
+    broken: Option<Broken>,
     entropy: Entropy,
 }
 
@@ -43,7 +55,8 @@ impl Disk {
 
     fn with(bytes: Bytes, entropy: Entropy, latency_max: Duration) -> Self {
         let (now, synced) = (bytes.clone(), bytes);
-        Self(Arc::new(Mutex::new(Inner { now, synced, waiting: Vec::new(), is_gone: false, latency_max, entropy })))
+        let (waiting, is_gone, free, broken) = Default::default();
+        Self(Arc::new(Mutex::new(Inner { now, synced, waiting, is_gone, latency_max, free, broken, entropy })))
     }
 
     /// The power goes: this disk is gone, what it leaves is the other. Some of what was not fsynced may have reached it, in order.
@@ -69,6 +82,20 @@ impl Disk {
         Self::with(inner.now.clone(), inner.entropy.clone(), inner.latency_max)
     }
 
+    /// From now on there is room for this many bytes; None: for all.
+    pub(crate) fn leave(&self, free: Option<u64>) {
+        self.0.lock().free = free;
+    }
+
+    /// From now on this fails.
+    pub(crate) fn breaks(&self, what: Broken) {
+        self.0.lock().broken = Some(what);
+    }
+
+    pub(super) fn free(&self) -> Option<u64> {
+        self.0.lock().free
+    }
+
     /// How long the next fsync takes.
     pub(super) fn latency(&self) -> Duration {
         let inner = self.0.lock();
@@ -76,11 +103,16 @@ impl Disk {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.lock().now.get(key).cloned())
+        let inner = self.0.lock();
+        inner.works(Broken::Reads)?;
+        Ok(inner.now.get(key).cloned())
     }
 
     pub(super) fn scan(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = Result<Pair, StoreError>>> {
         let inner = self.0.lock();
+        if let Err(error) = inner.works(Broken::Reads) {
+            return Box::new(std::iter::once(Err(error)));
+        }
         let found: Vec<Pair> = inner
             .now
             .range(from.to_vec()..)
@@ -95,6 +127,11 @@ impl Disk {
         if inner.is_gone {
             return Err(StoreError::Failed);
         }
+        inner.works(Broken::Writes)?;
+        let bytes = changes.iter().map(Change::bytes).sum();
+        if let Some(free) = &mut inner.free {
+            *free = free.checked_sub(bytes).ok_or(StoreError::Full(*free))?;
+        }
         apply(&mut inner.now, &changes);
         inner.waiting.push(changes);
         Ok(())
@@ -105,9 +142,28 @@ impl Disk {
         if inner.is_gone {
             return Err(StoreError::Failed);
         }
+        inner.works(Broken::Fsyncs)?;
         inner.synced = inner.now.clone();
         inner.waiting.clear();
         Ok(())
+    }
+}
+
+impl Inner {
+    fn works(&self, what: Broken) -> Result<(), StoreError> {
+        if self.broken == Some(what) { Err(StoreError::Broken) } else { Ok(()) }
+    }
+}
+
+impl Change {
+    /// What it takes in a log.
+    fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(key) => key.len(),
+            Self::DeleteRange(from, to) => from.len() + to.len(),
+        };
+        bytes as u64
     }
 }
 

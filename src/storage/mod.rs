@@ -4,7 +4,7 @@
 //! fsyncs, told apart by their keys. [`Handle`] is what others hold.
 //!
 //! *Invariants.* 1. What a durable write returned for was fsynced. 2. A failed write or fsync is never retried and then acknowledged. 3. A value that
-//! cannot be read back is never skipped. *Absent on purpose:* what values mean, prompts and completions, and secrets in clear.
+//! cannot be read back is never skipped. 4. A disk that fills up is told before it is full: what grows is refused while there is room for what must not be. *Absent on purpose:* what values mean, prompts and completions, and secrets in clear.
 
 pub mod codec;
 mod engine;
@@ -26,6 +26,7 @@ pub use metrics::Metrics;
 pub use rows::GroupRow;
 pub use rows::Row;
 pub use store::Batch;
+pub use store::ROOM_MIN;
 pub use store::Store;
 pub use store::StoreError;
 

@@ -37,10 +37,21 @@ pub enum StoreError {
     /// A key in it is not ours.
     #[error("unknown key: {0:?}")]
     UnknownKey(Vec<u8>),
+    /// There is too little room to begin anything. Nothing was changed; it may be asked again when there is more.
+    #[error("the disk is full: {0} bytes are left")]
+    Full(u64),
+    /// The disk of a test does not work.
+    #[cfg(test)]
+    #[error("the disk is broken")]
+    Broken,
     /// An earlier write or fsync failed, so nothing is acknowledged any more.
     #[error("an earlier write failed")]
     Failed,
 }
+
+/// Free bytes below which nothing is begun that grows: votes, and what is under way, must still find room, because a write that fails stops the
+/// process. Two write buffers on their way to files are the largest of it. Less and a full disk stops nodes; more is taken from small disks.
+pub const ROOM_MIN: u64 = 16 << 20;
 
 /// Changes that become visible and durable together.
 #[derive(Default)]
@@ -155,6 +166,15 @@ impl Store {
             *synced = covered;
             Ok(())
         })
+    }
+
+    /// Whether there is room for this many bytes beside what is kept free. Asks the system each time: it costs a microsecond, and room
+    /// that a person makes counts at once.
+    pub fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
+        match self.0.engine.free() {
+            Some(free) if free < ROOM_MIN.saturating_add(bytes) => Err(StoreError::Full(free)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Makes the changes visible and durable. Blocks on the disk.

@@ -43,7 +43,7 @@ fn this(gateway: &Gateway) -> Value {
         "mesh": members.is_some(),
         "draining": gateway.phase.is_draining(),
         "durability": gateway.storage.durability().name(),
-        "control": gateway.control.as_ref().map(|it| control(&it.status())),
+        "control": gateway.control.as_ref().and_then(|it| control(&it.status())),
         "uptime_seconds": now.saturating_duration_since(node.started).as_secs(),
         "workers": fleet.all.len(),
         "workers_available": fleet.all.iter().filter(|it| it.is_available(now)).count(),
@@ -56,11 +56,14 @@ fn this(gateway: &Gateway) -> Value {
     })
 }
 
-/// The control group, as it is here.
-fn control(status: &control::Status) -> Value {
+/// The control group, as it is here. None: a node without a mesh that never needed one.
+fn control(status: &control::Status) -> Option<Value> {
+    if status.standing == Standing::Dormant {
+        return None;
+    }
     let shown = |it: &std::collections::BTreeSet<StorageId>| it.iter().map(ToString::to_string).collect::<Vec<_>>();
     let group = &status.group;
-    json!({
+    Some(json!({
         "standing": status.standing.to_string(),
         "cluster_id": status.cluster.map(|it| it.to_string()),
         "leader": group.leader.map(|it| it.to_string()),
@@ -69,14 +72,16 @@ fn control(status: &control::Status) -> Value {
         "learners": shown(&group.learners),
         "applied": group.applied,
         "feature_level": status.level,
-    })
+    }))
 }
 
 /// What a person must do about it, if anything. A group that is not there yet is no fault of this node.
 fn control_reason(standing: &Standing) -> Option<String> {
     match standing {
         Standing::Outside(bootstrap::Standing::TwoClusters(..) | bootstrap::Standing::OtherCluster { .. })
-        | Standing::Expelled(_) => Some(format!("control group: {standing}")),
+        | Standing::Expelled(_)
+        | Standing::NeedsMesh(_)
+        | Standing::Promised(_) => Some(format!("control group: {standing}")),
         Standing::Outside(
             bootstrap::Standing::Member(_)
             | bootstrap::Standing::Waiting { .. }
@@ -84,7 +89,9 @@ fn control_reason(standing: &Standing) -> Option<String> {
             | bootstrap::Standing::Collecting { .. },
         )
         | Standing::Registering { .. }
-        | Standing::Member(_) => None,
+        | Standing::Member(_)
+        | Standing::Dormant
+        | Standing::Passing(_) => None,
     }
 }
 
@@ -144,7 +151,13 @@ pub fn health(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
     Box::pin(async move {
         let colours = gateway.tables.colours();
         let mut reasons = reasons(&colours, gateway.storage.durability(), gateway.tables.counts().impostors);
-        reasons.extend(gateway.control.as_ref().and_then(|it| control_reason(&it.status().standing)));
+        let control = gateway.control.as_ref().map(control::Handle::status);
+        reasons.extend(control.as_ref().and_then(|it| control_reason(&it.standing)));
+        if control.is_some_and(|it| !it.has_room) {
+            reasons.push(
+                "the disk is full: this node takes no part in what the cluster decides until there is room".to_owned(),
+            );
+        }
         let view = gateway.members.as_ref().map(|it| it.handle.view()).unwrap_or_default();
         let members: serde_json::Map<_, _> =
             Status::ALL.iter().map(|it| (it.as_str().to_owned(), json!(view.count(*it)))).collect();

@@ -1,5 +1,8 @@
 //! What a cluster must survive, as runs on virtual time: real drivers, real openraft, disks whose power can be cut. `world` is the machinery.
 
+mod alone;
+mod commands;
+mod disk;
 mod planted;
 mod troubles;
 mod world;

@@ -1,6 +1,8 @@
 //! Each planted bug is found by a scenario within these seeds, or the scenario proves nothing.
 
 use super::cut_off_leader;
+use super::disk::a_little_behind;
+use super::disk::all_full;
 use super::overlapping;
 use super::troubles;
 use super::voted_and_gone;
@@ -47,6 +49,20 @@ fn a_vote_that_is_not_on_disk_is_taken_back() {
 fn a_leader_that_confirms_itself_goes_on_alone() {
     raft_faults::plant(Some(RaftFault::LeadersConfirmThemselves));
     find("LeadersConfirmThemselves", cut_off_leader);
+    raft_faults::plant(None);
+}
+
+#[test]
+fn a_message_without_a_bound_takes_longer_than_a_heartbeat() {
+    raft_faults::plant(Some(RaftFault::MessagesHaveNoBound));
+    find("MessagesHaveNoBound", a_little_behind);
+    raft_faults::plant(None);
+}
+
+#[test]
+fn a_full_disk_that_takes_commands_is_found() {
+    raft_faults::plant(Some(RaftFault::FullDisksTakeCommands));
+    find("FullDisksTakeCommands", all_full);
     raft_faults::plant(None);
 }
 

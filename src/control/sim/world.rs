@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::commands;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
@@ -20,21 +23,21 @@ use crate::base::ids::StorageId;
 use crate::base::tasks::Stop;
 use crate::control;
 use crate::control::Config;
+use crate::control::Ground;
 use crate::control::Handle;
 use crate::control::Peers;
 use crate::control::Standing;
 use crate::control::core::lives::Life;
 use crate::control::core::voters::Patience;
-use crate::control::machine::Command;
 use crate::control::machine::Outcome;
 use crate::control::metrics::Metrics;
-use crate::limits::Kind;
 use crate::limits::LimitId;
-use crate::limits::Mint;
+use crate::limits::mint::SHARES_LEN_MAX;
 use crate::raft;
 use crate::raft::Asking;
 use crate::raft::frame;
 use crate::raft::frame::Frame;
+use crate::raft::sim::Traffic;
 use crate::raft::sim::Vote;
 use crate::storage::GroupId;
 use crate::storage::Store;
@@ -61,6 +64,7 @@ pub(super) struct Net {
     /// The last vote that each data directory granted.
     votes: BTreeMap<StorageId, Vote>,
     broken: Option<String>,
+    traffic: Traffic,
 }
 
 struct Process {
@@ -110,6 +114,7 @@ impl raft::Mesh for Way {
                     return std::future::pending().await;
                 }
                 let (inbox, target) = self.find(to).ok_or(RequestError::NoLink)?;
+                self.net.lock().traffic.count(&bytes);
                 let (answer, answered) = oneshot::channel();
                 let request =
                     Request { from: Arc::clone(&self.me), bytes: bytes.clone().into(), answer: Reply::to(answer) };
@@ -180,6 +185,21 @@ pub(super) struct Running {
     pub(super) life: raft::sim::Life,
     pub(super) handle: Handle,
     pub(super) metrics: Metrics,
+    /// Whether it stopped by itself.
+    has_stopped: Arc<AtomicBool>,
+}
+
+/// The disk of a place, for a node without a mesh.
+struct Own(Config, Disk);
+
+impl Ground for Own {
+    fn found(&self) -> Option<Store> {
+        Some(Store::in_memory(self.1.clone()))
+    }
+
+    fn open(&self) -> (Config, Option<Store>) {
+        (self.0.clone(), self.found())
+    }
 }
 
 /// The whole.
@@ -202,7 +222,16 @@ impl World {
         let entropy = Entropy::seeded(seed);
         raft::sim::seed(entropy.clone());
         let (cut, left, votes, processes) = Default::default();
-        let net = Net { entropy: entropy.clone(), processes, cut, left, loss: 0.0, votes, broken: None };
+        let net = Net {
+            entropy: entropy.clone(),
+            processes,
+            cut,
+            left,
+            loss: 0.0,
+            votes,
+            broken: None,
+            traffic: Traffic::default(),
+        };
         let net = Arc::new(Mutex::new(net));
         let (patience, acked, clients) = Default::default();
         Self {
@@ -232,18 +261,39 @@ impl World {
 
     /// Starts a process on what is at a place.
     pub(super) fn start(&mut self, at: u16) {
-        let draw = ClusterId(u128::from(self.entropy.next_u64()));
-        let nonce = self.entropy.next_u64();
-        let patience = self.patience;
+        let config = self.config(at);
         self.ids += 1;
         let (id, net) = (self.ids, Arc::clone(&self.net));
         let place = self.at(at);
-        place.boot += 1;
         let mut peer = crate::transport::tests::peer(at);
         (peer.storage, peer.boot) = (place.storage, place.boot);
         let peer = Arc::new(peer);
         let (inbox, from_net) = mpsc::channel(INBOX_MAX);
-        let config = Config {
+        let peers = Arc::new(Way { net: Arc::clone(&net), id, place: at, me: Arc::clone(&peer) });
+        let metrics = Metrics::default();
+        let store = Store::in_memory(place.disk.clone());
+        let parts = control::Parts { config, store, peers, inbox: from_net, metrics: metrics.clone() };
+        let (handle, driver) = control::start(parts).expect("the disk can be read");
+        let (life, has_stopped) = (raft::sim::Life::default(), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&has_stopped);
+        life.spawn(async move {
+            driver.run(Stop::new()).await;
+            ended.store(true, Ordering::SeqCst);
+        });
+        place.running = Some(Running { id, life, handle, metrics, has_stopped });
+        let process = Process { place: at, peer, inbox, is_dead: false };
+        net.lock().processes.insert(id, process);
+        net.lock().left.remove(&at);
+    }
+
+    /// What the next process at a place is told.
+    pub(super) fn config(&mut self, at: u16) -> Config {
+        let draw = ClusterId(u128::from(self.entropy.next_u64()));
+        let nonce = self.entropy.next_u64();
+        let patience = self.patience;
+        let place = self.at(at);
+        place.boot += 1;
+        Config {
             me: place.storage,
             life: Life { boot: place.boot, nonce },
             node: format!("n-{at}"),
@@ -253,18 +303,32 @@ impl World {
             draw,
             timing: raft::Timing::default(),
             patience,
-        };
-        let peers = Arc::new(Way { net: Arc::clone(&net), id, place: at, me: Arc::clone(&peer) });
-        let metrics = Metrics::default();
-        let store = Store::in_memory(place.disk.clone());
-        let parts = control::Parts { config, store, peers, inbox: from_net, metrics: metrics.clone() };
-        let (handle, driver) = control::start(parts).expect("the disk can be read");
-        let life = raft::sim::Life::default();
-        life.spawn(driver.run(Stop::new()));
-        place.running = Some(Running { id, life, handle, metrics });
-        let process = Process { place: at, peer, inbox, is_dead: false };
-        net.lock().processes.insert(id, process);
-        net.lock().left.remove(&at);
+        }
+    }
+
+    /// Starts a process without a mesh on what is at a place.
+    pub(super) fn start_alone(&mut self, at: u16) {
+        let config = self.config(at);
+        self.ids += 1;
+        let (id, place) = (self.ids, self.at(at));
+        let (handle, driver) = control::alone(Arc::new(Own(config, place.disk.clone())));
+        let (life, has_stopped) = (raft::sim::Life::default(), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&has_stopped);
+        life.spawn(async move {
+            driver.run(Stop::new()).await;
+            ended.store(true, Ordering::SeqCst);
+        });
+        place.running = Some(Running { id, life, handle, metrics: Metrics::default(), has_stopped });
+    }
+
+    /// Whether the process at a place stopped by itself.
+    pub(super) fn has_stopped(&self, at: u16) -> bool {
+        self.places[&at].running.as_ref().is_some_and(|it| it.has_stopped.load(Ordering::SeqCst))
+    }
+
+    /// What followers were sent so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.net.lock().traffic
     }
 
     /// The process ends at once. With the power, what was not fsynced may be lost.
@@ -367,17 +431,31 @@ impl World {
 
     /// A client gives out the shares of a limit of its own, at this node.
     pub(super) fn write(&mut self, at: u16) {
+        self.write_over(at, 1);
+    }
+
+    /// The same over as many nodes as may be.
+    pub(super) fn write_wide(&mut self, at: u16) {
+        self.write_over(at, SHARES_LEN_MAX as u64);
+    }
+
+    fn write_over(&mut self, at: u16, nodes: u64) {
         let Some(handle) = self.handle(at) else { return };
         self.proposed += 1;
         let (limit, acked) = (LimitId(self.proposed.into()), Arc::clone(&self.acked));
         // Not a task of the node: a client that asked it may hear nothing, but is not killed with it.
         self.clients.spawn(async move {
-            let shares = BTreeSet::from([StorageId(1)]);
-            let mint = Mint::first(limit, 1, 1, (Kind::Requests, 1000), 1, &shares).expect("a sound one");
-            let command = Command::PutMint { seen: 0, mint };
-            if let Ok(Outcome::Changed) = handle.propose(&command, Duration::from_secs(5)).await {
+            if let Ok(Outcome::Changed) = handle.propose(&commands::mint(limit, nodes), Duration::from_secs(5)).await {
                 acked.lock().insert(limit);
             }
+        });
+    }
+
+    /// A client asks this node for what is large, and refused.
+    pub(super) fn write_large(&self, at: u16) {
+        let Some(handle) = self.handle(at) else { return };
+        self.clients.spawn(async move {
+            let _ = handle.propose(&commands::large(), Duration::from_secs(5)).await; // is refused, or is not heard
         });
     }
 
