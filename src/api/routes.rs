@@ -138,6 +138,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/cluster/node", Admin(cluster::node), "", "Node", "This node: who it is, how it is, what runs in it"),
     route("GET", "/cluster/links", Admin(cluster::links), "", "LinkList", "Its connections to other nodes"),
     route("POST", "/cluster/drain", Admin(cluster::drain), "", "Drained", "Take this node out of service as SIGTERM does: it finishes what is in flight and ends"),
+    route("POST", "/cluster/upgrade/finalize", Admin(cluster::finalize), "", "Finalized", "Raise the feature level as far as every node's release can follow: what a new release brings is used from then on"),
     route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 

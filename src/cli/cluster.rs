@@ -34,7 +34,7 @@ const TABLES: &[(&str, &str)] =
 const LINKS: &[(&str, &str)] = &[("TO", "name"), ("NODE", "node_id"), ("CLASS", "class"), ("RTT MS", "rtt_ms")];
 const TASKS: &[(&str, &str)] = &[("TASK", "name"), ("STOPS IN STAGE", "stage"), ("RUNNING", "running")];
 
-pub(super) fn commands() -> [Command; 3] {
+pub(super) fn commands() -> [Command; 4] {
     let ready = Arg::new("ready").long("ready").action(ArgAction::SetTrue);
     let ready = ready.help("Only say whether it is ready, and fail if it is not: for health checks");
     let forget = asking(Command::new("forget"))
@@ -49,6 +49,13 @@ pub(super) fn commands() -> [Command; 3] {
             Command::new("drain")
                 .about("Take a node out of service as SIGTERM does: it finishes what is in flight and ends"),
         ),
+        Command::new("upgrade")
+            .about("Finish an upgrade when every node runs the new release")
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommand(asking(Command::new("finalize")).about(
+                "Use what the new release brings, as far as every node's can follow; older releases are refused from then on",
+            )),
     ]
 }
 
@@ -124,6 +131,23 @@ pub(super) fn drain(matches: &ArgMatches) -> anyhow::Result<()> {
         "{node} is draining: {} requests in flight, {} s at most, then its process ends\n",
         answer["requests_active"], answer["drain_timeout_seconds"]
     );
+    show(matches, &answer, Some(text));
+    Ok(())
+}
+
+/// Finishes an upgrade.
+pub(super) fn upgrade(matches: &ArgMatches) -> anyhow::Result<()> {
+    let Some((_, matches)) = matches.subcommand() else { return Ok(()) };
+    let answer = Node::of(matches)?.ask(Method::POST, "/cluster/upgrade/finalize", None)?;
+    if let Some(reason) = answer["reason"].as_str() {
+        anyhow::bail!("the cluster still works at feature level {}: {reason}", answer["feature_level"]);
+    }
+    let text = match answer["before"] == answer["feature_level"] {
+        true => format!("the cluster works at feature level {} already\n", answer["before"]),
+        false => {
+            format!("the cluster works at feature level {} now, was {}\n", answer["feature_level"], answer["before"])
+        }
+    };
     show(matches, &answer, Some(text));
     Ok(())
 }

@@ -9,10 +9,13 @@ use clap::ArgMatches;
 use clap::Command;
 
 use super::say;
+use crate::base::entropy::Entropy;
+use crate::base::ids::ClusterId;
 use crate::control;
 use crate::storage::Handle;
 use crate::storage::Metrics;
 use crate::storage::Place;
+use crate::storage::Store;
 use crate::transport::identity;
 use crate::transport::trust::MeshSecret;
 
@@ -26,7 +29,11 @@ pub(super) fn command() -> Command {
             "new-storage",
             "Make it a new one: it was copied, restored from a backup, or belongs to another cluster",
         ))
-        .group(ArgGroup::new("what").args(["reset", "new-storage"]).required(true));
+        .arg(flag(
+            "force-new-group",
+            "Make it a cluster of its own with what it has: most voters are lost for good. All other nodes must rejoin as new ones",
+        ))
+        .group(ArgGroup::new("what").args(["reset", "new-storage", "force-new-group"]).required(true));
     Command::new("mesh")
         .about("What a cluster needs before it starts")
         .subcommand_required(true)
@@ -42,18 +49,41 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
         return Ok(());
     };
     let path = Path::new(matches.get_one::<String>("data-dir").expect("required"));
-    say(if matches.get_flag("reset") { reset(path)? } else { renew(path)? });
+    let done = match ["reset", "new-storage"].map(|it| matches.get_flag(it)) {
+        [true, _] => reset(path)?.to_owned(),
+        [_, true] => renew(path)?.to_owned(),
+        [false, false] => force(path)?,
+    };
+    say(&done);
     Ok(())
 }
 
-fn reset(path: &Path) -> anyhow::Result<&'static str> {
+fn force(path: &Path) -> anyhow::Result<String> {
+    let store = store_of(path)?;
+    let entropy = Entropy::from_os();
+    let draw = ClusterId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()));
+    let Some(cluster) = control::recover(&store, draw)? else {
+        anyhow::bail!("it belongs to no cluster, so there is nothing to go on from: start the node")
+    };
+    Ok(format!(
+        "it is {cluster} now, a cluster of this node alone, with what its disk has; what only the lost nodes had is gone\n\
+         start this node again; on every other node of the old cluster, stopped: smg mesh bootstrap --data-dir DIR --new-storage\n"
+    ))
+}
+
+/// The store of a stopped node.
+fn store_of(path: &Path) -> anyhow::Result<Store> {
     anyhow::ensure!(
         path.join(identity::FILE).exists(),
         "`{}` is no data directory of a node with a mesh",
         path.display()
     );
     let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default());
-    let Some(store) = handle.store() else { anyhow::bail!("the data directory cannot be used: stop its node first") };
+    handle.store().ok_or_else(|| anyhow::anyhow!("the data directory cannot be used: stop its node first"))
+}
+
+fn reset(path: &Path) -> anyhow::Result<&'static str> {
+    let store = store_of(path)?;
     anyhow::ensure!(control::reset(&store)?, "it belongs to a cluster already, so there is no grant to take back");
     Ok("its grant is taken back; start the node again\n")
 }
@@ -61,10 +91,8 @@ fn reset(path: &Path) -> anyhow::Result<&'static str> {
 /// The old name stays beside the new one, for whoever looks for what happened.
 fn renew(path: &Path) -> anyhow::Result<&'static str> {
     let file = path.join(identity::FILE);
-    anyhow::ensure!(file.exists(), "`{}` is no data directory of a node with a mesh", path.display());
     // Holds the store's lock: a node that runs on it would go on under a name that is no more.
-    let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default());
-    anyhow::ensure!(handle.store().is_some(), "the data directory cannot be used: stop its node first");
+    let _held = store_of(path)?;
     std::fs::rename(&file, path.join(format!("{}.old", identity::FILE)))?;
     Ok("start the node again: it joins as a new one, and keeps what the cluster's tables hold\n")
 }
@@ -72,13 +100,15 @@ fn renew(path: &Path) -> anyhow::Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::entropy::Entropy;
     use crate::transport::identity::Identity;
 
     #[test]
     fn a_directory_becomes_a_new_one_and_only_a_stopped_node_s() {
         let data = tempfile::tempdir().unwrap();
-        assert!(renew(data.path()).is_err() && reset(data.path()).is_err(), "it is none");
+        assert!(
+            renew(data.path()).is_err() && reset(data.path()).is_err() && force(data.path()).is_err(),
+            "it is none"
+        );
         let storage = || Identity::open(data.path(), 1, &Entropy::from_os()).unwrap().storage;
         let before = storage();
         let running = Handle::open(Place::Named(data.path().to_path_buf()), Metrics::default());
@@ -88,5 +118,6 @@ mod tests {
         renew(data.path()).unwrap();
         assert_ne!(storage(), before);
         reset(data.path()).unwrap();
+        assert!(force(data.path()).unwrap_err().to_string().contains("no cluster"));
     }
 }

@@ -90,6 +90,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("tenants", matches)) => tenants::tenants(matches).map_err(Failure::Run),
         Some(("members", matches)) => cluster::members(matches).map_err(Failure::Run),
         Some(("status", matches)) => cluster::status(matches).map_err(Failure::Run),
+        Some(("upgrade", matches)) => cluster::upgrade(matches).map_err(Failure::Run),
         Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
         Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
         Some(("mesh", matches)) => mesh::run(matches).map_err(Failure::Run),

@@ -101,6 +101,7 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         kept,
         registering: None,
         refusal: None,
+        leader: None,
         leads: None,
         hello_at: Clock.now(),
         asking: JoinSet::new(),
@@ -151,6 +152,18 @@ pub fn reset(store: &Store) -> Result<bool, StoreError> {
     Ok(true)
 }
 
+/// Makes a stopped member's data directory a cluster of its own, with what it has: for when a majority of the voters is lost for good. `draw`: the id of the new
+/// cluster; the old one's nodes do not belong to it. None: the directory belongs to no cluster. Blocks on the disk.
+pub fn recover(store: &Store, draw: ClusterId) -> Result<Option<ClusterId>, raft::RecoverError> {
+    let kept = store.read::<Kept>(Key::Own(GROUP))?;
+    let Some(kept) = kept.filter(|it| it.stage.cluster().is_some()) else { return Ok(None) };
+    let me = kept.storage;
+    let mut batch = Batch::default();
+    batch.put(Key::Own(GROUP), &Kept { stage: Stage::Member { cluster: draw }, lives: Lives::default(), ..kept })?;
+    raft::recover(store, GROUP, me, batch, |state: &mut State, changes| state.refound(draw, me, changes))?;
+    Ok(Some(draw))
+}
+
 /// What another node answered, and to what.
 enum Answered {
     Hello(StorageId, Option<Answer>),
@@ -170,6 +183,8 @@ pub struct Driver {
     registering: Option<Registering>,
     /// Why this node must not take part.
     refusal: Option<Refusal>,
+    /// Who leads, as was said last.
+    leader: Option<StorageId>,
     /// The term it leads in, and since when.
     leads: Option<(u64, Instant)>,
     hello_at: Instant,
@@ -440,6 +455,11 @@ impl Driver {
         group.yields(!group.has_room());
         let is_leader = status.leader == Some(self.shared.config.me);
         self.shared.metrics.stands(is_leader, &status);
+        if self.leader != status.leader {
+            self.leader = status.leader;
+            let leader = status.leader.map_or_else(|| "nobody".to_owned(), |it| it.to_string());
+            tracing::info!(leader, term = status.term, "who leads the control group");
+        }
         self.leads = match self.leads {
             Some((term, since)) if is_leader && term == status.term => Some((term, since)),
             _ if is_leader => Some((status.term, now)),

@@ -36,6 +36,7 @@ pub use alone::alone;
 pub use config::Config;
 pub use driver::Driver;
 pub use driver::Parts;
+pub use driver::recover;
 pub use driver::reset;
 pub use driver::start;
 pub use error::ControlError;

@@ -35,7 +35,6 @@ use super::network::Heard;
 use super::network::Network;
 use super::network::Papers;
 use super::state_machine::StateMachine;
-use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
 use crate::storage::Batch;
@@ -150,7 +149,6 @@ pub struct Group<M: Machine> {
     store: Store,
     state: StateMachine<M>,
     heard: Heard,
-    heartbeat: Duration,
 }
 
 impl<M: Machine> Group<M> {
@@ -165,7 +163,7 @@ impl<M: Machine> Group<M> {
         let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;
-        Ok(Self { me, raft, store, state, heard, heartbeat: timing.heartbeat })
+        Ok(Self { me, raft, store, state, heard })
     }
 
     /// Makes the group, with this node as its only voter. Does nothing where there is one already.
@@ -260,13 +258,11 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// A full disk takes no entries, but who leads is known: a member that did not would stand for election again and again. The leader is told that
-    /// this one is where it was; the answer takes its time, because the leader says the same again at once.
+    /// A full disk takes no entries, but who leads is known: a member that did not would stand for election again and again. The leader is refused, so
+    /// it says the same a heartbeat later.
     async fn serve_without_room(&self, request: AppendEntriesRequest<TypeConfig>) -> Answer {
-        Clock.sleep(self.heartbeat / 2).await;
-        let prev = request.prev_log_id;
         match self.raft.append_entries(AppendEntriesRequest { entries: Vec::new(), ..request }).await {
-            Ok(AppendEntriesResponse::Success) => Answer::Append(AppendEntriesResponse::PartialSuccess(prev)),
+            Ok(AppendEntriesResponse::Success) => Answer::Refused(Refusal::Full.into()),
             Ok(answer) => Answer::Append(answer),
             Err(_stopped) => Answer::Refused(Refusal::Absent.into()),
         }

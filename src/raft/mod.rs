@@ -20,6 +20,7 @@ pub mod frame;
 mod group;
 mod log;
 mod network;
+mod recover;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -44,6 +45,8 @@ pub use group::voters_on_disk;
 pub use network::Asking;
 pub use network::Mesh;
 pub use network::Papers;
+pub use recover::RecoverError;
+pub use recover::recover;
 pub use runtime::owned;
 
 use crate::base::ids::StorageId;

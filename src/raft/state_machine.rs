@@ -36,8 +36,8 @@ use crate::storage::StoreError;
 use crate::storage::codec;
 use crate::storage::keys::Key;
 
-type SnapshotMeta = openraft::SnapshotMeta<StorageId, EmptyNode>;
-type StoredMembership = openraft::StoredMembership<StorageId, EmptyNode>;
+pub(super) type SnapshotMeta = openraft::SnapshotMeta<StorageId, EmptyNode>;
+pub(super) type StoredMembership = openraft::StoredMembership<StorageId, EmptyNode>;
 
 /// Why the state could not go on. The store's fault, or a newer release's.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +50,9 @@ pub(super) enum StateError {
 
 /// A snapshot as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Kept {
-    meta: SnapshotMeta,
-    rows: Vec<u8>,
+pub(super) struct Kept {
+    pub(super) meta: SnapshotMeta,
+    pub(super) rows: Vec<u8>,
 }
 
 /// The state of one group. Clones are the same one.
@@ -155,7 +155,7 @@ impl<M: Machine> StateMachine<M> {
 }
 
 /// The machine that these rows make.
-fn restored<M: Machine>(rows: &[GroupRow]) -> Result<M, Unreadable> {
+pub(super) fn restored<M: Machine>(rows: &[GroupRow]) -> Result<M, Unreadable> {
     let mut machine = M::default();
     rows.iter().try_for_each(|(key, value)| machine.restore(key, value))?;
     Ok(machine)

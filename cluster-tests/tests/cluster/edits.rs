@@ -192,7 +192,7 @@ pub(crate) async fn field_12_revoked(case: &Case) {
 pub(crate) async fn disk_full(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let (first, second) = (fleet.worker("first").await, fleet.worker("second").await);
-    let small = Start { disk_bytes: Some(16 << 20), ..Start::default() };
+    let small = Start { disk_bytes: Some(64 << 20), ..Start::default() };
     fleet.start(0, &Start::default());
     fleet.start(1, &Start::default());
     fleet.start(2, &small);

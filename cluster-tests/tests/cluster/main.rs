@@ -6,6 +6,7 @@
 
 mod ask;
 mod case;
+mod control;
 mod edits;
 mod fleet;
 mod forming;
@@ -64,6 +65,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
         Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
         Scenario::new("p4_a_limit_holds_once_for_all_nodes", 3, limiting::p4_holds_once),
+        Scenario::new("control_is_one_group_whose_leaders_are_killed", 4, control::leaders_killed),
+        Scenario::new("control_lives_with_full_disks", 3, control::disks_full),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]

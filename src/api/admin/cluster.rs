@@ -1,6 +1,7 @@
 //! `/cluster/*` beside the members: this node, its links and tables, whether all is well, and taking it out of service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::Request;
@@ -11,14 +12,20 @@ use crate::base::ids::StorageId;
 use crate::control;
 use crate::control::Standing;
 use crate::control::core::bootstrap;
+use crate::control::machine::Command;
+use crate::control::machine::Outcome;
 use crate::membership::Status;
 use crate::observability::labels::Label as _;
 use crate::replication::core::Colour;
 use crate::storage::Durability;
 
 use super::super::audit::Author;
+use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 use super::Answered;
+
+/// How long the control group may take to agree. Longer than it takes to elect a leader.
+const FINALIZE_LIMIT: Duration = Duration::from_secs(5);
 
 /// This node: who it is, how it is, what runs in it.
 pub fn node(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
@@ -194,6 +201,25 @@ fn reasons(colours: &[Colour], durability: Durability, impostors: u64) -> Vec<St
         reasons.push("another process runs from a copy of this data directory: stop one of the two".to_owned());
     }
     reasons
+}
+
+/// Raises the cluster's feature level as far as every node's release can follow: what they bring is used from then on, and older releases are refused.
+pub fn finalize(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
+    Box::pin(async move {
+        let absent = || ApiError::Refused("this node takes no part in a control group".to_owned());
+        let control = gateway.control.as_ref().ok_or_else(absent)?;
+        let known = control.read(|it| (it.level(), it.level_in_reach()));
+        let (before, to) = known.ok_or_else(|| ApiError::Refused(control.status().standing.to_string()))?;
+        let reason = match control.propose(&Command::RaiseLevel { to }, FINALIZE_LIMIT).await {
+            Ok(Outcome::Changed | Outcome::Unchanged) => None,
+            Ok(Outcome::Refused(refusal)) => Some(refusal.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        let level = if reason.is_none() { to } else { before };
+        let answer = json!({"feature_level": level, "before": before, "agreed": reason.is_none(), "reason": reason});
+        Author::of(&request).did("level_raised", "", &json!({"feature_level": before}), &answer);
+        Ok(super::super::json(&answer))
+    })
 }
 
 /// Takes this node out of service as SIGTERM does: it answers, finishes what is in flight, and its process ends.

@@ -207,11 +207,12 @@ fn errors(route: &Route) -> Vec<ApiError> {
     }
     if matches!(route.serve, Serve::Admin(_))
         && route.method != "GET"
-        && !["Explanation", "Drained"].contains(&route.gives)
+        && !["Explanation", "Drained", "Finalized"].contains(&route.gives)
     {
         errors.push(ApiError::NotKept(TableError::DiskFailed));
     }
     match route.path {
+        "/cluster/upgrade/finalize" => errors.push(ApiError::Refused(String::new())),
         "/cluster/members/{id}" => {
             errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())])
         }

@@ -330,6 +330,21 @@ impl State {
     }
 }
 
+// === what a person decides about a stopped node ===
+
+impl State {
+    /// Goes on as another cluster, with `me` alone: all others belong to the one that is lost. Shares, the level and who was forgotten stay.
+    pub fn refound(&mut self, cluster: ClusterId, me: StorageId, changes: &mut Changes) {
+        self.head.cluster = Some(cluster);
+        put(changes, &Key::Head, &self.head);
+        let others: Vec<StorageId> = self.storages.keys().copied().filter(|it| *it != me).collect();
+        for other in others {
+            self.storages.remove(&other);
+            changes.push((Key::Storage(other).encode(), None));
+        }
+    }
+}
+
 // === what is read ===
 
 impl State {
@@ -343,6 +358,12 @@ impl State {
     #[must_use]
     pub fn level(&self) -> u32 {
         self.head.level
+    }
+
+    /// The highest level that every data directory that takes part can work at.
+    #[must_use]
+    pub fn level_in_reach(&self) -> u32 {
+        self.storages.values().map(|it| it.level_max).min().unwrap_or(self.head.level).max(self.head.level)
     }
 
     /// The data directories that take part.

@@ -12,13 +12,16 @@ use std::time::Duration;
 
 use self::world::World;
 use self::world::run;
+use crate::base::ids::ClusterId;
 use crate::control::Standing;
 use crate::control::core::bootstrap;
 use crate::control::core::bootstrap::expect;
 use crate::control::machine::Command;
 use crate::control::machine::Outcome;
 use crate::control::machine::Refusal;
+use crate::control::recover;
 use crate::raft::frame;
+use crate::storage::Store;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -281,6 +284,40 @@ fn a_leader_that_stood_still_takes_back_nothing_and_loses_nothing() {
     }
 }
 
+#[test]
+fn when_most_voters_are_lost_one_goes_on_as_a_new_cluster_with_what_it_has() {
+    for seed in seeds(3) {
+        let ran = run(seed, async |mut world| {
+            cluster(&mut world, 3, 3).await?;
+            busy(&mut world, secs(3)).await?;
+            let before = world.handle(1).and_then(|it| it.status().cluster).ok_or("no cluster")?;
+            world.nothing_is_lost().await?;
+            (1..=3).for_each(|at| world.kill(at, true));
+            let draw = ClusterId(u128::from(seed) + 1);
+            let store = Store::in_memory(world.at(1).disk.clone());
+            assert_eq!(recover(&store, draw).map_err(|it| it.to_string())?, Some(draw));
+            world.clusters.clear();
+            world.start(1);
+            world.until(secs(10), "it leads alone", |it| it.leader() == Some(1)).await?;
+            assert_eq!(world.handle(1).and_then(|it| it.status().cluster), Some(draw));
+            // One comes back as it was, one as it was told to.
+            world.start(2);
+            world.wipe(3);
+            world.start(3);
+            let is_told =
+                |it: &World| it.standing(2).to_string().contains("rejoin with `smg mesh bootstrap --new-storage`");
+            world.until(secs(30), "the one of the old cluster is told", is_told).await?;
+            world.kill(2, true);
+            world.until(secs(30), "two vote", |it| it.voters().len() == 2).await?;
+            assert_ne!(before, draw);
+            world.clusters.remove(&before);
+            busy(&mut world, secs(2)).await?;
+            world.nothing_is_lost().await
+        });
+        ran.unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
 /// Again and again the leader is lost, and then, the moment it has voted, one of those who are left.
 fn voted_and_gone(seed: u64) -> Result<(), String> {
     run(seed, async |mut world| {
@@ -371,11 +408,14 @@ fn the_feature_level_waits_for_the_last_node_and_then_holds_older_ones_off() {
             world.at(at).level_max = 2;
             world.start(at);
             world.until_whole(secs(30), 3).await?;
+            assert_eq!(world.handle(1).and_then(|it| it.read(|it| it.level_in_reach())), Some(1));
         }
         world.kill(3, false);
         world.at(3).level_max = 2;
         world.start(3);
         world.until_whole(secs(30), 3).await?;
+        let in_reach = |it: &World| it.handle(1).and_then(|it| it.read(|it| it.level_in_reach())) == Some(2);
+        world.until(secs(10), "the last one's start is known", in_reach).await?;
         assert_eq!(raise(&world).await, Ok(Outcome::Changed));
         world.until(secs(10), "all at level 2", |it| it.statuses().values().all(|it| it.level == 2)).await?;
         world.place(4, 3);

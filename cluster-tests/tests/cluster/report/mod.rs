@@ -2,6 +2,7 @@
 //!
 //! `make report-cluster` runs them with the release binary, one after the other. Each prints rows of a table; the page is written by hand from them.
 
+mod control;
 mod detection;
 mod edits;
 mod incumbent;
@@ -22,6 +23,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::figure("edits", edits::in_force),
         Scenario::figure("gossip", traffic::under_load),
         Scenario::figure("detection", detection::curve),
+        Scenario::figure("bootstrap", control::bootstrap),
+        Scenario::figure("failover", control::failover),
         Scenario::figure("incumbent", incumbent::same_questions),
     ]
 }

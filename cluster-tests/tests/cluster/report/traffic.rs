@@ -8,6 +8,7 @@ use cluster_tests::net::Process;
 use smg::base::clock::Clock;
 
 use super::asked;
+use super::control::settings;
 use super::percentile;
 use crate::case::Case;
 use crate::fleet::Fleet;
@@ -95,6 +96,7 @@ pub(super) async fn under_load(case: &Case) {
         benches.push(fleet.lab.start(command, &log).expect("it starts"));
     }
     lasting(Duration::from_secs(30)).await; // warm-up
+    let term_before = term(&fleet).await;
     let (begun, before, wire_before) = (Clock.now(), cpu(&fleet), fleet.lab.switch.total());
     let sent = async |series: &str| fleet.sum(series).await;
     let lanes = ["swim", "deltas", "sync", "ledger", "forward", "bulk"];
@@ -130,6 +132,7 @@ pub(super) async fn under_load(case: &Case) {
         "| {RATE} req/s, 3 nodes, {WORKERS} workers | {seconds:.0} s | {bytes:.1} KB/s and {frames:.0} packets/s on the wire a node; payload KB/s by lane:{by_lane}; of a core: {} |",
         used.join(", ")
     );
+    tell_elections(&fleet, term_before, seconds).await;
     println!(
         "| our own requests meanwhile | N={} | p50 {:.3} s, max {:.3} s |",
         waits.len(),
@@ -142,6 +145,16 @@ pub(super) async fn under_load(case: &Case) {
         println!("<!-- {} -->", bench.log().lines().collect::<Vec<_>>().join(" "));
     }
     fleet.check_alive();
+}
+
+async fn term(fleet: &Fleet<'_>) -> u64 {
+    fleet.group(0).await["term"].as_u64().unwrap_or_default()
+}
+
+/// Nothing was done to the nodes but requests: each new term is an election for no reason.
+async fn tell_elections(fleet: &Fleet<'_>, before: u64, seconds: f64) {
+    let held = term(fleet).await - before;
+    println!("| elections of the control group meanwhile ({}) | {seconds:.0} s | {held} |", settings());
 }
 
 /// What nodes held at first and at last, and how fast that grew once they were warm.

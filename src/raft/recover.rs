@@ -1,0 +1,103 @@
+//! A group of one out of what a stopped member has: the way on when a majority is lost for good.
+//!
+//! It takes everything that lies on this disk for decided, also entries that no majority may have had: giving up what somebody was told is worse than keeping
+//! what nobody was. What only the lost members had is gone. The log is put away behind a snapshot, so that whoever joins gets the state whole.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use openraft::CommittedLeaderId;
+use openraft::EmptyNode;
+use openraft::Entry;
+use openraft::EntryPayload;
+use openraft::Membership;
+use openraft::Vote;
+
+use super::LogId;
+use super::Machine;
+use super::RowChange;
+use super::TypeConfig;
+use super::Unreadable;
+use super::clear;
+use super::state_machine::Kept;
+use super::state_machine::SnapshotMeta;
+use super::state_machine::StateError;
+use super::state_machine::StoredMembership;
+use super::state_machine::restored;
+use crate::base::ids::StorageId;
+use crate::storage::Batch;
+use crate::storage::GroupId;
+use crate::storage::GroupRow;
+use crate::storage::Store;
+use crate::storage::StoreError;
+use crate::storage::codec;
+use crate::storage::keys::Key;
+
+/// Why a group was not recovered. The disk's fault, or this release is too old. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in it.
+    #[error("the group's state holds what this release cannot read")]
+    Unreadable(#[from] Unreadable),
+}
+
+impl From<StateError> for RecoverError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Store(error) => Self::Store(error),
+            StateError::Unreadable(error) => Self::Unreadable(error),
+        }
+    }
+}
+
+/// Makes `me` the only member. `settle` has the last word on the state. All or nothing is written; blocks on the disk.
+pub fn recover<M: Machine>(
+    store: &Store,
+    group: GroupId,
+    me: StorageId,
+    also: Batch,
+    settle: impl FnOnce(&mut M, &mut Vec<RowChange>),
+) -> Result<(), RecoverError> {
+    let rows = store.group_rows(group)?;
+    let mut machine: M = restored(&rows)?;
+    let (mut changes, mut last) = (Vec::new(), store.read::<LogId>(Key::Applied(group))?);
+    for entry in store.scan::<Entry<TypeConfig>>(Key::Entry(group, last.map_or(0, |it| it.index + 1))) {
+        let entry = entry?.1;
+        if let EntryPayload::Normal(command) = entry.payload {
+            machine.step(entry.log_id.index, &command.0, &mut changes)?;
+        }
+        last = Some(entry.log_id);
+    }
+    settle(&mut machine, &mut changes);
+    let vote: Vote<StorageId> = store.read(Key::Vote(group))?.unwrap_or_default();
+    let term = vote.leader_id().term.max(last.map_or(0, |it| it.leader_id.term)) + 1;
+    let at = LogId::new(CommittedLeaderId::new(term, me), last.map_or(0, |it| it.index + 1));
+    let alone: Membership<StorageId, EmptyNode> = Membership::new(vec![BTreeSet::from([me])], None);
+    let membership = StoredMembership::new(Some(at), alone);
+    let rows = changed(rows, changes);
+    let snapshot = codec::encode(&rows).map_err(StoreError::from)?;
+    let meta = SnapshotMeta { snapshot_id: at.to_string(), last_log_id: Some(at), last_membership: membership.clone() };
+    let mut batch = also;
+    clear(group, &mut batch);
+    rows.into_iter().for_each(|(key, value)| batch.put_group_row(group, &key, Some(value)));
+    batch.put(Key::Vote(group), &Vote::new(term, me))?;
+    batch.put(Key::Purged(group), &at)?;
+    batch.put(Key::Applied(group), &at)?;
+    batch.put(Key::Membership(group), &membership)?;
+    batch.put(Key::Snapshot(group), &Kept { meta, rows: snapshot })?;
+    Ok(store.write_durably(batch)?)
+}
+
+fn changed(rows: Vec<GroupRow>, changes: Vec<RowChange>) -> Vec<GroupRow> {
+    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = rows.into_iter().collect();
+    for (key, value) in changes {
+        match value {
+            Some(value) => drop(rows.insert(key, value)),
+            None => drop(rows.remove(&key)),
+        }
+    }
+    rows.into_iter().collect()
+}
