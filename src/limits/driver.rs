@@ -2,6 +2,7 @@
 //!
 //! A node that knows no definition and no limit does nothing: it neither renews nor wakes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::core::Event;
 use super::core::Ignored;
 use super::core::Life;
 use super::group::Group;
+use super::handle::Freed;
 use super::handle::Handle;
 use super::handle::Shared;
 use super::leader::Done;
@@ -84,14 +86,19 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Handle {
     let Parts { settings, definitions, group, membership: members, transport, messages, renewals, metrics } = parts;
     let (now, wall, me) = (Clock.now(), Clock.wall(), transport.me());
     let me = (me.storage, me.boot);
+    let (mut core, freed) = (Core::new(now, wall, me, settings), Arc::new(Freed::default()));
+    core.set_bell(Arc::clone(&freed).into());
     let shared = Arc::new(Shared {
-        core: Mutex::new(Core::new(now, wall, me, settings)),
+        core: Mutex::new(core),
         purses: ArcSwap::default(),
+        permits: ArcSwap::default(),
         peers: ArcSwap::default(),
         replies: Mutex::default(),
+        openings: Mutex::default(),
         tickets: AtomicU64::new(0),
         transport,
         sooner: Notify::new(),
+        freed,
         metrics: metrics.clone(),
     });
     let leader = Leader::new(Arc::clone(&group), settings, Calendar::new(now, wall), metrics);
@@ -128,6 +135,7 @@ struct Driver {
 
 enum Branch {
     Said(Received),
+    Freed,
     Asked(Request),
     Renewed(Option<Renewed>),
     Done(Done),
@@ -146,6 +154,7 @@ impl Driver {
                 biased;
                 () = stop.cancelled() => break,
                 Some(received) = self.messages.recv() => Branch::Said(received),
+                () = self.shared.freed.0.notified() => Branch::Freed,
                 () = self.shared.sooner.notified() => Branch::Time,
                 Some(request) = self.renewals.recv() => Branch::Asked(request),
                 Some(Ok(renewed)) = self.renewing.join_next(), if !self.renewing.is_empty() => Branch::Renewed(renewed),
@@ -160,6 +169,7 @@ impl Driver {
             let now = Clock.now();
             match branch {
                 Branch::Said(received) => self.said(&received),
+                Branch::Freed => self.step(Event::Freed),
                 Branch::Asked(request) => self.asked(now, request),
                 Branch::Renewed(renewed) => self.renewed(renewed),
                 Branch::Done(done) => self.leader.take(now, done),
@@ -189,11 +199,19 @@ impl Driver {
             // A node that has just come to lead learns it here, too.
             self.leader.see(now);
             let renewal = self.shared.step(Event::Wake);
+            if renewal.is_some() {
+                let (open, waiting) = self.shared.core.lock().streams_len();
+                self.shared.metrics.streams(open, waiting);
+            }
             renewal.into_iter().for_each(|it| self.renew(now, it));
         }
         if self.leader.next_tick().is_some_and(|it| it <= now) {
             let definitions = Arc::clone(&self.definitions.borrow());
             self.leader.tick(now, &definitions);
+        }
+        if let Some(entry) = self.leader.news(now) {
+            self.shared.tell(&Message::News(entry));
+            self.step(Event::News(entry));
         }
     }
 
@@ -265,9 +283,13 @@ impl Driver {
         let is_news = !renewed.mints.is_empty() || !renewed.gone.is_empty();
         self.step(Event::Renewed(renewed));
         if is_news {
-            let purses: std::collections::HashMap<_, _> = self.shared.core.lock().purses().collect();
-            self.shared.metrics.knows(purses.len());
+            let (purses, permits): (HashMap<_, _>, HashMap<_, _>) = {
+                let core = self.shared.core.lock();
+                (core.purses().collect(), core.permits().collect())
+            };
+            self.shared.metrics.knows(purses.len() + permits.len());
             self.shared.purses.store(Arc::new(purses));
+            self.shared.permits.store(Arc::new(permits));
         }
     }
 

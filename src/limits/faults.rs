@@ -46,6 +46,16 @@ pub(crate) enum Fault {
     ConfirmedBefore,
     /// What was taken for a client that has left stays taken.
     LeftBehind,
+    /// Streams begin as long as the hold lasts, or for ever.
+    StreamsBeginAfterTheHold,
+    /// A permit comes back twice.
+    PermitComesBackTwice,
+    /// Who leaves is believed to run no streams any more.
+    LeavingIsIdle,
+    /// What is spare is taken from nodes that were not heard of lately, too.
+    SilentIsIdle,
+    /// A mint that is not settled is never followed by another.
+    PendingIsWaitedFor,
 }
 
 /// Those that the simulation must find. The others are found by the tests of the office and of the driver.
@@ -67,6 +77,21 @@ pub(crate) const ALL: &[Fault] = &[
     Fault::SettledTwice,
     Fault::DebtIsForgotten,
     Fault::RefundCrossesWindows,
+];
+
+/// Those that the simulation of streams must find.
+#[cfg(test)]
+pub(crate) const OF_STREAMS: &[Fault] = &[
+    Fault::OldEpochCounts,
+    Fault::PendingCountsWhole,
+    Fault::SettledBeforeHold,
+    Fault::OfficeDoesNotCount,
+    Fault::AdoptedInUse,
+    Fault::StreamsBeginAfterTheHold,
+    Fault::PermitComesBackTwice,
+    Fault::LeavingIsIdle,
+    Fault::SilentIsIdle,
+    Fault::PendingIsWaitedFor,
 ];
 
 crate::base::planted::planted!();

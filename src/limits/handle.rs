@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::task::Wake;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -21,7 +22,9 @@ use super::core::Core;
 use super::core::Effect;
 use super::core::Event;
 use super::core::Life;
+use super::core::MayOpen;
 use super::core::Refused;
+use super::core::STREAM_WAIT_MAX;
 use super::core::Standing;
 use super::core::Ticket;
 use super::faults::Fault;
@@ -29,7 +32,9 @@ use super::faults::planted;
 use super::messages::Message;
 use super::messages::Renewal;
 use super::metrics::Metrics;
+use super::permits::Permits;
 use super::purse::Purse;
+use super::purse::Taken;
 use crate::base::clock::Clock;
 use crate::base::ids::StorageId;
 use crate::transport;
@@ -72,7 +77,22 @@ impl Handle {
             return Answer::Admitted(taken);
         }
         let answer = shared.ask(limit, units).await;
-        shared.metrics.answered(&answer, Clock.now().saturating_duration_since(since));
+        shared.metrics.answered(&answer, Taken::units, Clock.now().saturating_duration_since(since));
+        answer
+    }
+
+    /// A permit for one stream of a [`Kind::Streams`](super::Kind::Streams) limit, to be held until the stream has ended. Waits only when none is at hand: for others' spare ones, or until a stream ends, 2 s at
+    /// the longest. Dropped before it is answered it takes nothing.
+    pub async fn permit(&self, limit: LimitId) -> MayOpen {
+        let Some(shared) = &self.0 else { return Answer::Open };
+        let since = Clock.now();
+        let permit = shared.permits.load().get(&limit).and_then(|it| it.take(since));
+        if let Some(permit) = permit {
+            shared.metrics.took(1);
+            return Answer::Admitted(permit);
+        }
+        let answer = shared.ask_permit(limit).await;
+        shared.metrics.answered(&answer, |_| 1, Clock.now().saturating_duration_since(since));
         answer
     }
 
@@ -90,15 +110,48 @@ pub(super) struct Shared {
     pub(super) core: Mutex<Core>,
     /// Of each limit that is known. BOUND: the core's.
     pub(super) purses: ArcSwap<HashMap<LimitId, Arc<Purse>>>,
+    /// Of each limit on streams that is known. BOUND: the same.
+    pub(super) permits: ArcSwap<HashMap<LimitId, Arc<Permits>>>,
     /// Who is here.
     pub(super) peers: ArcSwap<HashMap<StorageId, Arc<Peer>>>,
     /// Who waits. BOUND: one for each request that the edge has admitted so far.
     pub(super) replies: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
+    /// Who waits for a permit. BOUND: the same.
+    pub(super) openings: Mutex<HashMap<Ticket, oneshot::Sender<MayOpen>>>,
     pub(super) tickets: AtomicU64,
     pub(super) transport: transport::Handle,
     /// The task is to wake earlier than it meant to.
     pub(super) sooner: Notify,
+    /// A permit came back for which somebody waits.
+    pub(super) freed: Arc<Freed>,
     pub(super) metrics: Metrics,
+}
+
+/// Wakes the task that gives permits to those who wait.
+#[derive(Default)]
+pub(super) struct Freed(pub(super) Notify);
+
+impl Wake for Freed {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// A request that waits for a permit. Dropped, it drops what it may have got.
+struct Opening<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+    reply: oneshot::Receiver<MayOpen>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        let is_unanswered = self.shared.openings.lock().remove(&self.ticket).is_some();
+        if is_unanswered {
+            let renewal = self.shared.step(Event::GaveUp(self.ticket));
+            debug_assert!(renewal.is_none(), "only time brings renewals");
+        }
+    }
 }
 
 /// A request that waits. Dropped, it gives back what it may have got.
@@ -137,6 +190,19 @@ impl Shared {
         }
     }
 
+    async fn ask_permit(&self, limit: LimitId) -> MayOpen {
+        let (sender, reply) = oneshot::channel();
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.openings.lock().insert(ticket, sender);
+        let mut opening = Opening { shared: self, ticket, reply };
+        let renewal = self.step(Event::Open(ticket, limit));
+        debug_assert!(renewal.is_none(), "only time brings renewals");
+        match timeout(STREAM_WAIT_MAX + WAIT_MAX, &mut opening.reply).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Answer::Refused(Refused::Busy(limit)),
+        }
+    }
+
     /// Steps the core and does what it says; a renewal is left to whoever reaches the leader. The task is woken if it sleeps for longer than the core waits now.
     pub(super) fn step(&self, event: Event) -> Option<Renewal> {
         let mut effects = Vec::new();
@@ -156,6 +222,10 @@ impl Shared {
                 Effect::Tell(told) => self.tell(&Message::Told(told)),
                 Effect::Renew(it) => renewal = Some(it),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+                Effect::Permit(ticket, answer) => {
+                    let reply = self.openings.lock().remove(&ticket);
+                    drop(reply.map(|it| it.send(answer))); // unheard, the permit is dropped and comes back
+                }
                 Effect::Ignored(why) => self.metrics.ignored(why),
             }
         }
@@ -182,7 +252,7 @@ impl Shared {
         }
     }
 
-    fn tell(&self, message: &Message) {
+    pub(super) fn tell(&self, message: &Message) {
         let Ok(bytes) = message.encode() else { return };
         let bytes = bytes::Bytes::from(bytes);
         for peer in self.peers.load().values() {

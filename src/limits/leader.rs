@@ -27,6 +27,10 @@ use crate::transport::Reply;
 
 /// Between two looks at what is pending. Longer, and a change takes force later by as much.
 const TICK: Duration = Duration::from_millis(100);
+/// Others are told of news this often at most: each answers with a renewal. Between two looks it is told at the second.
+const NEWS_EVERY: Duration = Duration::from_millis(50);
+/// Pending mints that are looked at as soon as a node says that it goes by them. More are looked at with the next tick: that takes longer.
+const URGENT_LEN_MAX: usize = 32;
 /// Renewals that wait to be answered. Beyond it they are not, and counted: the next ones come in half a second.
 const WAITING_LEN_MAX: usize = 1024;
 
@@ -60,6 +64,8 @@ pub(super) struct Leader {
     /// BOUND: those of one look.
     proposing: JoinSet<Proposed>,
     tick_at: Option<Instant>,
+    /// The newest entry that others were told of, and when.
+    told: Option<(u64, Instant)>,
 }
 
 /// What became of something that was under way.
@@ -71,8 +77,8 @@ pub(super) enum Done {
 impl Leader {
     pub(super) fn new(group: Arc<dyn Group>, settings: Settings, calendar: Calendar, metrics: Metrics) -> Self {
         let (waiting, covered, confirming, proposing) = Default::default();
-        let (office, tick_at) = (None, None);
-        Self { group, settings, calendar, metrics, office, waiting, covered, confirming, proposing, tick_at }
+        let (office, tick_at, told) = (None, None, None);
+        Self { group, settings, calendar, metrics, office, waiting, covered, confirming, proposing, tick_at, told }
     }
 
     /// When [`Leader::tick`] is due, while this node leads and there is something to divide.
@@ -102,6 +108,7 @@ impl Leader {
         self.covered.clear();
         self.office = term.map(|it| Office::new(now, it, self.settings, self.calendar));
         self.tick_at = self.office.as_ref().map(|_| now);
+        self.told = None;
         if self.office.is_none() {
             self.metrics.unusable(0);
         }
@@ -113,6 +120,9 @@ impl Leader {
         self.see(now);
         let Some(office) = &mut self.office else { return };
         let (number, seen) = (renewal.number, renewal.seen);
+        // A request waits for what is to be divided, or somebody for who goes by it now.
+        let is_urgent = !renewal.adopted.is_empty() && renewal.adopted.len() <= URGENT_LEN_MAX
+            || renewal.uses.iter().any(|it| it.wanted > 0);
         if self.waiting.len() >= WAITING_LEN_MAX {
             self.metrics.ignored(Ignored::TooMany);
             return;
@@ -121,8 +131,21 @@ impl Leader {
             Ok(()) => self.waiting.push(Waiting { number, seen, way }),
             Err(why) => self.metrics.ignored(why),
         }
-        self.tick_at.get_or_insert(now);
+        let tick_at = self.tick_at.get_or_insert(now);
+        if is_urgent {
+            *tick_at = now;
+        }
         self.confirm();
+    }
+
+    /// The newest entry, if it is time to tell others that there is one: they renew then, and need not wait until they would.
+    pub(super) fn news(&mut self, now: Instant) -> Option<u64> {
+        let seen = self.office.as_ref().filter(|it| it.is_confirmed())?.seen();
+        let is_news = self.told.is_none_or(|it| it.0 < seen && now >= it.1 + NEWS_EVERY);
+        if is_news {
+            self.told = Some((seen, now));
+        }
+        is_news.then_some(seen)
     }
 
     /// Has the office confirmed, if somebody waits for it and nothing is under way.

@@ -21,6 +21,8 @@ pub const ADOPTED_LEN_MAX: usize = 4096;
 pub const MINTS_LEN_MAX: usize = 128;
 /// Largest frame of a renewal and its answer: so many mints over 512 nodes, half of them on their way out.
 pub const RENEWAL_BYTES_MAX: usize = 4 << 20;
+/// Limits without windows of which one renewal says how much is in use. Of more, the next renewals say the rest, in turn.
+pub const USES_LEN_MAX: usize = 1024;
 /// Limits that are gone, in one answer.
 pub const GONE_LEN_MAX: usize = 4096;
 
@@ -33,6 +35,8 @@ pub enum Message {
     Given(Given),
     /// This is what I have left, and how much I am asked for.
     Told(Vec<Told>),
+    /// The group has decided something about limits, up to this entry of its log: who has not seen that renews now.
+    News(u64),
 }
 
 /// See [`Message::Pull`].
@@ -91,6 +95,21 @@ pub struct Renewal {
     pub adopted: Vec<Adopted>,
     /// This node leaves: it begins no window after the one that follows this moment, in milliseconds since the Unix epoch as it counts them.
     pub leaves_ms: Option<u64>,
+    /// How much of limits without windows is in use here, or wanted.
+    pub uses: Vec<Use>,
+    /// Whether anything of any of these is in use.
+    pub is_busy: bool,
+}
+
+/// See [`Renewal::uses`]. The leader divides by it; nothing that must be exact rests on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// Of which limit.
+    pub limit: LimitId,
+    /// Units in use.
+    pub in_use: u64,
+    /// Units beyond these that were wanted in the last seconds, about.
+    pub wanted: u64,
 }
 
 /// See [`Renewal::adopted`].
@@ -128,7 +147,7 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let message = wire::decode::<Self, FRAME_BYTES_MAX>(bytes).ok()?;
         let fits = match &message {
-            Self::Pull(_) | Self::Given(_) => true,
+            Self::Pull(_) | Self::Given(_) | Self::News(_) => true,
             Self::Told(told) => told.len() <= TOLD_LEN_MAX,
         };
         fits.then_some(message)
@@ -145,7 +164,7 @@ impl Renewal {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let renewal = wire::decode::<Self, RENEWAL_BYTES_MAX>(bytes).ok()?;
-        Some(renewal).filter(|it| it.adopted.len() <= ADOPTED_LEN_MAX)
+        Some(renewal).filter(|it| it.adopted.len() <= ADOPTED_LEN_MAX && it.uses.len() <= USES_LEN_MAX)
     }
 }
 
@@ -193,8 +212,15 @@ mod tests {
         let told = Told { limit: LimitId(7), window: 6, left: 5, demand: 4 };
         assert_eq!(Message::Told(vec![told]).encode().unwrap(), [1, 2, 1, 7, 6, 5, 4]);
         let adopted = vec![Adopted { limit: LimitId(7), epoch: 2, from: 6 }];
-        let renewal = Renewal { number: 1, seen: 9, adopted, leaves_ms: Some(5) };
-        assert_eq!(renewal.encode().unwrap(), [1, 1, 9, 1, 7, 2, 6, 1, 5]);
+        let uses = vec![Use { limit: LimitId(3), in_use: 4, wanted: 5 }];
+        let renewal = Renewal { number: 1, seen: 9, adopted, leaves_ms: Some(5), uses, is_busy: true };
+        assert_eq!(renewal.encode().unwrap(), [1, 1, 9, 1, 7, 2, 6, 1, 5, 1, 3, 4, 5, 1]);
+        assert_eq!(Message::News(6).encode().unwrap(), [1, 3, 6]);
+        // A reader that does not know a kind refuses what is of it.
+        assert_eq!(
+            [Kind::Requests, Kind::Tokens, Kind::Streams].map(|it| wire::encode(&it).unwrap()),
+            [[1, 0], [1, 1], [1, 2]]
+        );
         let share = Share { units: 3, floor: 2, ceiling: 1, is_in: true };
         let shares = [(StorageId(4), share)].into();
         let mint = Mint {
@@ -228,6 +254,12 @@ mod tests {
         };
         assert!(Renewal::decode(&adopted(ADOPTED_LEN_MAX).encode().unwrap()).is_some());
         assert!(Renewal::decode(&adopted(ADOPTED_LEN_MAX + 1).encode().unwrap()).is_none());
+        let uses = |len| Renewal {
+            uses: vec![Use { limit: LimitId(u64::MAX), in_use: u64::MAX, wanted: u64::MAX }; len],
+            ..adopted(ADOPTED_LEN_MAX)
+        };
+        assert!(Renewal::decode(&uses(USES_LEN_MAX).encode().unwrap()).is_some());
+        assert!(Renewal::decode(&uses(USES_LEN_MAX + 1).encode().unwrap()).is_none());
         let renewed = |len| Renewed {
             mints: vec![mint(2 * SHARES_LEN_MAX); len],
             gone: vec![LimitId(u64::MAX); GONE_LEN_MAX],

@@ -42,6 +42,27 @@ label! {
         Requests = "requests",
         /// Tokens of a window.
         Tokens = "tokens",
+        /// Requests that are open at a time. It has no windows: a unit is in use until its request ends, and then free again.
+        Streams = "streams",
+    }
+}
+
+impl Kind {
+    /// Those whose units come anew with each window.
+    pub const WINDOWED: [Self; 2] = [Self::Requests, Self::Tokens];
+
+    /// Whether it is one of these.
+    #[must_use]
+    pub const fn has_windows(self) -> bool {
+        match self {
+            Self::Requests | Self::Tokens => true,
+            Self::Streams => false,
+        }
+    }
+
+    /// Whether its windows may be so long. What has none says 0.
+    fn fits(self, window_ms: u32) -> bool {
+        if self.has_windows() { (WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&window_ms) } else { window_ms == 0 }
     }
 }
 
@@ -51,8 +72,8 @@ pub enum InvalidMint {
     /// More than can be counted.
     #[error("a limit may be at most {UNITS_MAX}, this one is: {0}")]
     TooLarge(u64),
-    /// A window that is too short or too long.
-    #[error("a window must be 1 s to 1 day long, this one has ms: {0}")]
+    /// A window that is too short or too long, or one of a limit that has none.
+    #[error("a window must be 1 s to 1 day long, and 0 for streams; this one has ms: {0}")]
     Window(u32),
     /// The shares do not add up, or one is used before it is there.
     #[error("the shares of a mint must add up to its limit")]
@@ -83,11 +104,11 @@ pub struct Mint {
     pub epoch: u64,
     /// What is counted.
     pub kind: Kind,
-    /// Length of a window in milliseconds.
+    /// Length of a window in milliseconds; 0: it has none.
     pub window_ms: u32,
     /// Whether nothing else is in use from [`Mint::from`] on.
     pub is_settled: bool,
-    /// First window in which the units count. Of a pending mint, the same of the one before.
+    /// First window in which the units count. Of a pending mint, the same of the one before. 0 where there are no windows.
     pub from: u64,
     /// By data directory. The units add up to the limit.
     pub shares: BTreeMap<StorageId, Share>,
@@ -103,7 +124,7 @@ impl Mint {
         units: u64,
         over: &BTreeSet<StorageId>,
     ) -> Result<Self, InvalidMint> {
-        if !(WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&window_ms) {
+        if !kind.fits(window_ms) {
             return Err(InvalidMint::Window(window_ms));
         }
         let shares = divide(limit, units, over)?;
@@ -142,13 +163,24 @@ impl Mint {
         over: &BTreeSet<StorageId>,
         window: u64,
     ) -> Result<Option<Self>, InvalidMint> {
-        let divided = divide(self.limit, units, over)?;
+        // Before its first window, or while a clock may be there still, a node has only what it had before that.
+        let has_come = window >= self.from.saturating_add(WINDOWS_APART_MAX);
+        Ok(self.pending(revision, divide(self.limit, units, over)?, has_come))
+    }
+
+    /// The same for a limit without windows, whose units the leader divides as they are wanted.
+    #[must_use]
+    pub fn redivided(&self, revision: u64, divided: BTreeMap<StorageId, u64>) -> Option<Self> {
+        self.pending(revision, divided, true)
+    }
+
+    /// `has_come`: what it gives, if it is settled, is what everybody who has heard of it may use.
+    fn pending(&self, revision: u64, divided: BTreeMap<StorageId, u64>, has_come: bool) -> Option<Self> {
         let is_same = self.shares.iter().filter(|it| it.1.is_in).map(|it| (*it.0, it.1.units)).eq(divided.clone());
         if is_same && revision == self.revision {
-            return Ok(None);
+            return None;
         }
-        // Before its first window, or while a clock may be there still, a node has only what it had before that.
-        let has_come = self.is_settled && window >= self.from.saturating_add(WINDOWS_APART_MAX);
+        let has_come = self.is_settled && has_come;
         let mut shares = BTreeMap::new();
         for (storage, before) in &self.shares {
             let units = divided.get(storage).copied().unwrap_or_default();
@@ -159,7 +191,7 @@ impl Mint {
         for (storage, units) in divided {
             shares.entry(storage).or_insert(Share { units, floor: 0, ceiling: 0, is_in: true });
         }
-        Ok(Some(Self { revision, epoch: self.epoch + 1, is_settled: false, shares, ..self.clone() }))
+        Some(Self { revision, epoch: self.epoch + 1, is_settled: false, shares, ..self.clone() })
     }
 
     /// Who may be using more than it gets, and has to say that it does not any more.
@@ -181,16 +213,21 @@ impl Mint {
     pub fn check(&self, before: Option<&Self>) -> Result<(), InvalidMint> {
         let is_sound = match before {
             None => self.is_first(),
-            Some(it) if self.is_settled => !it.is_settled && *self == it.settled(self.from),
+            Some(it) if self.is_settled => !it.is_settled && *self == it.settled(self.from) && self.has_its_windows(),
             Some(it) => self.is_pending_after(it),
         };
         let is_within = self.shares.values().all(|it| it.units <= UNITS_MAX && it.ceiling <= UNITS_MAX);
         if is_sound && is_within && self.units() <= UNITS_MAX { Ok(()) } else { Err(InvalidMint::Shares) }
     }
 
+    /// What has no windows is in force when it is settled.
+    fn has_its_windows(&self) -> bool {
+        self.kind.has_windows() || self.from == 0
+    }
+
     fn is_first(&self) -> bool {
         let is_whole = |it: &Share| it.is_in && it.floor == it.units && it.ceiling == it.units;
-        let has_window = (WINDOW_MS_MIN..=WINDOW_MS_MAX).contains(&self.window_ms);
+        let has_window = self.kind.fits(self.window_ms);
         self.epoch > 0 && self.is_settled && self.from == 0 && has_window && self.shares.values().all(is_whole)
     }
 
@@ -199,9 +236,9 @@ impl Mint {
         let same = |it: &Self| (it.limit, it.kind, it.window_ms, it.from);
         let is_sound = |(storage, share): (&StorageId, &Share)| {
             let was = before.shares.get(storage).copied().unwrap_or_default();
-            let ceiling = if before.is_settled { was.units } else { was.ceiling };
+            let (had, ceiling) = if before.is_settled { (was.units, was.units) } else { (was.floor, was.ceiling) };
             let is_nothing = !share.is_in && share.units > 0;
-            share.floor <= share.units.min(was.units) && share.ceiling == ceiling && !is_nothing
+            share.floor <= share.units.min(had) && share.ceiling == ceiling && !is_nothing
         };
         self.epoch == before.epoch + 1
             && same(self) == same(before)

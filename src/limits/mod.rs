@@ -25,6 +25,7 @@ mod leader;
 pub mod messages;
 pub mod metrics;
 pub mod mint;
+pub mod permits;
 pub mod purse;
 
 pub use config::Config;
@@ -33,6 +34,7 @@ pub use driver::start;
 pub use handle::Handle;
 pub use mint::Kind;
 pub use mint::Mint;
+pub use permits::Permit;
 pub use purse::Taken;
 
 use std::fmt;
@@ -67,9 +69,9 @@ pub struct Definition {
     pub revision: u64,
     /// What is counted.
     pub kind: Kind,
-    /// Length of a window in milliseconds, [`mint::WINDOW_MS_MIN`] to [`mint::WINDOW_MS_MAX`].
+    /// Length of a window in milliseconds, [`mint::WINDOW_MS_MIN`] to [`mint::WINDOW_MS_MAX`]. 0 for [`Kind::Streams`].
     pub window_ms: u32,
-    /// Units a window, at most [`mint::UNITS_MAX`].
+    /// Units a window, or at a time, at most [`mint::UNITS_MAX`].
     pub units: u64,
 }
 

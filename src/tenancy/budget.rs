@@ -171,7 +171,7 @@ impl Budgets {
         let mut budget = Budget::default();
         for Applies { scope, what, units, limit } in self.keys.applying(principal, model) {
             let wanted = match what.kind {
-                Kind::Requests => 1,
+                Kind::Requests | Kind::Streams => 1,
                 Kind::Tokens => {
                     budget.output = if expected.has_answer { self.output.load(Ordering::Relaxed) } else { 0 };
                     expected.prompt + budget.output

@@ -77,7 +77,7 @@ pub struct What {
 impl What {
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
-        Kind::ALL.iter().flat_map(|kind| Per::ALL.iter().map(|per| Self { kind: *kind, per: *per }))
+        Kind::WINDOWED.iter().flat_map(|kind| Per::ALL.iter().map(|per| Self { kind: *kind, per: *per }))
     }
 
     /// Reads `requests` or `tokens`, and `second` or `minute`.
@@ -91,6 +91,7 @@ impl What {
         let kind = match self.kind {
             Kind::Requests => 16,
             Kind::Tokens => 18,
+            Kind::Streams => 20,
         };
         kind + u16::from(self.per == Per::Minute)
     }

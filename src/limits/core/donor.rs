@@ -90,12 +90,12 @@ impl Account {
 }
 
 /// `units * part / whole`, without overflow.
-fn scaled(units: u64, part: u64, whole: u64) -> u64 {
+pub(super) fn scaled(units: u64, part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(units) * u128::from(part) / u128::from(whole)).unwrap_or(units)
 }
 
 /// Divides units among those that miss some, by how many they miss. What does not divide goes by `order`.
-fn parts(
+pub(super) fn parts(
     units: u64,
     missing: u64,
     short: BTreeMap<StorageId, u64>,

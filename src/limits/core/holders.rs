@@ -5,26 +5,39 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::Ignored;
 use super::Life;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
+use crate::limits::LimitId;
 use crate::limits::Mint;
 use crate::limits::Settings;
 use crate::limits::faults::Fault;
 use crate::limits::faults::planted;
+use crate::limits::messages;
 use crate::limits::messages::Renewal;
+use crate::limits::messages::Use;
 use crate::limits::mint::WINDOWS_APART_MAX;
 
 /// Nodes that are remembered. Beyond it new ones are not renewed: they serve by `on_isolation`.
 pub const HOLDERS_LEN_MAX: usize = 1024;
+/// Limits without windows of which a leader remembers what nodes use, summed up over nodes. Beyond it nothing is remembered of a node that says more, and its part stays as it is.
+pub const USES_LEN_MAX: usize = 1 << 18;
+/// A node that was not heard for so long may use all that it has, for all that is known. Longer, and what it has not said yet that it uses is waited for in vain; shorter than two renewals, and one lost
+/// renewal does it.
+const SILENT: Duration = Duration::from_millis(1_300);
+/// What a node said so long ago that it uses is forgotten, if it has more to say than fits one renewal.
+const FORGET: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Seen {
     boot: u64,
     at: Instant,
     renewal: Renewal,
+    /// What it uses of limits without windows, and when it said so.
+    uses: BTreeMap<LimitId, (Instant, Use)>,
 }
 
 /// What one leader knows. It is made anew whenever a node takes office.
@@ -33,24 +46,44 @@ pub struct Holders {
     office: Instant,
     settings: Settings,
     seen: BTreeMap<StorageId, Seen>,
+    uses_len: usize,
 }
 
 impl Holders {
     /// A node takes office.
     #[must_use]
     pub fn new(now: Instant, settings: Settings) -> Self {
-        Self { office: now, settings, seen: BTreeMap::new() }
+        Self { office: now, settings, seen: BTreeMap::new(), uses_len: 0 }
     }
 
     /// A renewal came. It may be answered once a majority has confirmed *after this* that this node leads.
-    pub fn renewed(&mut self, now: Instant, from: Life, renewal: Renewal) -> Result<(), Ignored> {
+    pub fn renewed(&mut self, now: Instant, from: Life, mut renewal: Renewal) -> Result<(), Ignored> {
         match self.seen.get(&from.0) {
             None if self.seen.len() >= HOLDERS_LEN_MAX => return Err(Ignored::TooMany),
             Some(seen) if (seen.boot, seen.renewal.number) >= (from.1, renewal.number) => return Err(Ignored::Late),
             None | Some(_) => {}
         }
-        self.seen.insert(from.0, Seen { boot: from.1, at: now, renewal });
+        let is_all = renewal.uses.len() < messages::USES_LEN_MAX;
+        let said = std::mem::take(&mut renewal.uses).into_iter().map(|it| (it.limit, (now, it)));
+        let before = self.seen.remove(&from.0);
+        self.uses_len -= before.as_ref().map_or(0, |it| it.uses.len());
+        let mut uses = before.filter(|it| it.boot == from.1 && !is_all).map(|it| it.uses).unwrap_or_default();
+        uses.retain(|_, it| now < it.0 + FORGET);
+        uses.extend(said);
+        if self.uses_len + uses.len() > USES_LEN_MAX {
+            uses.clear();
+        }
+        self.uses_len += uses.len();
+        self.seen.insert(from.0, Seen { boot: from.1, at: now, renewal, uses });
         Ok(())
+    }
+
+    /// What a node uses of a limit and what it wants beyond that, if it was heard lately.
+    #[must_use]
+    pub(super) fn uses(&self, now: Instant, storage: StorageId, limit: LimitId) -> Option<(u64, u64)> {
+        let is_blind = planted(Fault::SilentIsIdle);
+        let seen = self.seen.get(&storage).filter(|it| now < it.at + SILENT || is_blind)?;
+        Some(seen.uses.get(&limit).map_or((0, 0), |(_, it)| (it.in_use, it.wanted)))
     }
 
     /// Whether a node may be using a share, as far as time tells.
@@ -86,15 +119,23 @@ impl Holders {
                 let adopted = seen.renewal.adopted.iter().find(|it| (it.limit, it.epoch) == (mint.limit, mint.epoch));
                 adopted.map(|it| it.from)
             });
-            // Who leaves uses none after the window that follows.
-            let left =
-                seen.and_then(|it| it.renewal.leaves_ms).and_then(|it| it.checked_div(u64::from(mint.window_ms)));
-            let left = left.map(|it| it + 2);
+            let left = seen.and_then(|it| left(&it.renewal, mint));
             let ended = (!self.may_hold(now, storage)).then_some(window + WINDOWS_APART_MAX);
             from = from.max(adopted.or(left).or(ended)?);
         }
-        Some(from)
+        Some(if mint.kind.has_windows() { from } else { 0 })
     }
+}
+
+/// From which window on a node that leaves uses nothing any more.
+fn left(renewal: &Renewal, mint: &Mint) -> Option<u64> {
+    let ms = renewal.leaves_ms?;
+    if mint.kind.has_windows() {
+        // None after the window that follows.
+        return ms.checked_div(u64::from(mint.window_ms)).map(|it| it + 2);
+    }
+    let is_idle = !renewal.is_busy || planted(Fault::LeavingIsIdle);
+    is_idle.then_some(0)
 }
 
 #[cfg(test)]

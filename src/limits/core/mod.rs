@@ -7,8 +7,10 @@ mod account;
 mod donor;
 mod holders;
 mod office;
+mod redivide;
 mod renewals;
 mod round;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -19,6 +21,7 @@ use self::account::Account;
 use self::account::Heard;
 use self::renewals::Renewals;
 use self::round::WAIT_MAX;
+use self::streams::Open;
 use super::LimitId;
 use super::OnIsolation;
 use super::Settings;
@@ -46,6 +49,10 @@ pub use holders::Holders;
 pub use office::Office;
 pub use office::PROPOSALS_LEN_MAX;
 pub use office::Wanted;
+pub use streams::MayOpen;
+pub use streams::STREAM_TICKETS_LEN_MAX;
+pub use streams::STREAM_WAIT_MAX;
+pub use streams::STREAM_WAITERS_LEN_MAX;
 
 /// Limits that one node knows. Mints beyond it are ignored and counted, and their requests are served by `on_isolation`. At some two kilobytes each.
 pub const LIMITS_LEN_MAX: usize = 16_384;
@@ -81,7 +88,7 @@ label! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The client's doing: the limit is used up, as far as this node can reach others.
-    #[error("limit is used up until the next window: {limit}")]
+    #[error("limit is used up for now: {limit}")]
     Exhausted {
         /// Which.
         limit: LimitId,
@@ -99,11 +106,11 @@ pub enum Refused {
     Busy(LimitId),
 }
 
-/// What is answered to a request.
+/// What is answered to a request: units of a window, or a [`Permit`](super::permits::Permit) of a stream.
 #[derive(Debug)]
-pub enum Answer {
+pub enum Answer<T = Taken> {
     /// It may begin, and holds these units.
-    Admitted(Taken),
+    Admitted(T),
     /// It may begin, uncounted: no share is held, and [`OnIsolation::Open`] says so.
     Open,
     /// It may not.
@@ -119,12 +126,18 @@ pub enum Event {
     Wake,
     /// A request needs units that the purse did not have.
     Ask(Ticket, LimitId, u64),
+    /// A stream is to begin, and no permit was at hand.
+    Open(Ticket, LimitId),
+    /// A permit came back for which somebody waits.
+    Freed,
     /// Its client has left.
     GaveUp(Ticket),
     /// A peer says something.
     Received(Life, Message),
     /// The group's leader answered.
     Renewed(Renewed),
+    /// The group has decided something about limits, up to this entry.
+    News(u64),
     /// This node stops soon. It begins no window any more; what it has left, peers may ask for.
     Leave,
 }
@@ -140,6 +153,8 @@ pub enum Effect {
     Renew(Renewal),
     /// Answer a request.
     Answer(Ticket, Answer),
+    /// Answer one that is to open a stream.
+    Permit(Ticket, MayOpen),
     /// Count this.
     Ignored(Ignored),
 }
@@ -168,8 +183,12 @@ pub struct Standing {
     pub units: u64,
     /// This node's part.
     pub share: u64,
-    /// Units that may still be spent here in the window at hand.
+    /// Units that may still be spent here in the window at hand, or streams that may still begin.
     pub left: u64,
+    /// Streams that are open here. 0 for a limit with windows.
+    pub in_use: u64,
+    /// Requests that wait here for another one to end.
+    pub waiting: usize,
     /// What was spent beyond the rights and is not paid yet.
     pub debt: u64,
     /// Since this node started.
@@ -188,6 +207,7 @@ pub struct Core {
     /// Requests that wait, and for what.
     tickets: BTreeMap<Ticket, LimitId>,
     renewals: Renewals,
+    open: Open,
     /// When an account is to be looked at.
     timers: BTreeSet<(Instant, LimitId)>,
     armed: BTreeMap<LimitId, Instant>,
@@ -212,7 +232,8 @@ impl Core {
     pub fn new(now: Instant, wall: Duration, me: Life, settings: Settings) -> Self {
         let (members, accounts, tickets, timers, armed) = Default::default();
         let (calendar, renewals) = (Calendar::new(now, wall), Renewals::new(now));
-        Self { me, settings, calendar, started: now, members, accounts, tickets, renewals, timers, armed }
+        let open = Open::default();
+        Self { me, settings, calendar, started: now, members, accounts, tickets, renewals, open, timers, armed }
     }
 
     /// When the next step is due if nothing happens before.
@@ -224,7 +245,7 @@ impl Core {
     /// How many limits are known.
     #[must_use]
     pub fn limits_len(&self) -> usize {
-        self.accounts.len()
+        self.accounts.len() + self.open.limits.len()
     }
 
     /// What edge threads take from, for each limit that is known.
@@ -235,11 +256,12 @@ impl Core {
     /// How a limit stands here, if it is known.
     #[must_use]
     pub fn standing(&self, now: Instant, limit: LimitId) -> Option<Standing> {
-        let (it, around) = (self.accounts.get(&limit)?, around!(self, now));
+        let Some(it) = self.accounts.get(&limit) else { return self.standing_streams(now, limit) };
+        let around = around!(self, now);
         let window = it.purse.window(now);
         let (units, share) = (it.mint.units(), it.mint.share(self.me.0, window));
         let (left, debt, counters) = (it.spendable(&around, window), it.purse.debt(), it.purse.counters());
-        Some(Standing { units, share, left, debt, counters })
+        Some(Standing { units, share, left, in_use: 0, waiting: it.waiting.len(), debt, counters })
     }
 
     /// Takes one event.
@@ -252,11 +274,16 @@ impl Core {
                 if let Some(account) = self.tickets.remove(&ticket).and_then(|it| self.accounts.get_mut(&it)) {
                     account.waiting.forget(ticket);
                 }
+                self.gave_up_stream(now, ticket, effects);
             }
+            Event::Open(ticket, limit) => self.open_stream(now, ticket, limit, effects),
+            Event::Freed => self.freed(now, effects),
+            Event::News(entry) => self.news(now, entry),
             Event::Received(from, message) => self.receive(now, from, message, effects),
             Event::Renewed(renewed) => self.renewed(now, renewed, effects),
             Event::Leave => {
                 self.renewals.leaves_ms = Some(self.calendar.ms(now));
+                self.open.until(0);
                 self.renewals.due = now;
             }
         }
@@ -275,24 +302,31 @@ impl Core {
         while let Some((_, limit)) = self.timers.first().copied().filter(|it| it.0 <= now) {
             self.timers.pop_first();
             self.armed.remove(&limit);
-            self.end_round(now, limit, effects);
-            told.extend(self.look(now, limit, effects));
-            self.arm(limit);
+            if self.accounts.contains_key(&limit) {
+                self.end_round(now, limit, effects);
+                told.extend(self.look(now, limit, effects));
+                self.arm(limit);
+            } else {
+                self.streams_due(now, limit, effects);
+            }
         }
         effects.extend(told.chunks(TOLD_LEN_MAX).map(|it| Effect::Tell(it.to_vec())));
         if self.renewals.due <= now {
             let pending = self.accounts.values().filter(|it| !it.mint.is_settled);
             let adopted = |it: &Account| Adopted { limit: it.mint.limit, epoch: it.mint.epoch, from: it.adopted_from };
-            let adopted = pending.take(ADOPTED_LEN_MAX).map(adopted).collect();
-            let (number, leaves_ms) = (self.renewals.send(now), self.renewals.leaves_ms);
-            effects.push(Effect::Renew(Renewal { number, seen: self.renewals.seen, adopted, leaves_ms }));
+            let adopted = pending.map(adopted).chain(self.open.adopted(self.me.0)).take(ADOPTED_LEN_MAX).collect();
+            let (uses, is_busy) = (self.open.uses(now), self.open.is_busy());
+            let (number, leaves_ms, seen) = (self.renewals.send(now), self.renewals.leaves_ms, self.renewals.seen);
+            effects.push(Effect::Renew(Renewal { number, seen, adopted, leaves_ms, uses, is_busy }));
         }
     }
 
     /// Sets the clock for an account.
     fn arm(&mut self, limit: LimitId) {
-        let Some(account) = self.accounts.get(&limit) else { return };
-        let due = account.waiting.ends_at().into_iter().chain(account.look_at).min();
+        let due = match self.accounts.get(&limit) {
+            Some(it) => it.waiting.ends_at().into_iter().chain(it.look_at).min(),
+            None => self.open.limits.get(&limit).and_then(|it| it.due()),
+        };
         if self.armed.get(&limit).copied() != due {
             if let Some(before) = self.armed.remove(&limit) {
                 self.timers.remove(&(before, limit));
@@ -431,6 +465,14 @@ impl Core {
                 self.arm(given.limit);
             }
             Message::Told(told) => told.iter().for_each(|it| self.heard(now, from.0, it)),
+            Message::News(entry) => self.news(now, entry),
+        }
+    }
+
+    /// Renews at once, so that what is new comes sooner.
+    fn news(&mut self, now: Instant, entry: u64) {
+        if entry > self.renewals.seen && self.limits_len() > 0 {
+            self.renewals.sooner(now);
         }
     }
 
@@ -459,6 +501,9 @@ impl Core {
             return;
         }
         self.renewals.seen = self.renewals.seen.max(renewed.seen);
+        if let Some(until) = self.renewals.streams_until(&self.settings) {
+            self.open.until(self.calendar.ms(until));
+        }
         if renewed.mints.len() >= MINTS_LEN_MAX {
             self.renewals.due = now; // there may be more
         }
@@ -471,9 +516,12 @@ impl Core {
     }
 
     fn adopt(&mut self, now: Instant, mint: Mint, effects: &mut Vec<Effect>) {
+        if !mint.kind.has_windows() {
+            return self.adopt_streams(now, mint, effects);
+        }
         let (around, limit) = (around!(self, now), mint.limit);
         let is_pending = !mint.is_settled;
-        let is_full = self.accounts.len() >= LIMITS_LEN_MAX;
+        let is_full = self.limits_len() >= LIMITS_LEN_MAX;
         match self.accounts.get_mut(&limit) {
             Some(it) if it.mint.epoch >= mint.epoch && !planted(Fault::OldEpochCounts) => {
                 effects.push(Effect::Ignored(Ignored::Late));
@@ -507,10 +555,11 @@ impl Core {
     }
 
     fn remove(&mut self, limit: LimitId, effects: &mut Vec<Effect>) {
-        let Some(mut account) = self.accounts.remove(&limit) else { return };
         if let Some(due) = self.armed.remove(&limit) {
             self.timers.remove(&(due, limit));
         }
+        self.remove_streams(limit, effects);
+        let Some(mut account) = self.accounts.remove(&limit) else { return };
         for ticket in account.waiting.refuse_all() {
             self.tickets.remove(&ticket);
             effects.push(Effect::Answer(ticket, Answer::Refused(Refused::NoShare(limit))));

@@ -10,7 +10,10 @@ use std::time::Duration;
 use super::Holders;
 use super::Ignored;
 use super::Life;
+use super::redivide;
+use super::redivide::Turns;
 use crate::base::clock::Instant;
+use crate::base::ids::StorageId;
 use crate::limits::Definition;
 use crate::limits::LimitId;
 use crate::limits::Mint;
@@ -58,6 +61,7 @@ pub struct Office {
     is_confirmed: bool,
     book: Book,
     missing: BTreeMap<LimitId, Instant>,
+    turns: Turns,
     look_at: Instant,
 }
 
@@ -109,9 +113,9 @@ impl Office {
     /// A node takes office.
     #[must_use]
     pub fn new(now: Instant, term: u64, settings: Settings, calendar: Calendar) -> Self {
-        let (book, missing) = Default::default();
+        let (book, missing, turns) = Default::default();
         let holders = Holders::new(now, settings);
-        Self { term, holders, calendar, heard: None, is_confirmed: false, book, missing, look_at: now }
+        Self { term, holders, calendar, heard: None, is_confirmed: false, book, missing, turns, look_at: now }
     }
 
     /// In which term.
@@ -150,7 +154,9 @@ impl Office {
 
     /// A renewal came. It is answered once a majority has confirmed this office after that.
     pub fn renewed(&mut self, now: Instant, from: Life, renewal: Renewal) -> Result<(), Ignored> {
+        let short: Vec<LimitId> = renewal.uses.iter().filter(|it| it.wanted > 0).map(|it| it.limit).collect();
         self.holders.renewed(now, from, renewal)?;
+        short.into_iter().filter(|it| self.book.mints.contains_key(it)).for_each(|it| self.turns.want(it));
         self.heard.get_or_insert(now);
         Ok(())
     }
@@ -183,8 +189,10 @@ impl Office {
         let ms = self.calendar.ms(now);
         if now < self.look_at {
             let pending = self.book.pending.iter().filter_map(|it| Some(&self.book.mints.get(it)?.1));
-            let settled = pending.filter_map(|it| self.settled(now, ms, it)).take(PROPOSALS_LEN_MAX).collect();
-            return Wanted { proposals: settled, unusable: None };
+            let mut proposals: Vec<Proposal> =
+                pending.filter_map(|it| self.settled(now, ms, it)).take(PROPOSALS_LEN_MAX).collect();
+            self.redivide(now, ms, &mut proposals);
+            return Wanted { proposals, unusable: None };
         }
         let defined: BTreeMap<LimitId, &Definition> = definitions.iter().map(|it| (it.limit, it)).collect();
         let (book, holders) = (&self.book, &self.holders);
@@ -204,14 +212,23 @@ impl Office {
                 None => (mint.revision, 0),
             };
             let window = ms.checked_div(u64::from(mint.window_ms)).unwrap_or_default();
-            let is_over = mint.is_settled && window >= mint.from.saturating_add(WINDOWS_APART_MAX);
+            let has_come = window >= mint.from.saturating_add(WINDOWS_APART_MAX) || !mint.kind.has_windows();
+            let is_over = mint.is_settled && has_come;
             let is_unused = mint.units() == 0 && mint.bound() == 0;
             let may_drop = is_over && is_unused || planted(Fault::DroppedInUse);
             if units == 0 && !defined.contains_key(limit) && may_drop {
                 proposals.push(Proposal::Drop { seen: mint.epoch, limit: *limit });
                 continue;
             }
-            match mint.next(revision, units, &holders.over(now, Some(mint)), window) {
+            let over = holders.over(now, Some(mint));
+            let next = if mint.kind.has_windows() {
+                mint.next(revision, units, &over, window)
+            } else if same == (revision, units) && is_over_the_same(mint, &over) {
+                Ok(None) // who is short has its turn
+            } else {
+                redivide::next(now, holders, mint, (revision, units), &over)
+            };
+            match next {
                 Ok(Some(next)) => proposals.push(Proposal::Mint { seen: mint.epoch, mint: next }),
                 Ok(None) => proposals.extend(self.settled(now, ms, mint)),
                 Err(_) => unusable += 1,
@@ -232,7 +249,25 @@ impl Office {
         let is_all = proposals.len() <= PROPOSALS_LEN_MAX && !is_early;
         proposals.truncate(PROPOSALS_LEN_MAX);
         self.look_at = if is_all { now + LOOK_EVERY } else { now };
+        self.redivide(now, ms, &mut proposals);
         Wanted { proposals, unusable: Some(unusable) }
+    }
+
+    /// Divides limits without windows of which somebody is short, as far as it is their turn and nothing else is proposed for them.
+    fn redivide(&mut self, now: Instant, ms: u64, proposals: &mut Vec<Proposal>) {
+        for limit in self.turns.due(now) {
+            let Some((_, mint)) = self.book.mints.get(&limit).filter(|it| !it.1.kind.has_windows()) else { continue };
+            let is_proposed = |it: &Proposal| matches!(it, Proposal::Mint { mint, .. } if mint.limit == limit);
+            let is_settling = self.settled(now, ms, mint).is_some() || proposals.iter().any(is_proposed);
+            if is_settling || proposals.len() >= PROPOSALS_LEN_MAX || !self.turns.may() {
+                self.turns.want(limit);
+                continue;
+            }
+            let over = self.holders.over(now, Some(mint));
+            let next = redivide::next(now, &self.holders, mint, (mint.revision, mint.units()), &over).ok().flatten();
+            self.turns.had(now, limit, next.is_some());
+            proposals.extend(next.map(|next| Proposal::Mint { seen: mint.epoch, mint: next }));
+        }
     }
 
     fn settled(&self, now: Instant, ms: u64, mint: &Mint) -> Option<Proposal> {
@@ -242,11 +277,14 @@ impl Office {
     }
 }
 
+fn is_over_the_same(mint: &Mint, over: &BTreeSet<StorageId>) -> bool {
+    mint.shares.iter().filter(|it| it.1.is_in).map(|it| it.0).eq(over)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::clock::Clock;
-    use crate::base::ids::StorageId;
     use crate::limits::Kind;
     use crate::limits::faults::plant;
     use crate::limits::messages::Adopted;

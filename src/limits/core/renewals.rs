@@ -14,12 +14,17 @@ pub(super) const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// Renewals whose answer is waited for. Of more the oldest is forgotten; a later one renews as well.
 const UNDER_WAY_MAX: usize = 64;
 
+/// Renewals are not closer than this, whatever there is to say or to hear. Closer, and the leader is asked more often than it can learn anything.
+const RENEW_APART: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 pub(super) struct Renewals {
     number: u64,
     /// Renewals that are not answered yet, and when they were sent.
     sent: BTreeMap<u64, Instant>,
     held_until: Option<Instant>,
+    /// When the last one was sent.
+    last: Option<Instant>,
     pub(super) due: Instant,
     /// Newest entry of the group's log whose mints were seen.
     pub(super) seen: u64,
@@ -29,13 +34,26 @@ pub(super) struct Renewals {
 
 impl Renewals {
     pub(super) fn new(now: Instant) -> Self {
-        Self { number: 0, sent: BTreeMap::new(), held_until: None, due: now, seen: 0, leaves_ms: None }
+        Self { number: 0, sent: BTreeMap::new(), held_until: None, last: None, due: now, seen: 0, leaves_ms: None }
     }
 
     /// Whether windows may be begun.
     pub(super) fn is_held(&self, now: Instant) -> bool {
         let is_held = self.held_until.is_some_and(|it| now < it || planted(Fault::HoldIsForEver));
         is_held && self.leaves_ms.is_none()
+    }
+
+    /// Until when streams may begin: half the hold is for those that run then, and end before the leader gives their permits to others.
+    pub(super) fn streams_until(&self, settings: &Settings) -> Option<Instant> {
+        let until = self.held_until.filter(|_| self.leaves_ms.is_none())?;
+        let part = if planted(Fault::StreamsBeginAfterTheHold) { Duration::ZERO } else { settings.hold / 2 };
+        until.checked_sub(part)
+    }
+
+    /// There is something to say or to hear.
+    pub(super) fn sooner(&mut self, now: Instant) {
+        let at = self.last.map_or(now, |it| now.max(it + RENEW_APART));
+        self.due = self.due.min(at);
     }
 
     /// A renewal is sent now: its number.
@@ -45,6 +63,7 @@ impl Renewals {
         if self.sent.len() > UNDER_WAY_MAX {
             self.sent.pop_first();
         }
+        self.last = Some(now);
         self.due = now + RENEW_EVERY;
         self.number
     }

@@ -50,6 +50,10 @@ impl Waiting {
         self.waiters.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.waiters.len() >= WAITERS_LEN_MAX
     }

@@ -182,14 +182,18 @@ struct Alone {
 }
 
 fn alone(units: u64) -> Alone {
+    // A window of an hour: what is taken is taken for the whole test.
+    alone_with((Kind::Requests, 3_600_000), units)
+}
+
+fn alone_with((kind, window_ms): (Kind, u32), units: u64) -> Alone {
     let transport::tests::Node { handle, inboxes, tasks, .. } =
         transport::tests::Node::new(1, &MeshSecret::development());
     let me = handle.me().storage;
     let group = Arc::new(Told { me: Mutex::new(Some(me)), term: Mutex::new(Some(1)), ..Told::default() });
     let (timing, seen) = (membership::Config::default(), membership::metrics::Metrics::default());
     let members = membership::start(Vec::new(), timing, handle.clone(), inboxes.swim, seen, &tasks);
-    // A window of an hour: what is taken is taken for the whole test.
-    let definition = Definition { limit: LIMIT, revision: 1, kind: Kind::Requests, window_ms: 3_600_000, units };
+    let definition = Definition { limit: LIMIT, revision: 1, kind, window_ms, units };
     let (definitions, defined) = watch::channel(Arc::from([definition]));
     let parts = Parts {
         settings: Settings::default(),
@@ -233,11 +237,40 @@ fn a_node_alone_divides_takes_and_refuses() {
     });
 }
 
+async fn permits_go_to_who_waits() {
+    let node = alone_with((Kind::Streams, 0), 2);
+    assert!(matches!(node.handle.permit(LIMIT).await, Answer::Refused(Refused::NoShare(LIMIT))), "not minted");
+    has_a_share(&node.handle).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let Answer::Admitted(permit) = node.handle.permit(LIMIT).await else { panic!("there are two") };
+        held.push(permit);
+    }
+    let wait = |handle: Handle| tokio::spawn(async move { handle.permit(LIMIT).await });
+    let (left, waits) = (wait(node.handle.clone()), wait(node.handle.clone()));
+    let waiting = |n| node.handle.standing(LIMIT).is_some_and(|it| it.waiting == n);
+    eventually("both wait", || waiting(2)).await;
+    left.abort();
+    eventually("one has left", || waiting(1)).await;
+    drop(held.pop());
+    let Answer::Admitted(permit) = waits.await.expect("no panic") else { panic!("one came back") };
+    let standing = node.handle.standing(LIMIT).map(|it| (it.units, it.share, it.in_use, it.left, it.waiting));
+    assert_eq!(standing, Some((2, 2, 2, 0, 0)));
+    drop((permit, held));
+    assert_eq!(node.handle.standing(LIMIT).map(|it| (it.in_use, it.left)), Some((0, 2)));
+}
+
+#[test]
+fn a_permit_that_comes_back_goes_to_who_waits_and_none_is_lost_with_a_client_that_left() {
+    run(permits_go_to_who_waits());
+}
+
 #[test]
 fn nowhere_nothing_is_limited() {
     run(async {
         let handle = Handle::nowhere();
         assert!(matches!(handle.take(LIMIT, u64::MAX).await, Answer::Open));
+        assert!(matches!(handle.permit(LIMIT).await, Answer::Open));
         assert_eq!(handle.standing(LIMIT), None);
     });
 }
@@ -261,7 +294,8 @@ fn units_for_a_client_that_has_left_are_given_back() {
 
 #[test]
 fn planted_bugs_of_the_driver_are_seen() {
-    let tests: [(Fault, fn()); 2] = [
+    let tests: [(Fault, fn()); 3] = [
+        (Fault::PermitComesBackTwice, || run(permits_go_to_who_waits())),
         (Fault::ConfirmedBefore, || run(answered_after_a_confirmation_of_its_own())),
         (Fault::LeftBehind, || run(what_nobody_waits_for_is_given_back())),
     ];

@@ -76,7 +76,7 @@ impl Pair {
                 Effect::Send(_, message) => self.said.push((1 - n, message)),
                 Effect::Answer(_, Answer::Admitted(taken)) => self.admitted += taken.units(),
                 Effect::Tell(told) => self.said.push((1 - n, Message::Told(told))),
-                Effect::Answer(..) | Effect::Renew(_) | Effect::Ignored(_) => {}
+                Effect::Answer(..) | Effect::Permit(..) | Effect::Renew(_) | Effect::Ignored(_) => {}
             }
         }
     }

@@ -4,8 +4,11 @@ mod bounds;
 mod driver;
 mod group;
 mod laws;
+mod permits;
 mod report;
 mod sim;
+mod streams;
+mod streams_world;
 mod world;
 
 use super::faults;

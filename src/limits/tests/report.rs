@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
+use super::laws::renew;
 use super::sim::Skew;
 use super::sim::plan;
 use super::sim::settings;
+use super::streams;
 use super::world::World;
+use super::world::storage;
 use crate::base::clock::Clock;
 use crate::limits::Kind;
 use crate::limits::LimitId;
+use crate::limits::Mint;
+use crate::limits::Settings;
 use crate::limits::calendar::Calendar;
+use crate::limits::core::Core;
 use crate::limits::purse::Purse;
 use crate::transport::twin::Weather;
 
@@ -152,5 +158,59 @@ fn figures_of_the_fast_way() {
             (0..threads).for_each(|_| drop(scope.spawn(take)));
         });
         println!("{threads} threads, one limit: {:?} a unit taken", (Clock.now() - began) / N);
+    }
+    let mut core = Core::new(now, Duration::from_secs(60), (storage(0), 1), Settings::default());
+    let mint = Mint::first(LimitId(1), 1, 1, (Kind::Streams, 0), 8, &[storage(0)].into()).expect("sound");
+    renew(&mut core, now, vec![mint]);
+    let permits = core.permits().next().expect("one").1;
+    for threads in [1, 2, 4] {
+        let began = Clock.now();
+        std::thread::scope(|scope| {
+            let take = || (0..N).filter_map(|_| permits.take(now)).for_each(drop);
+            (0..threads).for_each(|_| drop(scope.spawn(take)));
+        });
+        println!("{threads} threads, one limit: {:?} a permit taken and dropped", (Clock.now() - began) / N);
+    }
+}
+
+/// Streams: what ran of the limit, how long requests waited, and entries of the log, by skew and by what is done to the nodes.
+#[test]
+fn figures_of_streams() {
+    if !is_asked_for() {
+        return;
+    }
+    println!(
+        "| L | demand 1.5 L | most | in use | waited | wait p50 | p99 of those | entries a minute | messages a node and s |"
+    );
+    for units in [20, 100, 1_000] {
+        for skew in Skew::ALL {
+            let mut world = streams::calm_world(units, units, &streams::clients(skew, units, 1.5), 600);
+            world.run(Duration::from_secs(10));
+            (world.messages, world.most) = (0, (0, 0));
+            world.waits.clear();
+            let entries = world.log.len();
+            let mean = world.measure(Duration::from_secs(120));
+            world.check().expect("P4");
+            let all = world.waits.len();
+            let mut slow: Vec<Duration> = world.waits.iter().copied().filter(|it| !it.is_zero()).collect();
+            let (p50, p99) = (percentile(&mut slow, 0.5), percentile(&mut slow, 0.99));
+            println!(
+                "| {units} | {skew:?} | {:?} | {:.3} | {:.1} % | {p50:?} | {p99:?} | {:.1} | {:.1} |",
+                world.most,
+                mean / units as f64,
+                100.0 * slow.len() as f64 / all as f64,
+                (world.log.len() - entries) as f64 / 2.0,
+                world.messages as f64 / 120.0 / NODES as f64
+            );
+        }
+    }
+    for units in [20, 100, 1_000] {
+        let (mut world, mean) = streams::moving(1, units);
+        let p99 = percentile(&mut world.waits, 0.99);
+        println!(
+            "demand moves every 10 s, L {units}: {:.3} in use, {} entries, wait p99 {p99:?}",
+            mean / units as f64,
+            world.log.len()
+        );
     }
 }

@@ -279,6 +279,11 @@ fn finds(fault: Fault) -> fn(u64) -> Result<World, String> {
         Fault::DroppedInUse | Fault::EditsGoBack | Fault::ConfirmedBefore | Fault::LeftBehind => {
             unreachable!("the office and the driver have tests of their own: {fault:?}")
         }
+        Fault::StreamsBeginAfterTheHold
+        | Fault::PermitComesBackTwice
+        | Fault::LeavingIsIdle
+        | Fault::SilentIsIdle
+        | Fault::PendingIsWaitedFor => unreachable!("streams have a simulation of their own: {fault:?}"),
     }
 }
 

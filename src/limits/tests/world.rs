@@ -417,7 +417,7 @@ impl World {
                     }
                 }
                 Effect::Answer(ticket, answer) => self.answered(ticket, answer),
-                Effect::Ignored(_) => {}
+                Effect::Permit(..) | Effect::Ignored(_) => {}
             }
         }
         self.arm(n);
