@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::header::CONNECTION;
@@ -21,7 +19,6 @@ use crate::observability::labels::label;
 use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
 use crate::tenancy::admission::Refused;
-use crate::tenancy::budget::Limit;
 use crate::tenancy::budget::OverBudget;
 use crate::tenancy::edits::EditError as TenancyError;
 use crate::tenancy::keys::AuthError;
@@ -31,6 +28,8 @@ use crate::workers::worker::CallError;
 
 use super::Response;
 use super::intake::IntakeError;
+use super::ratelimit;
+use super::ratelimit::whole_seconds;
 use super::serve::refusal::BadHead;
 
 /// Everything a request can end with besides an answer.
@@ -249,11 +248,6 @@ label! {
     }
 }
 
-/// Rounded up: who comes back at the second told must not come too early.
-fn whole_seconds(pause: Duration) -> u64 {
-    pause.as_secs().saturating_add(u64::from(pause.subsec_nanos() > 0))
-}
-
 impl WorkerFailure {
     /// Its kind, for metrics and traces.
     #[must_use]
@@ -409,7 +403,7 @@ impl ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after).max(1)));
         }
         if let Self::OverBudget(it) = self {
-            put_limit(headers, it);
+            ratelimit::put_refused(headers, it);
         }
         if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -420,24 +414,6 @@ impl ApiError {
         }
         response
     }
-}
-
-/// The headers that clients of rate-limited APIs read.
-fn put_limit(headers: &mut HeaderMap, over: &OverBudget) {
-    let Limit { what, units, .. } = over.limit();
-    let kind = what.kind.as_str();
-    let values = [
-        ("limit", units.to_string()),
-        ("remaining", "0".to_owned()),
-        ("reset", format!("{}s", whole_seconds(over.retry_after()).max(1))),
-    ];
-    for (name, value) in values {
-        let name = HeaderName::try_from(format!("x-ratelimit-{name}-{kind}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-            headers.insert(name, value);
-        }
-    }
-    headers.insert("x-ratelimit-window", HeaderValue::from_static(what.per.as_str()));
 }
 
 fn bad_head(bad: BadHead) -> (StatusCode, &'static str, &'static str) {

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod entropy;
 pub mod ids;
 pub mod limits;
+pub mod nearest;
 pub(crate) mod planted;
 pub mod seal;
 pub mod secret;

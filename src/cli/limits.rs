@@ -28,11 +28,12 @@ const COLUMNS: &[(&str, &str)] = &[
     ("LIMIT", "limit"),
     ("SHARE", "share"),
     ("LEFT", "left"),
+    ("OPEN", "in_use"),
     ("DEBT", "debt"),
     ("SPENT", "spent"),
 ];
 /// What a node says of its part. Units can be added up.
-const PARTS: &[&str] = &["share", "left", "debt", "spent", "returned", "asked"];
+const PARTS: &[&str] = &["share", "left", "in_use", "waiting", "debt", "spent", "returned", "asked"];
 
 /// The part of a command that sets limits of something.
 pub(super) fn set_limit(whose: &str, named: Arg) -> Command {
@@ -40,8 +41,12 @@ pub(super) fn set_limit(whose: &str, named: Arg) -> Command {
         let arg = Arg::new(what).long(what).help(help).value_name("NUMBER|none").value_parser(number_or_none);
         arg.allow_negative_numbers(true) // refused, in words that help
     };
-    let group = clap::ArgGroup::new("limits").args(["requests", "tokens"]).required(true).multiple(true);
-    let per = Arg::new("per").long("per").help("The window").value_parser(["second", "minute"]).default_value("minute");
+    let group = clap::ArgGroup::new("limits").args(["requests", "tokens", "streams"]).required(true).multiple(true);
+    let per = Arg::new("per")
+        .long("per")
+        .help("The window of requests and tokens")
+        .value_parser(["second", "minute"])
+        .default_value("minute");
     asking(Command::new("set-limit"))
         .about(format!(
             "Set what {whose} may use in a second or a minute, in the whole cluster; `none` takes a limit away"
@@ -49,6 +54,7 @@ pub(super) fn set_limit(whose: &str, named: Arg) -> Command {
         .arg(named)
         .arg(of("requests", "So many requests; 0: none at all"))
         .arg(of("tokens", "So many tokens, of prompts and answers together"))
+        .arg(of("streams", "So many requests open at a time"))
         .arg(per)
         .group(group)
 }
@@ -71,9 +77,14 @@ fn number_or_none(text: &str) -> Result<Option<u64>, String> {
 /// What `set-limit` asks for.
 pub(super) fn wanted(matches: &ArgMatches) -> Value {
     let per = matches.get_one::<String>("per").expect("it has a default");
-    let given = ["requests", "tokens"].into_iter().filter_map(|what| {
+    let given = ["requests", "tokens", "streams"].into_iter().filter_map(|what| {
         let limit = matches.get_one::<Option<u64>>(what)?;
-        Some(json!({ "what": what, "per": per, "limit": limit }))
+        let has_windows = what != "streams";
+        Some(if has_windows {
+            json!({ "what": what, "per": per, "limit": limit })
+        } else {
+            json!({ "what": what, "limit": limit })
+        })
     });
     json!({ "limits": given.collect::<Vec<_>>() })
 }
@@ -159,10 +170,15 @@ impl Listing {
         let row = |limit: &Value, part: &Value| {
             let mut row =
                 json!({"name": item["name"], "what": limit["what"], "per": limit["per"], "limit": limit["limit"]});
-            for field in ["node", "share", "left", "debt", "spent"] {
-                if let Some(value) = part.get(field) {
+            for field in ["node", "share", "left", "in_use", "debt", "spent"] {
+                let is_said = field != "in_use" || limit["what"] == "streams";
+                if let Some(value) = part.get(field).filter(|_| is_said) {
                     row[field] = value.clone();
                 }
+            }
+            // What was reserved and turned out not to be needed was not spent, for people.
+            if let (Some(spent), Some(returned)) = (part["spent"].as_u64(), part["returned"].as_u64()) {
+                row["spent"] = json!(spent.saturating_sub(returned));
             }
             row
         };
@@ -213,7 +229,8 @@ mod tests {
     use super::*;
 
     fn answer(share: Option<u64>, spent: u64) -> Value {
-        let here = share.map(|share| json!({"share": share, "left": share - 1, "debt": 0, "spent": spent}));
+        let here = share
+            .map(|share| json!({"share": share, "left": share - 1, "debt": 0, "spent": spent + 10, "returned": 10}));
         let limit = json!({"what": "requests", "per": "minute", "limit": 9, "here": here});
         json!({"tenants": [{"name": "team", "enabled": true, "limits": [limit]}], "total": 1})
     }
@@ -243,7 +260,7 @@ mod tests {
             assert!(text.contains(row), "{row} in {text}");
         }
         assert_eq!(each.answer["unanswered"], json!(["gw-3"]));
-        assert_eq!(each.answer["tenants"][0]["limits"][0]["cluster"]["spent"], 7);
+        assert_eq!(each.answer["tenants"][0]["limits"][0]["cluster"]["spent"], 27);
     }
 
     #[test]

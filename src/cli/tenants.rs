@@ -260,10 +260,10 @@ mod tests {
         let matches = |line: &str| super::super::args::command().try_get_matches_from(line.split(' '));
         let parsed = matches("smg keys add ci --tenant team --role admin").expect("parses");
         let add = parsed.subcommand_matches("keys").and_then(|it| it.subcommand_matches("add")).expect("an add");
-        let parsed = matches("smg models set-limit org/m:8b.q --requests none --tokens 7").expect("parses");
+        let parsed = matches("smg models set-limit org/m:8b.q --requests none --tokens 7 --streams 2").expect("parses");
         let set = parsed.subcommand_matches("models").and_then(|it| it.subcommand_matches("set-limit")).expect("one");
         assert_eq!(model_path(set), "/models/org%2Fm%3A8b%2Eq");
-        let wanted = json!({"limits": [{"what": "requests", "per": "minute", "limit": null}, {"what": "tokens", "per": "minute", "limit": 7}]});
+        let wanted = json!({"limits": [{"what": "requests", "per": "minute", "limit": null}, {"what": "tokens", "per": "minute", "limit": 7}, {"what": "streams", "limit": 2}]});
         assert_eq!(limits::wanted(set), wanted);
         assert!(matches("smg keys set-limit ci").is_err(), "it says nothing");
         assert_eq!(new_key(add).expect("sound"), json!({"name": "ci", "tenant": "team", "role": "admin"}));

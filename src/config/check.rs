@@ -9,6 +9,10 @@ use super::Config;
 use super::error::Problem;
 use crate::base::setting::Setting as _;
 use crate::observability::logs;
+use crate::tenancy::quota::Scope;
+
+/// Limits that one configuration names. Each is looked up once a second.
+const LIMITS_LEN_MAX: usize = 1024;
 
 /// Every rule that is broken.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
@@ -18,6 +22,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     keys(config, &mut rules);
     node(config, &mut rules);
     limits(config, &mut rules);
+    named_limits(config, &mut rules);
     mesh(config, &mut rules);
     rules.0
 }
@@ -118,6 +123,31 @@ fn limits(config: &Config, rules: &mut Rules) {
     rules.must((Duration::from_secs(10)..=Duration::from_secs(86_400)).contains(&hold), || {
         format!("`--limit-share-hold` {} must be 10s to 24h", hold.render())
     });
+}
+
+fn named_limits(config: &Config, rules: &mut Rules) {
+    let named = &config.tenancy.limits;
+    rules.must(named.len() <= LIMITS_LEN_MAX, || {
+        format!(
+            "`--limit` has {} limits: expected {LIMITS_LEN_MAX} at most, set more with `smg tenants set-limit`",
+            named.len()
+        )
+    });
+    rules.must(config.mesh.ha_mesh || named.is_empty(), || {
+        "`--limit` needs `--ha-mesh`: limits are divided by the group of nodes, which may be one node alone".to_owned()
+    });
+    let mut seen = BTreeSet::new();
+    for limit in named {
+        rules.must(seen.insert((limit.whose.to_string(), limit.what)), || {
+            format!("`--limit` has {} of {} twice: one of them is to go", limit.what, limit.whose)
+        });
+        let configured =
+            config.tenancy.keys.iter().find(|it| limit.whose.scope == Scope::Key && *it.name == *limit.whose.name);
+        rules.must(configured.is_none(), || {
+            let tenant = configured.map(|it| it.tenant.to_string()).unwrap_or_default();
+            format!("`--limit` names the configured {}: limit its tenant `{tenant}`, or make the key with `smg keys add`, since a configured key is of this node alone", limit.whose)
+        });
+    }
 }
 
 fn mesh(config: &Config, rules: &mut Rules) {

@@ -13,6 +13,7 @@ use super::Config;
 use super::Named;
 use super::error::Errors;
 use super::error::Problem;
+use crate::base::nearest::nearest;
 
 /// Names the file when `--config` does not.
 pub const CONFIG_ENV: &str = "SMG_CONFIG";
@@ -294,10 +295,4 @@ fn scalar(value: &toml::Value) -> Option<String> {
         toml::Value::Boolean(it) => Some(it.to_string()),
         toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
     }
-}
-
-/// The valid name that is spelt most alike, unless all are far away.
-fn nearest(name: &str, valid: impl Iterator<Item = String>) -> Option<String> {
-    let best = valid.map(|it| (strsim::damerau_levenshtein(name, &it), it)).min_by_key(|(distance, _)| *distance);
-    best.filter(|(distance, _)| *distance <= name.len() / 2).map(|(_, it)| it)
 }

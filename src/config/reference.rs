@@ -45,7 +45,7 @@ A flag wins over the environment, the environment over the file. The file is TOM
 flags; in the file, arrays. `smg config check` says what is wrong, `smg config print` shows every value and where it
 came from.
 
-SIGHUP reads everything again: workers, keys, policies and the log level are taken over, other changes are logged as needing a restart, and
+SIGHUP reads everything again: workers, keys, limits, policies and the log level are taken over, other changes are logged as needing a restart, and
 a configuration with an error changes nothing. Workers are added and removed while running at `/workers`.
 ";
 

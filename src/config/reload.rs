@@ -8,7 +8,7 @@ use super::load::Given;
 
 /// Options that a running node takes over (`node::run`). Everything else needs a restart: sockets, threads, directories and buffers
 /// are made once.
-const LIVE: &[&str] = &["api-key", "log-level", "policy", "model-policies", "worker-urls", "worker-api-key"];
+const LIVE: &[&str] = &["api-key", "limit", "log-level", "policy", "model-policies", "worker-urls", "worker-api-key"];
 
 /// One option that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]

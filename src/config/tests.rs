@@ -102,6 +102,37 @@ fn rules_between_options_are_told() {
 }
 
 #[test]
+fn limits_in_the_file_are_read_shown_and_checked() {
+    let mesh = "[mesh]\nha_mesh = true\n[node]\ndata_dir = \"d\"\n";
+    let table = |limit: &str| {
+        format!(
+            "{mesh}[[tenancy.limits]]\nof = \"model\"\nname = \"org/m:8b\"\nwhat = \"tokens\"\nper = \"minute\"\nlimit = {limit}\n"
+        )
+    };
+    let (loaded, shown) = (load(&[], &[], &table("600")), "limits = [\"model:org/m:8b:tokens:minute:600\"] # smg.toml");
+    assert_eq!(loaded.config.tenancy.limits[0].units, 600);
+    let printed = render_print(&loaded);
+    assert!(printed.contains(shown.trim_end_matches(" # smg.toml")), "{printed}");
+    assert_eq!(diff(&loaded, &load(&[], &[], &printed)), []);
+    assert_eq!(load(&[], &[], &table("0")).config.tenancy.limits[0].units, 0, "nobody may");
+    for limit in ["-1", "1.5", "2147483649", "99999999999", "true", "\"many\""] {
+        let error = refused(&[], &[], &table(limit));
+        assert!(error.contains("`tenancy.limits`") && error.contains("whole number from 0 to 2147483648"), "{error}");
+    }
+    let error = refused(&[], &[], &table("1").replace("per =", "pre ="));
+    assert!(error.contains("did you mean `tenancy.limits.per`?"), "{error}");
+    let twice = "tenant:t:requests:minute:1,tenant:t:requests:minute:2";
+    let flags = |limit| [("ha-mesh", &["true"][..]), ("limit", limit)];
+    assert!(refused(&flags(&[twice]), &[], "").contains("requests per minute of tenant `t` twice"));
+    let keyed =
+        [("ha-mesh", &["true"][..]), ("api-key", &["ci:team:sk-one"]), ("limit", &["key:ci:requests:minute:1"])];
+    let error = refused(&keyed, &[], "");
+    assert!(error.contains("configured key `ci`") && error.contains("limit its tenant `team`"), "{error}");
+    let alone = refused(&[("limit", &["tenant:t:requests:minute:1"])], &[], "");
+    assert!(alone.contains("`--limit` needs `--ha-mesh`"), "{alone}");
+}
+
+#[test]
 fn variables_of_a_kubernetes_service_named_smg_are_not_ours() {
     let env = [
         ("SMG_PORT", "tcp://10.0.0.7:30000"),

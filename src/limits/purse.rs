@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::LimitId;
 use super::calendar::Calendar;
@@ -34,6 +35,17 @@ pub struct Purse {
     asked: AtomicU64,
     spent: AtomicU64,
     returned: AtomicU64,
+    /// The low half of a window's number, then what others are believed to have left in it.
+    elsewhere: AtomicU64,
+}
+
+/// What is left of a limit in the window at hand. An estimate: shown to people and their clients, and nothing is decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Here, and as far as this node has heard at the others.
+    pub units: u64,
+    /// When the next window begins.
+    pub resets: Duration,
 }
 
 /// Units of a node that never become less. Shown to people.
@@ -60,8 +72,8 @@ impl Purse {
     #[must_use]
     pub fn new(limit: LimitId, window_ms: u32, calendar: Calendar) -> Self {
         let [debt, asked, spent, returned] = Default::default();
-        let [left, early] = [(); 2].map(|()| AtomicU64::new(pack(CLOSED, 0)));
-        Self { limit, window_ms, calendar, left, debt, early, asked, spent, returned }
+        let [left, early, elsewhere] = [(); 3].map(|()| AtomicU64::new(pack(CLOSED, 0)));
+        Self { limit, window_ms, calendar, left, debt, early, asked, spent, returned, elsewhere }
     }
 
     /// The window that `now` is in.
@@ -126,6 +138,21 @@ impl Purse {
         let rest = self.pay(units);
         let added = self.change(window, |left| Some((left + rest).min(2 * UNITS_MAX - 1)));
         debug_assert!(added.is_some(), "only the core opens windows, and only it puts");
+    }
+
+    /// What others are believed to have left.
+    pub(super) fn believe(&self, window: u64, units: u64) {
+        self.elsewhere.store(pack(window as u32, units), Ordering::Relaxed);
+    }
+
+    /// See [`Remaining`]. Of a window in which nothing was heard of the others yet, what is left here.
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> Remaining {
+        let window = self.window(now);
+        let (at, elsewhere) = unpack(self.elsewhere.load(Ordering::Relaxed));
+        let elsewhere = if at == window as u32 { elsewhere } else { 0 };
+        let resets = self.calendar.begins(now, self.window_ms, window + 1).saturating_duration_since(now);
+        Remaining { units: self.left(window) + elsewhere, resets }
     }
 
     /// What was spent beyond the rights and is not paid yet.
@@ -210,6 +237,12 @@ impl Taken {
         self.window
     }
 
+    /// What is left of the limit besides.
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> Remaining {
+        self.purse.remaining(now)
+    }
+
     /// How many.
     #[must_use]
     pub fn units(&self) -> u64 {
@@ -264,8 +297,6 @@ impl Taken {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::base::clock::Clock;
 
@@ -321,6 +352,24 @@ pub(crate) mod tests {
         assert_eq!(purse.left(10), 55);
         purse.open(12);
         assert_eq!(purse.left(12), 0);
+    }
+
+    #[test]
+    fn what_remains_is_what_is_left_here_and_was_heard_of_others_in_this_window() {
+        let now = Clock.now();
+        let (purse, part) = (purse(now, 10), Duration::from_millis(300));
+        purse.believe(9, 25);
+        let taken = purse.take(now + part, 4).unwrap();
+        assert_eq!(taken.remaining(now + part), Remaining { units: 31, resets: Duration::from_millis(700) });
+        purse.open(10);
+        purse.put(10, 10);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(
+            taken.remaining(later),
+            Remaining { units: 10, resets: Duration::from_secs(1) },
+            "25 were of window 9"
+        );
+        taken.give_back();
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Node {
         })
     }
 
-    /// Puts in force what can be changed while running (workers, keys, policies, log level) and says what needs a restart.
+    /// Puts in force what can be changed while running (workers, keys, limits, policies, log level) and says what needs a restart.
     pub fn reload(&self, old: Loaded, log: Option<&logs::LogHandle>) -> Loaded {
         let new = match old.reload() {
             Ok(new) => new,
@@ -130,6 +130,7 @@ impl Node {
             Err(error) => tracing::error!(%error, "the workers were not reloaded"),
         }
         self.gateway.policies.configure(new.config.routing.policies());
+        self.gateway.tenants.configure_limits(new.config.tenancy.limits.clone());
         self.gateway.keys.replace(new.config.tenancy.keys.iter().cloned().map(Into::into).collect());
         if let Some(Err(error)) = log.map(|it| it.set(&new.config.node.log_level)) {
             tracing::error!(%error, "the log level was not changed");

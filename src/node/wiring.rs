@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -106,6 +107,8 @@ pub(super) fn build(
     let (admission, keys) = admission(config, metrics);
     let tenants =
         tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), definitions.clone(), tasks);
+    tenants.configure_limits(config.tenancy.limits.clone());
+    tenants.write_configured(members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout), tasks);
     let intake = intake(server);
     intake.register(metrics);
     let budgets = Budgets::new(Arc::clone(&keys), ground.limits.clone());

@@ -23,6 +23,8 @@ use crate::limits::Kind;
 use crate::limits::Taken;
 use crate::limits::core::Answer;
 use crate::limits::core::Refused;
+use crate::limits::permits::Permit;
+use crate::limits::purse::Remaining;
 
 /// Tokens of an answer that are reserved before any is known.
 const OUTPUT_FIRST: u64 = 64;
@@ -52,7 +54,7 @@ pub enum OverBudget {
         retry_after: Duration,
     },
     /// The client's doing: trying again does not help.
-    #[error("this request alone is larger than the limit of {}, {} {}: send a shorter one, or have the limit raised", .0.whose, .0.units, .0.what)]
+    #[error("{}", too_large(.0))]
     TooLarge(Limit),
     /// The cluster's fault: nobody has told this node its part of the limit.
     #[error("this node holds no part of the limit of {}, {} {}, at this moment: `smg status` at it says why; or try another node", .0.whose, .0.units, .0.what)]
@@ -72,7 +74,7 @@ impl OverBudget {
     pub fn retry_after(&self) -> Duration {
         match self {
             Self::UsedUp { retry_after, .. } => *retry_after,
-            Self::TooLarge(limit) => Duration::from_millis(u64::from(limit.what.per.ms())),
+            Self::TooLarge(limit) => Duration::from_millis(u64::from(limit.what.window_ms().max(1000))),
             Self::NoShare(_) => Duration::from_secs(1),
         }
     }
@@ -88,20 +90,74 @@ impl OverBudget {
     }
 }
 
+fn too_large(Limit { whose, what, units }: &Limit) -> String {
+    if *units == 0 {
+        return format!("the limit of {whose} is 0 {what}: nobody may until it is raised");
+    }
+    format!(
+        "this request alone is larger than the limit of {whose}, {units} {what}: send a shorter one, or have the limit raised"
+    )
+}
+
 fn seconds(time: Duration) -> String {
     format!("{} s", time.as_millis().div_ceil(1000).max(1))
+}
+
+/// Units of one limit.
+#[derive(Debug)]
+struct Held {
+    kind: Kind,
+    /// Of how many a window.
+    limit: u64,
+    taken: Taken,
+}
+
+/// What is left of one kind after a request took its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Of what.
+    pub kind: Kind,
+    /// Units a window of the limit that is nearest to its end.
+    pub limit: u64,
+    /// Units of it that are left, as far as this node knows.
+    pub remaining: u64,
+    /// When there are new ones.
+    pub resets: Duration,
 }
 
 /// What a request holds of the limits that apply to it. Dropped before a worker was asked, it gives all back; afterwards it keeps what it holds.
 #[derive(Debug, Default)]
 pub struct Budget {
-    taken: SmallVec<[(Kind, Taken); 2]>,
+    taken: SmallVec<[Held; 2]>,
+    /// Given back when the request has ended, however it does.
+    open: SmallVec<[Permit; 1]>,
     /// Of the tokens it holds, those for the answer.
     output: u64,
     is_sent: bool,
 }
 
 impl Budget {
+    /// Of each kind, the limit of which least is left. Costs a few reads, no lock.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> SmallVec<[Left; 2]> {
+        let mut all: SmallVec<[Left; 2]> = SmallVec::new();
+        for Held { kind, limit, taken } in &self.taken {
+            let Remaining { units, resets } = taken.remaining(now);
+            let left = Left { kind: *kind, limit: *limit, remaining: units.min(*limit), resets };
+            match all.iter_mut().find(|it| it.kind == *kind) {
+                // Of two with as much left the longer window is the tighter one.
+                Some(it)
+                    if (left.remaining, std::cmp::Reverse(resets)) < (it.remaining, std::cmp::Reverse(it.resets)) =>
+                {
+                    *it = left;
+                }
+                Some(_) => {}
+                None => all.push(left),
+            }
+        }
+        all
+    }
+
     /// A worker is asked: from now on it costs.
     pub fn sent(&mut self) {
         self.is_sent = true;
@@ -112,8 +168,8 @@ impl Budget {
         if !self.is_sent {
             return;
         }
-        for (kind, mut taken) in std::mem::take(&mut self.taken) {
-            if kind == Kind::Requests {
+        for Held { kind, mut taken, .. } in std::mem::take(&mut self.taken) {
+            if kind != Kind::Tokens {
                 continue; // dropped, it is spent
             }
             let output = taken.split(self.output);
@@ -130,7 +186,7 @@ impl Budget {
 impl Drop for Budget {
     fn drop(&mut self) {
         if !self.is_sent {
-            std::mem::take(&mut self.taken).into_iter().for_each(|(_, it)| it.give_back());
+            std::mem::take(&mut self.taken).into_iter().for_each(|it| it.taken.give_back());
         }
     }
 }
@@ -166,28 +222,39 @@ impl Budgets {
     }
 
     /// Takes a request, and the tokens of its prompt and about as many as an answer has, from all limits that apply, or from none. Waits for other nodes' units for some
-    /// milliseconds where this one has not enough.
+    /// milliseconds where this one has not enough, and for two seconds at most until another request has ended.
     pub async fn take(&self, principal: &Principal, model: &ModelId, expected: Expected) -> Result<Budget, OverBudget> {
         let mut budget = Budget::default();
-        for Applies { scope, what, units, limit } in self.keys.applying(principal, model) {
-            let wanted = match what.kind {
-                Kind::Requests | Kind::Streams => 1,
+        let applying = self.keys.applying(principal, model);
+        let refused = |it: &Applies, why: &Refused| {
+            let name = match it.scope {
+                Scope::Key => Arc::clone(&principal.name),
+                Scope::Tenant => principal.tenant.as_str().into(),
+                Scope::Model => model.as_str().into(),
+            };
+            OverBudget::of(Limit { whose: Whose { scope: it.scope, name }, what: it.what, units: it.units }, why)
+        };
+        // ORDER: who waits for another request to end must not hold units of a window meanwhile: it may be over then.
+        for it in applying.iter().filter(|it| it.what.kind == Kind::Streams) {
+            match self.limits.permit(it.limit).await {
+                Answer::Admitted(permit) => budget.open.push(permit),
+                Answer::Open => {}
+                Answer::Refused(why) => return Err(refused(it, &why)),
+            }
+        }
+        for it in &applying {
+            let wanted = match it.what.kind {
+                Kind::Streams => continue,
+                Kind::Requests => 1,
                 Kind::Tokens => {
                     budget.output = if expected.has_answer { self.output.load(Ordering::Relaxed) } else { 0 };
                     expected.prompt + budget.output
                 }
             };
-            match self.limits.take(limit, wanted).await {
-                Answer::Admitted(taken) => budget.taken.push((what.kind, taken)),
+            match self.limits.take(it.limit, wanted).await {
+                Answer::Admitted(taken) => budget.taken.push(Held { kind: it.what.kind, limit: it.units, taken }),
                 Answer::Open => {}
-                Answer::Refused(why) => {
-                    let name = match scope {
-                        Scope::Key => Arc::clone(&principal.name),
-                        Scope::Tenant => principal.tenant.as_str().into(),
-                        Scope::Model => model.as_str().into(),
-                    };
-                    return Err(OverBudget::of(Limit { whose: Whose { scope, name }, what, units }, &why));
-                }
+                Answer::Refused(why) => return Err(refused(it, &why)),
             }
         }
         Ok(budget)
@@ -212,10 +279,13 @@ mod tests {
     fn taken(now: Instant) -> (Budget, [Arc<Purse>; 2]) {
         let purses = [purse(now, 100), purse(now, 100)];
         let units = [(Kind::Requests, 1), (Kind::Tokens, 30)];
-        let take =
-            |(purse, (kind, units)): (&Arc<Purse>, (Kind, u64))| (kind, purse.take(now, units).expect("there are"));
+        let take = |(purse, (kind, units)): (&Arc<Purse>, (Kind, u64))| Held {
+            kind,
+            limit: 100,
+            taken: purse.take(now, units).expect("there are"),
+        };
         let taken = purses.iter().zip(units).map(take).collect();
-        (Budget { taken, output: 10, is_sent: false }, purses)
+        (Budget { taken, output: 10, open: SmallVec::new(), is_sent: false }, purses)
     }
 
     fn left(purses: &[Arc<Purse>; 2], now: Instant) -> [u64; 2] {
@@ -251,6 +321,28 @@ mod tests {
     }
 
     #[test]
+    fn of_each_kind_the_limit_is_told_of_which_least_is_left() {
+        let now = Clock.now();
+        let purses = [10, 300, 5].map(|it| purse(now, it));
+        let held = |(purse, (kind, limit)): (&Arc<Purse>, (Kind, u64))| Held {
+            kind,
+            limit,
+            taken: purse.take(now, 1).expect("there is one"),
+        };
+        let kinds = [(Kind::Requests, 10), (Kind::Tokens, 100), (Kind::Requests, 50)];
+        let mut budget = Budget {
+            taken: purses.iter().zip(kinds).map(held).collect(),
+            output: 0,
+            open: SmallVec::new(),
+            is_sent: false,
+        };
+        let left: Vec<_> = budget.left(now).iter().map(|it| (it.kind, it.limit, it.remaining)).collect();
+        assert_eq!(left, [(Kind::Requests, 50, 4), (Kind::Tokens, 100, 100)], "never more than the limit");
+        budget.sent();
+        assert!(Budget::default().left(now).is_empty(), "nothing is said where nothing is limited");
+    }
+
+    #[test]
     fn every_refusal_names_whose_limit_it_is_and_says_what_to_do() {
         let what = What::parse("tokens", "second").expect("is one");
         let limit = limits::LimitId(1);
@@ -270,5 +362,8 @@ mod tests {
             );
             assert_eq!((over.retry_after(), over.limit().what, over.limit().units), (wait, what, 9));
         }
+        let whose = Whose { scope: Scope::Key, name: "ci".into() };
+        let none = OverBudget::TooLarge(Limit { whose, what, units: 0 }).to_string();
+        assert_eq!(none, "the limit of key `ci` is 0 tokens per second: nobody may until it is raised");
     }
 }

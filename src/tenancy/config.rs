@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::limit_spec::LimitSpec;
 use crate::base::ids::TenantId;
 use crate::base::secret::Secret;
 use crate::base::setting::AtMost;
@@ -17,6 +18,12 @@ crate::config! {
         /// the role `user` (default) or `admin`. A key that contains a colon needs all four parts. In the file also as
         /// `[[tenancy.keys]]` tables with `name`, `tenant`, `role` and `key`. None: everybody may send model requests.
         "api-key" => keys: Vec<KeySpec> = Vec::new(),
+        /// Limits, each `WHOSE:NAME:WHAT:PER:NUMBER`, such as `tenant:team-a:requests:minute:600`: WHOSE is `tenant`, `key` or
+        /// `model`, WHAT `requests` or `tokens`, PER `second` or `minute`; `tenant:team-a:streams:10` is requests open at a time. 0 means
+        /// none at all. In the file also as
+        /// `[[tenancy.limits]]` tables with `of`, `name`, `what`, `per` and `limit`. Written at the start and by SIGHUP where the
+        /// cluster has another value, for all nodes; one that is taken out here stays until `smg tenants set-limit` takes it away.
+        "limit" => limits: Vec<LimitSpec> = Vec::new(),
         /// Requests in flight at one time; 0 (or -1) is no limit.
         "max-concurrent-requests" => max_concurrent_requests: AtMost = AtMost(0),
         /// Requests that may wait for a slot of `--max-concurrent-requests`. Beyond it: 429.

@@ -18,7 +18,7 @@ use crate::replication::admin::InstanceId;
 use crate::replication::admin::Key;
 
 /// A key of the table as it is named. Shown as `k-` and 32 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyId(pub(super) InstanceId);
 
 impl KeyId {

@@ -11,6 +11,7 @@ mod filed;
 pub mod hash;
 pub mod index;
 pub mod keys;
+pub mod limit_spec;
 pub mod listing;
 pub mod metrics;
 pub mod quota;

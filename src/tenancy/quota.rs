@@ -1,4 +1,4 @@
-//! What a tenant, a key or a model may use: so many requests and tokens a second and a minute, in the whole cluster.
+//! What a tenant, a key or a model may use in the whole cluster: so many requests and tokens a second and a minute, so many requests open at a time.
 //!
 //! Each is a field of its row, the same in all tables, so that two that are set at once at two nodes are both set. The limit's number comes from the row's instance and the field: a tenant that is
 //! removed and added again has other limits, and a budget is never that of an earlier one.
@@ -68,22 +68,35 @@ impl Per {
 /// What one limit counts, and in which windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct What {
-    /// Requests or tokens.
+    /// Requests, tokens, or requests that are open.
     pub kind: Kind,
-    /// In which windows.
-    pub per: Per,
+    /// In which windows; none for what is counted at a time.
+    pub per: Option<Per>,
 }
 
 impl What {
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
-        Kind::WINDOWED.iter().flat_map(|kind| Per::ALL.iter().map(|per| Self { kind: *kind, per: *per }))
+        let windowed =
+            Kind::WINDOWED.iter().flat_map(|kind| Per::ALL.iter().map(|per| Self { kind: *kind, per: Some(*per) }));
+        windowed.chain([Self { kind: Kind::Streams, per: None }])
     }
 
-    /// Reads `requests` or `tokens`, and `second` or `minute`.
+    /// Reads `requests` or `tokens`, and `second` or `minute`; or `streams` and nothing.
     #[must_use]
     pub fn parse(kind: &str, per: &str) -> Option<Self> {
-        Self::all().find(|it| it.kind.as_str() == kind && it.per.as_str() == per)
+        Self::all().find(|it| it.kind.as_str() == kind && it.per() == per)
+    }
+
+    /// The window as people write it; empty where there is none.
+    #[must_use]
+    pub fn per(self) -> &'static str {
+        self.per.map_or("", Per::as_str)
+    }
+
+    /// Its length in milliseconds; 0 where there is none.
+    pub(super) fn window_ms(self) -> u32 {
+        self.per.map_or(0, Per::ms)
     }
 
     /// The number of its field in a row of any of the tables. Never given again.
@@ -93,7 +106,7 @@ impl What {
             Kind::Tokens => 18,
             Kind::Streams => 20,
         };
-        kind + u16::from(self.per == Per::Minute)
+        kind + u16::from(self.per == Some(Per::Minute))
     }
 
     /// The limit of a row's instance.
@@ -105,7 +118,10 @@ impl What {
 
 impl std::fmt::Display for What {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} per {}", self.kind.as_str(), self.per.as_str())
+        match self.per {
+            Some(per) => write!(f, "{} per {}", self.kind.as_str(), per.as_str()),
+            None => write!(f, "{} at a time", self.kind.as_str()),
+        }
     }
 }
 
@@ -161,7 +177,7 @@ impl Quotas {
             limit: what.limit(of),
             revision,
             kind: what.kind,
-            window_ms: what.per.ms(),
+            window_ms: what.window_ms(),
             units,
         })
     }
@@ -186,11 +202,12 @@ mod tests {
             ("requests per minute", 17),
             ("tokens per second", 18),
             ("tokens per minute", 19),
+            ("streams at a time", 20),
         ];
         assert_eq!(fields, known.map(|it| (it.0.to_owned(), it.1)));
         let limits: BTreeSet<_> = (0..100).flat_map(|n| What::all().map(move |it| it.limit(InstanceId(n)))).collect();
-        assert_eq!(limits.len(), 400);
-        assert!(What::all().all(|it| What::parse(it.kind.as_str(), it.per.as_str()) == Some(it)));
+        assert_eq!(limits.len(), 500);
+        assert!(What::all().all(|it| What::parse(it.kind.as_str(), it.per()) == Some(it)));
         assert_eq!(
             (What::parse("streams", "second"), checked(Some(1 << 40)), checked(None)),
             (None, Err(InvalidQuota), Ok(None))

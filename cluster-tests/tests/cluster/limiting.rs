@@ -38,11 +38,21 @@ struct Tally {
     other: Cell<u64>,
 }
 
-/// A tenant with a limit at three nodes.
-async fn limited<'a>(case: &'a Case) -> (Fleet<'a>, Upstream, String) {
-    let mut fleet = Fleet::new(case, 3);
+/// A tenant with a limit on requests at so many nodes.
+async fn limited<'a>(case: &'a Case, nodes: usize) -> (Fleet<'a>, Upstream, String) {
+    let limit = json!({"what": "requests", "per": "second", "limit": LIMIT});
+    let (fleet, worker, key) = limited_to(case, nodes, limit).await;
+    for at in 0..nodes {
+        within("it holds a share", JOINING, async || share(&fleet, at).await.is_some_and(|it| it > 0)).await;
+    }
+    (fleet, worker, key)
+}
+
+/// A tenant with a limit at so many nodes.
+async fn limited_to<'a>(case: &'a Case, nodes: usize, limit: Value) -> (Fleet<'a>, Upstream, String) {
+    let mut fleet = Fleet::new(case, nodes);
     let worker = Upstream::serving("one", "m", (fleet.lab.observer(), 0).into()).await;
-    for at in 0..3 {
+    for at in 0..nodes {
         fleet.start(at, &Start::flags(&["--worker-urls", &worker.url()]));
     }
     fleet.whole(STARTING).await;
@@ -56,10 +66,7 @@ async fn limited<'a>(case: &'a Case) -> (Fleet<'a>, Upstream, String) {
     };
     call("POST", "/tenants", json!({"name": "team"})).await;
     let made = call("POST", "/keys", json!({"name": "app", "tenant": "team"})).await;
-    call("PATCH", "/tenants/team", json!({"limits": [{"what": "requests", "per": "second", "limit": LIMIT}]})).await;
-    for at in 0..3 {
-        within("it holds a share", JOINING, async || share(&fleet, at).await.is_some_and(|it| it > 0)).await;
-    }
+    call("PATCH", "/tenants/team", json!({"limits": [limit]})).await;
     (fleet, worker, made["key"].as_str().expect("the key").to_owned())
 }
 
@@ -122,7 +129,7 @@ fn check(case: &Case, what: &str, (tally, seconds): (Tally, f64), least: f64) {
 }
 
 pub(crate) async fn p4_holds_once(case: &Case) {
-    let (mut fleet, _worker, key) = limited(case).await;
+    let (mut fleet, _worker, key) = limited(case, 3).await;
     let local = LocalSet::new();
     local
         .run_until(async {
@@ -136,6 +143,117 @@ pub(crate) async fn p4_holds_once(case: &Case) {
             fleet.whole(STARTING).await;
             fleet.kill(2);
             check(case, "a node killed", demand(&fleet, &[0, 1], &key).await, 0.3);
+        })
+        .await;
+    fleet.check_alive();
+}
+
+/// Bug 1 of the field: a limit that eight nodes hold is eight limits. Most ask at one node; then the cluster is split, and whole again, and nothing is given twice for that.
+pub(crate) async fn field_01_times_nodes(case: &Case) {
+    let (mut fleet, _worker, key) = limited(case, 8).await;
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            check(case, "most at one of eight", demand(&fleet, &[0, 0, 0, 0, 3, 6], &key).await, 0.7);
+            fleet.lab.switch.between(&[0, 1, 2, 3, 4], &[5, 6, 7], Fault::cutting());
+            case.did("cut [0..5] | [5..8]");
+            check(case, "on both sides of a split", demand(&fleet, &[0, 0, 5, 5, 6, 7], &key).await, 0.3);
+            fleet.lab.switch.heal();
+            case.did("healed");
+            check(case, "while it heals", demand(&fleet, &[0, 0, 5, 5, 6, 7], &key).await, 0.3);
+            fleet.whole(STARTING).await;
+            check(case, "whole again", demand(&fleet, &[0, 1, 2, 5, 6, 7], &key).await, 0.7);
+        })
+        .await;
+    fleet.check_alive();
+}
+
+/// Streams of the tenant at a time.
+const STREAMS: usize = 6;
+/// How long too many may be open: a worker sees the end of a stream a moment after the node that ended it.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Permits go where they are wanted within a renewal and a decision or two.
+const MOVED: Duration = Duration::from_secs(30);
+
+/// Clients that each want one stream and keep it for as long as they are.
+struct Clients<'a> {
+    worker: &'a Upstream,
+    key: &'a str,
+    tasks: JoinSet<()>,
+}
+
+impl<'a> Clients<'a> {
+    fn new(worker: &'a Upstream, key: &'a str) -> Self {
+        Self { worker, key, tasks: JoinSet::new() }
+    }
+
+    /// So many more at each of these nodes.
+    fn come(&mut self, fleet: &Fleet<'_>, at: &[usize], many: usize) {
+        for node in at.iter().map(|it| fleet.nodes[*it].http) {
+            (0..many).for_each(|_| drop(self.tasks.spawn_local(want(node, self.key.to_owned()))));
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.worker.requests().len().saturating_sub(self.worker.aborts())
+    }
+
+    /// No more than the limit are open, for a while.
+    async fn hold(&self, case: &Case, what: &str) {
+        let (begun, mut most) = (Clock.now(), 0);
+        while Clock.now() - begun < PART {
+            most = most.max(self.open());
+            within(&format!("{what}: no more than the limit are open"), MOMENT, async || self.open() <= STREAMS).await;
+            lasting(Duration::from_millis(20)).await;
+        }
+        case.figure(format_args!("{what}: {} open of {STREAMS} in the end, {most} at the most", self.open()));
+    }
+
+    async fn go(&mut self) {
+        self.tasks.shutdown().await;
+        within("no stream is left", STARTING, async || self.open() == 0).await;
+    }
+}
+
+/// Asks until it is let in, then holds the stream until it is dropped or the node ends it.
+async fn want(node: SocketAddr, key: String) {
+    loop {
+        if let Ok(mut link) = Link::open(node).await {
+            link.key.clone_from(&key);
+            drop(link.call("POST", "/v1/chat/completions", &chat("hi", true)).await);
+        }
+        lasting(Duration::from_millis(100)).await;
+    }
+}
+
+pub(crate) async fn streams_at_a_time(case: &Case) {
+    let (mut fleet, worker, key) = limited_to(case, 3, json!({"what": "streams", "limit": STREAMS})).await;
+    worker.always(vec![cluster_tests::Step::WaitForClose]);
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let mut clients = Clients::new(&worker, &key);
+            clients.come(&fleet, &[0, 1, 2], 4);
+            within("as many as may are open", MOVED, async || clients.open() == STREAMS).await;
+            clients.hold(case, "at all three").await;
+            clients.go().await;
+            clients.come(&fleet, &[1], 2 * STREAMS);
+            let took = within("all of it at one node", MOVED, async || clients.open() == STREAMS).await;
+            case.figure(format_args!("all at one node after {took:?}"));
+            clients.hold(case, "at one").await;
+            clients.go().await;
+            fleet.lab.switch.between(&[0, 1], &[2], Fault::cutting());
+            case.did("cut [0, 1] | [2]");
+            clients.come(&fleet, &[0, 2], 6);
+            clients.hold(case, "on both sides of a split").await;
+            case.bites("some were open in the split", clients.open() > 0);
+            fleet.lab.switch.heal();
+            case.did("healed");
+            fleet.whole(STARTING).await;
+            fleet.kill(2);
+            clients.come(&fleet, &[1], 6);
+            clients.hold(case, "a node killed").await;
+            clients.go().await;
         })
         .await;
     fleet.check_alive();

@@ -67,6 +67,12 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("p4_a_limit_holds_once_for_all_nodes", 3, limiting::p4_holds_once),
         Scenario::new("control_is_one_group_whose_leaders_are_killed", 4, control::leaders_killed),
         Scenario::new("control_lives_with_full_disks", 3, control::disks_full),
+        Scenario::new(
+            "p4_no_more_streams_than_the_limit_are_open_whoever_is_cut_off_or_killed",
+            3,
+            limiting::streams_at_a_time,
+        ),
+        Scenario::new("field_01_a_limit_is_not_multiplied_by_nodes", 8, limiting::field_01_times_nodes),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]

@@ -19,6 +19,7 @@ mod logs;
 mod mesh;
 mod meters;
 mod meters_mesh;
+mod quotas;
 mod secrets;
 mod service;
 mod sharing;

@@ -19,7 +19,7 @@ use super::mesh::free_ports;
 /// P2: in force everywhere within this.
 const IN_FORCE: Duration = Duration::from_secs(1);
 
-async fn call(node: SocketAddr, method: &str, path: &str, key: &str, body: &Value) -> Answer {
+pub(crate) async fn call(node: SocketAddr, method: &str, path: &str, key: &str, body: &Value) -> Answer {
     let body = body.to_string();
     let len = body.len();
     let key = if key.is_empty() { String::new() } else { format!("x-api-key: {key}\r\n") };

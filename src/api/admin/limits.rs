@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::limits::LimitId;
 use crate::tenancy::edits::limits::Wanted;
+use crate::tenancy::quota::Per;
 use crate::tenancy::quota::What;
 
 use super::super::error::ApiError;
@@ -19,16 +20,15 @@ const NOWHERE: &str = "this node divides no limits: start it with `--ha-mesh` an
 #[serde(deny_unknown_fields)]
 pub(super) struct Limited {
     what: String,
-    per: String,
+    per: Option<String>,
     limit: Option<Value>,
 }
 
 impl Limited {
     fn read(&self) -> Result<(What, Option<u64>), ApiError> {
-        const EXPECTED: &str =
-            "`what`: requests or tokens, `per`: second or minute, `limit`: a whole number, or null for none";
+        const EXPECTED: &str = "`what`: requests or tokens with `per`: second or minute, or streams without `per`; `limit`: a whole number from 0 to 2147483648, or null for none";
         let bad = || ApiError::BadParameter { name: "limits", expected: EXPECTED };
-        let what = What::parse(&self.what, &self.per).ok_or_else(bad)?;
+        let what = What::parse(&self.what, self.per.as_deref().unwrap_or_default()).ok_or_else(bad)?;
         let units = match &self.limit {
             None | Some(Value::Null) => None,
             Some(number) => Some(number.as_u64().ok_or_else(bad)?),
@@ -57,11 +57,13 @@ fn one(gateway: &Gateway, (what, units, limit): &(What, u64, LimitId)) -> Value 
         json!({
             "share": it.share,
             "left": it.left,
+            "in_use": it.in_use,
+            "waiting": it.waiting,
             "debt": it.debt,
             "spent": it.counters.spent,
             "returned": it.counters.returned,
             "asked": it.counters.asked,
         })
     });
-    json!({ "what": what.kind.as_str(), "per": what.per.as_str(), "limit": units, "here": here })
+    json!({ "what": what.kind.as_str(), "per": what.per.map(Per::as_str), "limit": units, "here": here })
 }

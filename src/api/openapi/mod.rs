@@ -242,7 +242,7 @@ fn refused_keys() -> Vec<ApiError> {
 /// One of each.
 fn over_budget() -> [OverBudget; 3] {
     let whose = Whose { scope: Scope::Tenant, name: "tenant".into() };
-    let limit = Limit { whose, what: What { kind: Kind::Requests, per: Per::Minute }, units: 1 };
+    let limit = Limit { whose, what: What { kind: Kind::Requests, per: Some(Per::Minute) }, units: 1 };
     let used_up = OverBudget::UsedUp { limit: limit.clone(), retry_after: Duration::from_secs(1) };
     [used_up, OverBudget::TooLarge(limit.clone()), OverBudget::NoShare(limit)]
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::StatusCode;
 use http::request::Parts;
@@ -23,6 +24,7 @@ use super::super::gateway::Gateway;
 use super::super::metrics::Phase;
 use super::super::metrics::Stage;
 use super::super::metrics::StreamEnd;
+use super::super::ratelimit;
 use super::super::series::Series;
 use super::attempt::NO_USAGE;
 use super::job::Job;
@@ -41,7 +43,7 @@ pub(super) struct Account {
     stream: Option<GaugeGuard>,
     sent: u64,
     usage: Usage,
-    /// What it holds of its tenant's limits.
+    /// What it holds of limits.
     budget: Budget,
     /// Only while somebody reads the access log.
     line: Option<Box<Line>>,
@@ -120,9 +122,14 @@ impl Account {
         }
     }
 
-    /// Its tenant's limits allow it.
+    /// The limits that apply to it allow it.
     pub(super) fn allowed(&mut self, budget: Budget) {
         self.budget = budget;
+    }
+
+    /// What its client is told of them.
+    pub(super) fn limits(&self) -> HeaderMap {
+        ratelimit::left(&self.budget, self.gateway.clock.now())
     }
 
     /// A worker is asked for the first time.

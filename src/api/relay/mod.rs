@@ -60,7 +60,15 @@ where
     let account = Account::open(&gateway, wire, &head);
     let id = account.request_id.clone();
     let mut response = match admit(gateway, wire, head, body, account).await {
-        Ok((job, planned)) => answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family)),
+        Ok((job, planned)) => {
+            let limits = job.account.as_ref().map(Account::limits).unwrap_or_default();
+            let mut response = answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family));
+            // What refuses says itself why: a worker's own limits are not ours.
+            if response.status().is_success() {
+                response.headers_mut().extend(limits);
+            }
+            response
+        }
         Err(error) => error.response(wire.family),
     };
     response.headers_mut().insert("x-request-id", id);

@@ -4,6 +4,7 @@
 //! *Ground state:* none. What a node knows of its rights is lost when it stops, and so are the rights, for the window at hand. *Derived:* all the rest.
 
 mod account;
+mod belief;
 mod donor;
 mod holders;
 mod office;
@@ -347,6 +348,7 @@ impl Core {
         let given = account.give_ahead(&around, place);
         effects.extend(given.into_iter().map(|(to, it)| Effect::Send(to, Message::Given(it))));
         account.looked(&around, place);
+        account.publish(&around, place);
         account.say(&around, place)
     }
 
@@ -366,6 +368,7 @@ impl Core {
         account.open(&around, place.window);
         account.purse.asked_for(units);
         account.wake(&around);
+        account.publish(&around, place);
         let taken = if account.waiting.is_empty() { account.purse.take_in(place.window, units) } else { None };
         let is_isolated = !around.is_held && !account.is_open();
         let answer = if let Some(taken) = taken {

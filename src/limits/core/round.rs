@@ -109,15 +109,10 @@ impl Account {
         !self.donors(around, place).is_empty()
     }
 
-    /// The peers with most units left, as far as is known. One that was not heard in this window is believed to have its share still, less what it was asked for before.
+    /// The peers with most units left, as far as is known.
     fn donors(&self, around: &Around<'_>, place: Place) -> Vec<Life> {
         let believed = |(storage, member): (&StorageId, &Member)| {
-            let units = self.mint.share(*storage, place.window);
-            let left = match self.heard.get(storage) {
-                Some(heard) if heard.window == place.window => heard.left,
-                Some(heard) => units.saturating_sub((heard.demand as f64 * place.passed) as u64),
-                None => units,
-            };
+            let left = self.believed(*storage, place);
             let is_asked = *storage != around.me.0 && member.skip_until.is_none_or(|it| it <= around.now);
             (is_asked && left > 0).then_some((left, (*storage, member.boot)))
         };

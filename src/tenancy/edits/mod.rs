@@ -5,6 +5,7 @@
 //! good: a tenant of that name that somebody adds later has none of them. *Invariant:* an edit costs what it changes; what others edited is found by one
 //! look at each row, at most every [`PAUSE`], so that a flood of keys cannot keep a node busy with reading them.
 
+mod configured;
 pub mod limits;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::index::Open;
 use super::keys::ANONYMOUS;
 use super::keys::Keys;
 use super::keys::Principal;
+use super::limit_spec::LimitSpec;
 use super::listing::KeyId;
 use super::listing::ShownKey;
 use super::listing::ShownTenant;
@@ -167,6 +169,8 @@ struct Inner {
     turns: Turns,
     /// The limits of all keys, tenants and models.
     defined: watch::Sender<Arc<[Definition]>>,
+    /// Limits that the configuration names.
+    configured: watch::Sender<Vec<LimitSpec>>,
     /// Held while tables are read and put in force, so that an older reading never follows a newer one.
     applying: Mutex<()>,
 }
@@ -182,7 +186,8 @@ impl Edits {
         tasks: &Tasks,
     ) -> Self {
         let turns = Turns::new(EDIT, tasks.clone());
-        let inner = Arc::new(Inner { keys, tables, entropy, turns, defined, applying: Mutex::default() });
+        let (configured, applying) = Default::default();
+        let inner = Arc::new(Inner { keys, tables, entropy, turns, defined, configured, applying });
         inner.apply();
         let following = Arc::clone(&inner);
         let changes = [TENANTS, KEYS, MODELS].map(|it| inner.tables.changes(it));
@@ -396,6 +401,11 @@ fn tenant_name(name: &str) -> Option<TenantId> {
     let is_plain = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'_' | b'.');
     let is_sound = name.bytes().all(is_plain) && name.starts_with(|it: char| it.is_ascii_alphanumeric());
     if is_sound && name != ANONYMOUS { TenantId::parse(name).ok() } else { None }
+}
+
+/// Whether a tenant that is added can be called so.
+pub(super) fn is_tenant_name(name: &str) -> bool {
+    tenant_name(name).is_some()
 }
 
 fn not_of_own(name: &TenantId, author: Option<&Principal>) -> Result<(), EditError> {

@@ -5,6 +5,7 @@ use http::HeaderMap;
 use super::*;
 use crate::replication::store::memory::Disk;
 use crate::tenancy::keys::AuthError;
+use crate::tenancy::limit_spec::LimitSpec;
 use crate::tenancy::listing::KeyState;
 use crate::tenancy::metrics::Metrics;
 use crate::tenancy::quota::Applies;
@@ -285,6 +286,69 @@ async fn a_limit_that_cannot_be_is_refused_and_nothing_is_made_of_it() {
         node.edits.limit_tenant(gone.clone(), vec![(rpm, Some(1))]).await.unwrap_err(),
         EditError::UnknownTenant(gone)
     );
+}
+
+fn spec(text: &str) -> LimitSpec {
+    use crate::base::setting::Setting as _;
+    LimitSpec::parse(text).expect("a limit")
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let deadline = Clock.now() + Duration::from_secs(10);
+    while !is() {
+        assert!(Clock.now() < deadline, "not in time: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn limits_of_the_configuration_are_written_once_and_again_when_it_is_read_again() {
+    let node = start(&Disk::default());
+    node.edits.add_tenant("team", true).await.unwrap();
+    let (id, _) = node.key("app", "team", Role::User).await;
+    let rpm = what("requests", "minute");
+    let wanted = || {
+        ["tenant:team:requests:minute:6", "key:app:requests:minute:5", "model:m:requests:minute:4"].map(spec).to_vec()
+    };
+    node.edits.configure_limits(wanted());
+    node.edits.write_configured(Duration::ZERO, &node.tasks);
+    let of = |quotas: Vec<(What, u64, crate::limits::LimitId)>| quotas.first().map(|it| it.1);
+    let of_tenant = || node.keys.tenant(&tenant("team")).and_then(|it| of(it.quotas));
+    let all = || {
+        let model = node.keys.model(&ModelId::parse("m").unwrap()).and_then(|it| of(it.quotas));
+        [of_tenant(), node.keys.get(id).and_then(|it| of(it.quotas)), model]
+    };
+    until("all three are written", || all() == [Some(6), Some(5), Some(4)]).await;
+    // Somebody knows better: that holds until the file is read again.
+    node.edits.limit_tenant(tenant("team"), vec![(rpm, Some(60))]).await.unwrap();
+    let (late, _) = node.key("app", "team", Role::User).await;
+    until("a second key of that name has its limit, too", || {
+        node.keys.get(late).and_then(|it| of(it.quotas)) == Some(5)
+    })
+    .await;
+    assert_eq!(of_tenant(), Some(60));
+    node.edits.configure_limits(wanted());
+    until("it is read again", || of_tenant() == Some(6)).await;
+    // What the file does not name any more stays.
+    node.edits.configure_limits(wanted().split_off(1));
+    node.edits.limit_key(id, vec![(rpm, None)]).await.unwrap();
+    node.edits.configure_limits(wanted().split_off(1));
+    until("the key is limited again", || all() == [Some(6), Some(5), Some(4)]).await;
+    node.tasks.stop_stage(Stage::Decide, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_limit_of_nobody_names_the_nearest_name_and_is_written_when_somebody_comes() {
+    let node = start(&Disk::default());
+    node.edits.add_tenant("teams", true).await.unwrap();
+    node.edits.configure_limits(vec![spec("tenant:team:requests:minute:6")]);
+    node.edits.write_configured(Duration::ZERO, &node.tasks);
+    let says = "a limit is configured for tenant `team`, which does not exist (yet); did you mean `teams`?";
+    assert_eq!(node.edits.0.missing(&spec("tenant:team:requests:minute:6")), says);
+    assert!(!node.edits.0.missing(&spec("key:entirely-different:requests:minute:6")).contains("did you mean"));
+    node.edits.add_tenant("team", true).await.unwrap();
+    until("it is written", || node.keys.tenant(&tenant("team")).is_some_and(|it| it.quotas.len() == 1)).await;
+    node.tasks.stop_stage(Stage::Decide, Duration::from_secs(5)).await;
 }
 
 /// Two nodes that limit a model for the first time at once make two rows: one counts everywhere, and an edit reaches both.
