@@ -1,6 +1,6 @@
 //! Edits of limits: of a tenant, of a key, of a model. All that one edit names are set, or none.
 //!
-//! *Invariant:* there are no more limits than nodes know; the door refuses the one that would be too many, and one that takes limits away is never refused for it.
+//! *Invariant:* there are no more limits than the group divides; the door refuses the one that would be too many, and one that takes limits away is never refused for it.
 
 use super::EditError;
 use super::Edited;
@@ -8,8 +8,8 @@ use super::Edits;
 use super::Inner;
 use crate::base::ids::ModelId;
 use crate::base::ids::TenantId;
+use crate::base::limits::MINTS_MAX;
 use crate::limits::LimitId;
-use crate::limits::core::LIMITS_LEN_MAX;
 use crate::replication::admin::InstanceId;
 use crate::replication::core::Edit;
 use crate::replication::core::Settled;
@@ -123,7 +123,7 @@ impl Inner {
     fn is_room(&self, known: &[(What, u64, LimitId)], wanted: &Wanted) -> Result<(), EditError> {
         let is_new = |(what, units): &&(What, Option<u64>)| units.is_some() && known.iter().all(|it| it.0 != *what);
         let added = wanted.iter().filter(is_new).count();
-        let is_full = added > 0 && self.keys.read(Index::limits).0 + added > LIMITS_LEN_MAX;
+        let is_full = added > 0 && self.keys.read(Index::limits).0 + added > MINTS_MAX;
         if is_full { Err(EditError::TooManyLimits) } else { Ok(()) }
     }
 }
