@@ -24,14 +24,14 @@ use super::Config;
 use super::Standing;
 use super::core::bootstrap::Kept;
 use super::core::bootstrap::Stage;
-use super::driver::GROUP;
-use super::driver::keep;
-use super::driver::kept_by;
 use super::error::ControlError;
 use super::error::Ended;
 use super::handle::Handle;
 use super::handle::Status;
 use super::handle::Way;
+use super::kept::GROUP;
+use super::kept::keep;
+use super::kept::kept_by;
 use super::machine::Command;
 use super::machine::Outcome;
 use super::machine::Refusal;
@@ -53,6 +53,8 @@ use crate::transport::RequestError;
 
 /// The data directory of a node without a mesh. Both block on the disk.
 pub trait Ground: Send + Sync + 'static {
+    /// Which directory it is, or will be once it is made.
+    fn me(&self) -> StorageId;
     /// The store, if there is one already. Makes nothing.
     fn found(&self) -> Option<Store>;
     /// What the node is, and its store, made if need be. None: nothing is kept.
@@ -61,6 +63,7 @@ pub trait Ground: Send + Sync + 'static {
 
 /// What the handles share.
 pub(super) struct Alone {
+    pub(super) me: StorageId,
     wanted: Notify,
     part: watch::Sender<Part>,
 }
@@ -82,7 +85,6 @@ enum Part {
 
 struct Passing {
     cluster: ClusterId,
-    me: StorageId,
     /// How many commands it took, and what they made.
     state: Mutex<(u64, State)>,
 }
@@ -119,6 +121,20 @@ impl Alone {
         }
     }
 
+    /// The term in which this node leads, which it does wherever it may have a group. Nobody led one that is not founded: 0. What is concluded then, from nothing, the machine refuses
+    /// if there was a group on disk after all.
+    pub(super) fn leads(&self) -> Option<u64> {
+        match &*self.part.borrow() {
+            Part::Dormant | Part::Full => Some(0),
+            Part::Kept { group, .. } => {
+                let status = group.status();
+                status.leader.map(|_| status.term)
+            }
+            Part::Passing(_) => Some(1),
+            Part::Absent(_) => None,
+        }
+    }
+
     /// The group; asks for it where it is not there yet.
     async fn begun(&self) -> Part {
         let mut seen = self.part.subscribe();
@@ -145,7 +161,7 @@ impl Alone {
             Part::Full => (Standing::Dormant, raft::Status::default(), false),
             Part::Kept { cluster, group } => (Standing::Member(cluster), group.status(), group.has_room()),
             Part::Passing(it) => {
-                let (applied, me) = (it.state.lock().0, it.me);
+                let (applied, me) = (it.state.lock().0, self.me);
                 let alone = raft::Status { leader: Some(me), voters: [me].into(), applied, ..raft::Status::default() };
                 (Standing::Passing(it.cluster), alone, true)
             }
@@ -165,7 +181,8 @@ pub struct AloneDriver {
 /// A node without a mesh.
 #[must_use]
 pub fn alone(ground: Arc<dyn Ground>) -> (Handle, AloneDriver) {
-    let shared = Arc::new(Alone { wanted: Notify::new(), part: watch::Sender::new(Part::Dormant) });
+    let (me, wanted, part) = (ground.me(), Notify::new(), watch::Sender::new(Part::Dormant));
+    let shared = Arc::new(Alone { me, wanted, part });
     (Handle(Way::Alone(Arc::clone(&shared))), AloneDriver { shared, ground })
 }
 
@@ -299,7 +316,7 @@ async fn register(group: &Group<State>, config: &Config, cluster: ClusterId) -> 
 }
 
 fn passing(config: &Config) -> Passing {
-    let passing = Passing { cluster: config.draw, me: config.me, state: Mutex::default() };
+    let passing = Passing { cluster: config.draw, state: Mutex::default() };
     passing.decide(Command::Found { cluster: config.draw, level: config.level_max });
     passing.decide(Command::Register(config.registration()));
     passing

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Config;
 use super::Peers;
@@ -17,13 +18,15 @@ use super::core::bootstrap;
 use super::core::bootstrap::Effect;
 use super::core::bootstrap::Kept;
 use super::core::bootstrap::Stage;
-use super::core::lives::Lives;
 use super::core::lives::Registering;
 use super::core::voters::Change;
 use super::core::voters::Seen;
 use super::error::Ended;
 use super::handle::Handle;
 use super::handle::Way;
+use super::kept::GROUP;
+use super::kept::keep;
+use super::kept::kept_by;
 use super::machine::Command;
 use super::machine::Outcome;
 use super::machine::Refusal;
@@ -43,11 +46,8 @@ use crate::raft;
 use crate::raft::Group;
 use crate::raft::Papers;
 use crate::raft::frame;
-use crate::storage::Batch;
-use crate::storage::GroupId;
 use crate::storage::Store;
 use crate::storage::StoreError;
-use crate::storage::keys::Key;
 use crate::transport::Reply;
 use crate::transport::Request;
 
@@ -59,10 +59,10 @@ const HELLO_EVERY: [Duration; 2] = [Duration::from_millis(500), Duration::from_s
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// A registration in the log that was not answered is proposed again after this.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(5);
+/// A leader that stops waits so long for another one: a vote takes two fsyncs and two ways.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// Messages that are answered at a time. Beyond it they are refused and counted: whoever asks asks again.
 const SERVING_MAX: usize = 256;
-
-pub(super) const GROUP: GroupId = GroupId::CONTROL;
 
 /// What it stands on.
 pub struct Parts {
@@ -108,60 +108,9 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         serving: JoinSet::new(),
         changing: JoinSet::new(),
         proposing: JoinSet::new(),
+        candidacy: JoinSet::new(),
     };
     Ok((Handle(Way::Meshed(shared)), driver))
-}
-
-/// What this data directory keeps of its group, or begins with.
-pub(super) fn kept_by(store: &Store, me: StorageId) -> Result<Kept, StoreError> {
-    match store.read::<Kept>(Key::Own(GROUP))? {
-        Some(kept) if kept.storage == me => Ok(kept),
-        other => {
-            // What another data directory was in its group, this one is not: it begins as a follower, in the same cluster or in none.
-            let only = other.and_then(|it| it.stage.cluster().or(it.only));
-            let kept = Kept { storage: me, stage: Stage::Fresh, only, lives: Lives::default() };
-            let mut batch = Batch::default();
-            raft::clear(GROUP, &mut batch);
-            batch.put(Key::Own(GROUP), &kept)?;
-            store.write_durably(batch)?;
-            Ok(kept)
-        }
-    }
-}
-
-/// Has it on disk.
-pub(super) async fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
-    let kept = kept.clone();
-    let write = move |store: &Store| {
-        let mut batch = Batch::default();
-        batch.put(Key::Own(GROUP), &kept)?;
-        store.write_durably(batch)
-    };
-    store.on_disk(write).await
-}
-
-/// Takes back the grant that a stopped node's data directory has given. False: it belongs to a cluster. Blocks on the disk.
-pub fn reset(store: &Store) -> Result<bool, StoreError> {
-    let Some(kept) = store.read::<Kept>(Key::Own(GROUP))? else { return Ok(true) };
-    if kept.stage.cluster().is_some() {
-        return Ok(false);
-    }
-    let mut batch = Batch::default();
-    batch.put(Key::Own(GROUP), &Kept { stage: Stage::Fresh, ..kept })?;
-    store.write_durably(batch)?;
-    Ok(true)
-}
-
-/// Makes a stopped member's data directory a cluster of its own, with what it has: for when a majority of the voters is lost for good. `draw`: the id of the new
-/// cluster; the old one's nodes do not belong to it. None: the directory belongs to no cluster. Blocks on the disk.
-pub fn recover(store: &Store, draw: ClusterId) -> Result<Option<ClusterId>, raft::RecoverError> {
-    let kept = store.read::<Kept>(Key::Own(GROUP))?;
-    let Some(kept) = kept.filter(|it| it.stage.cluster().is_some()) else { return Ok(None) };
-    let me = kept.storage;
-    let mut batch = Batch::default();
-    batch.put(Key::Own(GROUP), &Kept { stage: Stage::Member { cluster: draw }, lives: Lives::default(), ..kept })?;
-    raft::recover(store, GROUP, me, batch, |state: &mut State, changes| state.refound(draw, me, changes))?;
-    Ok(Some(draw))
 }
 
 /// What another node answered, and to what.
@@ -196,6 +145,8 @@ pub struct Driver {
     changing: JoinSet<()>,
     /// BOUND: one command of its own at a time.
     proposing: JoinSet<()>,
+    /// Stands for election where it must. BOUND: one, of the group that this node takes part in.
+    candidacy: JoinSet<()>,
 }
 
 enum Branch {
@@ -208,7 +159,15 @@ enum Branch {
 impl Driver {
     /// Runs until its stage stops, or the node has to: it then ends early, having said why.
     pub async fn run(mut self, stop: Stop) {
-        let ended = self.drive(&stop).await;
+        let mut ended = self.drive(&stop).await;
+        if let (Ok(()), Some(group)) = (&ended, self.hand_over()) {
+            // ORDER: it goes on until another leads, because its own vote is needed for that.
+            let goes_on = Stop::new();
+            ended = tokio::select! {
+                ended = self.go_on(&goes_on) => ended,
+                _ = timeout(HAND_OVER_LIMIT, group.is_led_by_another()) => Ok(()), // later, another is elected without it
+            };
+        }
         if let Err(ended) = ended {
             tracing::error!(error = %ended, "stopping, so that nothing is acknowledged that may be lost");
         }
@@ -226,6 +185,10 @@ impl Driver {
                 self.registering = Some(Registering::new(self.shared.config.me, voters));
             }
         }
+        self.go_on(stop).await
+    }
+
+    async fn go_on(&mut self, stop: &Stop) -> Result<(), Ended> {
         let mut next = Clock.now();
         loop {
             let branch = tokio::select! {
@@ -275,6 +238,7 @@ impl Driver {
                 true => Answer::Life(self.hear_of(from, life).await?),
                 false => Answer::OtherCluster,
             },
+            Some(Message::Stand { cluster }) => Answer::Stands(self.stand_for(from, cluster).await),
             message @ (Some(Message::Propose { .. }) | None) => {
                 self.serve(from, message, bytes, answer);
                 return Ok(());
@@ -284,6 +248,30 @@ impl Driver {
             answer.send(bytes.into());
         }
         Ok(())
+    }
+
+    /// The leader stops, and wants this node to lead. Nobody else is heard in this: an election costs a leader its office.
+    async fn stand_for(&self, from: StorageId, cluster: ClusterId) -> bool {
+        let is_own = self.kept.stage.cluster() == Some(cluster) && self.refusal.is_none();
+        let group =
+            self.shared.group.load_full().filter(|it| is_own && it.has_room() && it.status().leader == Some(from));
+        match group {
+            Some(group) => group.stand_now().await,
+            None => false,
+        }
+    }
+
+    /// Before a leader stops: the follower that is furthest is to stand for election. None: this node does not lead, or nobody follows.
+    fn hand_over(&mut self) -> Option<Arc<Group<State>>> {
+        let (group, me, cluster) = (self.shared.group.load_full()?, self.shared.config.me, self.kept.stage.cluster()?);
+        let (status, active) = (group.status(), self.shared.peers.active());
+        let can_lead = |it: &StorageId| *it != me && status.voters.contains(it) && active.contains(it);
+        let furthest = status.matched.iter().filter(|it| can_lead(it.0)).max_by_key(|it| it.1);
+        let (to, shared) = (*furthest.filter(|_| status.leader == Some(me))?.0, Arc::clone(&self.shared));
+        self.serving.spawn(raft::owned(async move {
+            drop(shared.ask(to, &Message::Stand { cluster }, HAND_OVER_LIMIT).await); // unheard, another is elected without it
+        }));
+        Some(group)
     }
 
     /// Answers what waits for the group, beside the loop.
@@ -422,8 +410,9 @@ impl Driver {
         let mesh: Arc<dyn raft::Mesh> = Arc::clone(&shared.peers) as Arc<dyn raft::Mesh>;
         let (me, timing) = (shared.config.me, shared.config.timing);
         let parts = raft::Parts { me, group: GROUP, store: self.store.clone(), mesh, papers, timing };
-        let group = Group::start(parts).await?;
-        self.shared.group.store(Some(Arc::new(group)));
+        let group = Arc::new(Group::start(parts).await?);
+        self.shared.group.store(Some(Arc::clone(&group)));
+        self.candidacy.spawn(raft::owned(async move { group.stand().await }));
         Ok(())
     }
 

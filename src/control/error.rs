@@ -17,6 +17,13 @@ pub enum ControlError {
     Unanswered,
 }
 
+/// A data directory has something of the control group that this release cannot read. The operator's to mend; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "what the data directory has of the control group cannot be read: {0}: use the release that wrote it, or move the directory away to join as a new node"
+)]
+pub struct Unusable(pub(super) String);
+
 /// Why a node takes part no longer. All but the last are the disk's fault or an older release's, and the process stops.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {

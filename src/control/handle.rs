@@ -54,36 +54,33 @@ impl Handle {
     pub fn leader(&self) -> Option<StorageId> {
         match &self.0 {
             Way::Meshed(shared) => shared.group.load().as_ref().and_then(|it| it.status().leader),
-            Way::Alone(alone) => alone.status().group.leader,
+            Way::Alone(alone) => alone.leads().map(|_| alone.me),
         }
     }
 
-    /// The term in which this node leads the group of a mesh, if it does as far as it knows.
+    /// The term in which this node leads the group, if it does as far as it knows. 0 in one that is not founded yet, without a mesh: its first command may be this node's.
     #[must_use]
     pub fn leads(&self) -> Option<u64> {
-        self.meshed()?.leads()
+        match &self.0 {
+            Way::Meshed(shared) => shared.leads(),
+            Way::Alone(alone) => alone.leads(),
+        }
     }
 
     /// A majority confirms, after this was called, that this node leads in that term. What was decided before that can then be read here.
     pub async fn confirm(&self, term: u64, limit: Duration) -> bool {
-        match self.meshed() {
-            Some(shared) => shared.confirm(term, limit).await,
-            None => false,
+        match &self.0 {
+            Way::Meshed(shared) => shared.confirm(term, limit).await,
+            Way::Alone(alone) => alone.leads() == Some(term),
         }
     }
 
     /// Proposes a command as the leader of that term: nobody else takes it, so that what a leader concluded from what it saw does not outlast its office.
     pub async fn lead(&self, term: u64, command: &Command, limit: Duration) -> Result<Outcome, ControlError> {
-        match self.meshed() {
-            Some(shared) => shared.lead(term, command, limit).await,
-            None => Err(ControlError::Unanswered),
-        }
-    }
-
-    fn meshed(&self) -> Option<&Shared> {
         match &self.0 {
-            Way::Meshed(shared) => Some(shared),
-            Way::Alone(_) => None,
+            Way::Meshed(shared) => shared.lead(term, command, limit).await,
+            Way::Alone(alone) if alone.leads() == Some(term) => alone.propose(command, limit).await,
+            Way::Alone(_) => Err(ControlError::Unanswered),
         }
     }
 

@@ -42,6 +42,11 @@ pub enum Message {
         /// As the log has it.
         command: Vec<u8>,
     },
+    /// The asker leads, and stops: whoever is asked is to stand for election now.
+    Stand {
+        /// The asker's cluster.
+        cluster: ClusterId,
+    },
 }
 
 /// What is answered.
@@ -61,6 +66,8 @@ pub enum Answer {
     OtherCluster,
     /// To [`Message::Propose`]: this node leads, and its disk is full.
     NoRoom,
+    /// To [`Message::Stand`]: whether it does.
+    Stands(bool),
 }
 
 impl Message {

@@ -69,6 +69,16 @@ pub struct Parts {
     pub definitions: watch::Receiver<Arc<[Definition]>>,
     /// Who agrees on shares.
     pub group: Arc<dyn Group>,
+    /// This node.
+    pub me: Life,
+    /// Those that units move to and from. None: a node without a mesh.
+    pub others: Option<Others>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The other nodes.
+pub struct Others {
     /// Who is here.
     pub membership: membership::Handle,
     /// How they are reached.
@@ -77,15 +87,12 @@ pub struct Parts {
     pub messages: mpsc::Receiver<Received>,
     /// Nodes that renew their shares here.
     pub renewals: mpsc::Receiver<Request>,
-    /// What is counted.
-    pub metrics: Metrics,
 }
 
 /// Starts it.
 pub fn start(parts: Parts, tasks: &Tasks) -> Handle {
-    let Parts { settings, definitions, group, membership: members, transport, messages, renewals, metrics } = parts;
-    let (now, wall, me) = (Clock.now(), Clock.wall(), transport.me());
-    let me = (me.storage, me.boot);
+    let Parts { settings, definitions, group, me, others, metrics } = parts;
+    let (now, wall) = (Clock.now(), Clock.wall());
     let (mut core, freed) = (Core::new(now, wall, me, settings), Arc::new(Freed::default()));
     core.set_bell(Arc::clone(&freed).into());
     let shared = Arc::new(Shared {
@@ -96,22 +103,18 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Handle {
         replies: Mutex::default(),
         openings: Mutex::default(),
         tickets: AtomicU64::new(0),
-        transport,
+        transport: others.as_ref().map(|it| it.transport.clone()),
         sooner: Notify::new(),
         freed,
         metrics: metrics.clone(),
     });
     let leader = Leader::new(Arc::clone(&group), settings, Calendar::new(now, wall), metrics);
-    let changes = members.changes();
     let driver = Driver {
         shared: Arc::clone(&shared),
         me,
         definitions,
         group,
-        members,
-        changes,
-        messages,
-        renewals,
+        nearby: others.map_or_else(Nearby::nobody, Nearby::new),
         renewing: JoinSet::new(),
         leader,
     };
@@ -124,13 +127,45 @@ struct Driver {
     me: Life,
     definitions: watch::Receiver<Arc<[Definition]>>,
     group: Arc<dyn Group>,
-    members: membership::Handle,
-    changes: watch::Receiver<u64>,
-    messages: mpsc::Receiver<Received>,
-    renewals: mpsc::Receiver<Request>,
+    nearby: Nearby,
     /// BOUND: [`RENEWING_LEN_MAX`].
     renewing: JoinSet<Option<Renewed>>,
     leader: Leader,
+}
+
+/// What comes from other nodes: nothing ever, where there are none.
+struct Nearby {
+    members: Option<(membership::Handle, watch::Receiver<u64>)>,
+    messages: mpsc::Receiver<Received>,
+    renewals: mpsc::Receiver<Request>,
+}
+
+impl Nearby {
+    fn new(others: Others) -> Self {
+        let Others { membership, messages, renewals, .. } = others;
+        let changes = membership.changes();
+        Self { members: Some((membership, changes)), messages, renewals }
+    }
+
+    fn nobody() -> Self {
+        Self { members: None, messages: mpsc::channel(1).1, renewals: mpsc::channel(1).1 }
+    }
+
+    fn peers(&self) -> Vec<Arc<Peer>> {
+        let view = self.members.iter().map(|it| it.0.view());
+        let here = |it: Arc<membership::View>| {
+            it.members.iter().filter(|it| it.status.is_active()).map(|it| Arc::clone(&it.peer)).collect()
+        };
+        view.map(here).next().unwrap_or_default()
+    }
+}
+
+/// Who is here has changed. False: nobody will say so any more.
+async fn changed(members: &mut Option<(membership::Handle, watch::Receiver<u64>)>) -> bool {
+    match members {
+        Some((_, changes)) => changes.changed().await.is_ok(),
+        None => std::future::pending().await,
+    }
 }
 
 enum Branch {
@@ -153,15 +188,15 @@ impl Driver {
             let branch = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(received) = self.messages.recv() => Branch::Said(received),
+                Some(received) = self.nearby.messages.recv() => Branch::Said(received),
                 () = self.shared.freed.0.notified() => Branch::Freed,
                 () = self.shared.sooner.notified() => Branch::Time,
-                Some(request) = self.renewals.recv() => Branch::Asked(request),
+                Some(request) = self.nearby.renewals.recv() => Branch::Asked(request),
                 Some(Ok(renewed)) = self.renewing.join_next(), if !self.renewing.is_empty() => Branch::Renewed(renewed),
                 done = self.leader.done() => Branch::Done(done),
-                changed = self.changes.changed() => match changed {
-                    Ok(()) => Branch::Members,
-                    Err(_) => return, // membership is gone: the node stops
+                changed = changed(&mut self.nearby.members) => match changed {
+                    true => Branch::Members,
+                    false => return, // membership is gone: the node stops
                 },
                 Ok(()) = self.definitions.changed() => Branch::Defined,
                 () = tokio::time::sleep_until(wake) => Branch::Time,
@@ -217,9 +252,8 @@ impl Driver {
 
     /// Takes over who is here.
     fn see(&mut self) {
-        let view = self.members.view();
-        let here = view.members.iter().filter(|it| it.status.is_active() && it.peer.storage != self.me.0);
-        let peers: Vec<Arc<Peer>> = here.map(|it| Arc::clone(&it.peer)).collect();
+        let mut peers = self.nearby.peers();
+        peers.retain(|it| it.storage != self.me.0);
         let lives = peers.iter().map(|it| (it.storage, it.boot)).collect();
         self.shared.peers.store(Arc::new(peers.into_iter().map(|it| (it.storage, it)).collect()));
         self.step(Event::Members(lives));
@@ -263,11 +297,11 @@ impl Driver {
             return;
         }
         let peer = leader.and_then(|it| self.shared.peers.load().get(&it).cloned());
-        let (Some(peer), Ok(bytes)) = (peer, renewal.encode()) else {
+        let transport = self.shared.transport.clone();
+        let (Some(peer), Some(transport), Ok(bytes)) = (peer, transport, renewal.encode()) else {
             self.shared.metrics.renewed(Renewing::NoLeader);
             return;
         };
-        let transport = self.shared.transport.clone();
         self.renewing.spawn(async move {
             let answer = transport.request(&peer, Lane::Renewals, &bytes, RENEW_LIMIT).await.ok()?;
             Renewed::decode(&answer)

@@ -119,7 +119,8 @@ pub(super) struct Shared {
     /// Who waits for a permit. BOUND: the same.
     pub(super) openings: Mutex<HashMap<Ticket, oneshot::Sender<MayOpen>>>,
     pub(super) tickets: AtomicU64,
-    pub(super) transport: transport::Handle,
+    /// None: a node without a mesh.
+    pub(super) transport: Option<transport::Handle>,
     /// The task is to wake earlier than it meant to.
     pub(super) sooner: Notify,
     /// A permit came back for which somebody waits.
@@ -245,19 +246,19 @@ impl Shared {
 
     fn send(&self, to: Life, message: &Message) {
         let peers = self.peers.load();
-        let Some(peer) = peers.get(&to.0).filter(|it| it.boot == to.1) else { return };
-        if let Ok(bytes) = message.encode() {
+        let peer = peers.get(&to.0).filter(|it| it.boot == to.1);
+        if let (Some(peer), Some(transport), Ok(bytes)) = (peer, &self.transport, message.encode()) {
             self.metrics.said(message);
-            let _ = self.transport.send(peer, Lane::Limits, bytes.into()); // counted there; units are asked for again
+            let _ = transport.send(peer, Lane::Limits, bytes.into()); // counted there; units are asked for again
         }
     }
 
     pub(super) fn tell(&self, message: &Message) {
-        let Ok(bytes) = message.encode() else { return };
+        let (Some(transport), Ok(bytes)) = (&self.transport, message.encode()) else { return };
         let bytes = bytes::Bytes::from(bytes);
         for peer in self.peers.load().values() {
             self.metrics.said(message);
-            let _ = self.transport.send(peer, Lane::Limits, bytes.clone()); // counted there; it is told again
+            let _ = transport.send(peer, Lane::Limits, bytes.clone()); // counted there; it is told again
         }
     }
 }

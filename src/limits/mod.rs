@@ -29,6 +29,7 @@ pub mod permits;
 pub mod purse;
 
 pub use config::Config;
+pub use driver::Others;
 pub use driver::Parts;
 pub use driver::start;
 pub use handle::Handle;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::tables;
+use super::tables::wide;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
@@ -89,6 +90,8 @@ pub(super) struct Start<'a> {
 
 /// The data directory of a node without a mesh.
 struct Own {
+    /// Which directory it is, or will be.
+    me: StorageId,
     storage: storage::Handle,
     place: Place,
     /// Who the directory says it is: from the start, or from when it was made. Held, so that no other process can be it.
@@ -98,6 +101,10 @@ struct Own {
 }
 
 impl Ground for Own {
+    fn me(&self) -> StorageId {
+        self.me
+    }
+
     fn found(&self) -> Option<Store> {
         self.storage.opened()
     }
@@ -106,21 +113,21 @@ impl Ground for Own {
         let store = self.storage.store();
         let mut identity = self.identity.lock();
         if store.is_some() && identity.is_none() {
-            *identity = tables::identity(&self.place).map(Arc::new);
+            *identity = tables::identity(&self.place, self.me).map(Arc::new);
         }
-        let (me, boot, node) = match &*identity {
-            Some(it) => (it.storage, it.boot, it.node.as_str().to_owned()),
-            None => (StorageId(wide(&self.entropy)), 1, String::new()),
-        };
+        // One that was made by somebody else meanwhile is not this node's.
+        let own = identity.as_ref().filter(|it| it.storage == self.me);
+        let (boot, node) = own.map_or_else(|| (1, String::new()), |it| (it.boot, it.node.as_str().to_owned()));
         let life = Life { boot, nonce: self.entropy.next_u64() };
-        let config = config(me, life, node, self.zone.clone(), 1, &self.entropy);
+        let config = config(self.me, life, node, self.zone.clone(), 1, &self.entropy);
         // Under a name that is not on disk nothing is kept: the next start would not be the same member.
-        (config, store.filter(|_| identity.is_some()))
+        (config, store.filter(|_| own.is_some()))
     }
 }
 
 /// Starts the group of a node without a mesh; it is there when something needs it.
 pub(super) fn start_alone(
+    me: StorageId,
     storage: &storage::Handle,
     place: &Place,
     identity: Option<Arc<Identity>>,
@@ -130,13 +137,9 @@ pub(super) fn start_alone(
     let zone = zone.map(|it| it.as_str().to_owned()).unwrap_or_default();
     let (storage, place, entropy) = (storage.clone(), place.clone(), Entropy::from_os());
     let (handle, driver) =
-        control::alone(Arc::new(Own { storage, place, identity: Mutex::new(identity), zone, entropy }));
+        control::alone(Arc::new(Own { me, storage, place, identity: Mutex::new(identity), zone, entropy }));
     tasks.spawn(TASK, |stop| driver.run(stop));
     handle
-}
-
-fn wide(entropy: &Entropy) -> u128 {
-    u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())
 }
 
 fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, entropy: &Entropy) -> Config {

@@ -1,6 +1,7 @@
 //! Why a node does not start.
 
 use super::mesh::MeshError;
+use crate::control::Unusable;
 use crate::observability::logs;
 use crate::observability::traces;
 use crate::replication::core::LoadError;
@@ -50,6 +51,9 @@ pub enum Error {
         "{0}: restore the data directory from a backup, or move it away; with a mesh the other nodes have the tables"
     )]
     Tables(#[from] LoadError),
+    /// A newer release wrote what is in the data directory, or it is damaged.
+    #[error(transparent)]
+    Control(#[from] Unusable),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -59,6 +63,10 @@ impl Error {
     /// Whether the command line or configuration is to mend, rather than the machine.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Mesh(error) if error.is_usage())
+        match self {
+            Self::Mesh(error) => error.is_usage(),
+            Self::Control(_) => true,
+            _ => false,
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::mesh::Mesh;
 use super::tables;
 use super::wiring::data_place;
 use crate::api::gateway::Members;
+use crate::base::ids::StorageId;
 use crate::base::seal::Sealer;
 use crate::base::seal::Seals;
 use crate::base::tasks::Tasks;
@@ -24,6 +25,7 @@ use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::replication;
 use crate::replication::Peers;
 use crate::storage;
+use crate::storage::Place;
 use crate::transport::identity::Identity;
 use crate::workers;
 use crate::workers::forward;
@@ -48,7 +50,7 @@ pub(super) struct Ground {
     pub(super) members: Option<Members>,
     /// `None` with a mesh and a data directory that cannot be used.
     pub(super) control: Option<control::Handle>,
-    /// Without the mesh nothing is limited.
+    /// Nothing is limited where there is no `control`.
     pub(super) limits: limits::Handle,
     /// Where other nodes are listened to.
     pub(super) mesh_address: Option<SocketAddr>,
@@ -62,7 +64,6 @@ struct Others {
     members: Members,
     address: SocketAddr,
     identity: Identity,
-    peers: Peers,
     ledger: ledger::Handle,
     control: Option<control::Handle>,
     limits: limits::Handle,
@@ -85,32 +86,34 @@ impl Ground {
         workers::fleet::register(metrics, Arc::clone(&registry));
         let place = data_place(config);
         let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics));
+        if let Some(store) = storage.opened() {
+            control::check(&store)?;
+        }
         let seals: Arc<dyn Seals> = match &mesh {
             Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: storage.clone() }),
             None => Arc::new(storage.clone()),
         };
         let me = mesh.as_ref().map(tables::member_of);
-        let bases = Bases { registry: &registry, storage: &storage, counts: &worker_metrics, definitions };
+        let counts = &worker_metrics;
+        let bases = Bases { registry: &registry, storage: &storage, counts, definitions: definitions.clone() };
         let others = mesh.map(|it| Others::meet(it, config, bases, metrics, tasks));
-        let limits = others.as_ref().map_or_else(limits::Handle::nowhere, |it| it.limits.clone());
-        let (members, mesh_address, identity, peers, ledger, control) = match others {
-            None => (None, None, None, None, None, None),
-            Some(it) => {
-                (Some(it.members), Some(it.address), Some(it.identity), Some(it.peers), Some(it.ledger), it.control)
-            }
-        };
+        let (others, peers) = others.map_or((None, None), |(others, peers)| (Some(others), Some(peers)));
         let tables = tables::start(&storage, &place, me.zip(peers), metrics, tasks)?;
-        if let Some(ledger) = &ledger {
+        if let Some(ledger) = others.as_ref().map(|it| &it.ledger) {
             ledger::gossip::start(ledger, tables.handle.clone(), tasks);
         }
-        let (control, identity) = match identity {
-            Some(identity) => (control, Some(Arc::new(identity))),
+        let (tables, identity) = (tables.handle, tables.identity.map(Arc::new));
+        let (members, mesh_address, ledger, control, limits, identity) = match others {
+            Some(Others { members, address, identity, ledger, control, limits }) => {
+                (Some(members), Some(address), Some(ledger), control, limits, Some(Arc::new(identity)))
+            }
             None => {
-                let (own, zone) = (tables.identity.map(Arc::new), config.mesh.zone.as_ref());
-                (Some(super::control::start_alone(&storage, &place, own.clone(), zone, tasks)), own)
+                let alone =
+                    Alone { me: tables.storage(), storage: &storage, place: &place, identity: identity.clone() };
+                let (control, limits) = alone.start(config, definitions, metrics, tasks);
+                (None, None, None, Some(control), limits, identity)
             }
         };
-        let tables = tables.handle;
         Ok(Self {
             registry,
             storage,
@@ -136,7 +139,13 @@ struct Bases<'a> {
 }
 
 impl Others {
-    fn meet(mesh: Mesh, config: &Config, bases: Bases<'_>, metrics: &mut MetricsRegistry, tasks: &Tasks) -> Self {
+    fn meet(
+        mesh: Mesh,
+        config: &Config,
+        bases: Bases<'_>,
+        metrics: &mut MetricsRegistry,
+        tasks: &Tasks,
+    ) -> (Self, Peers) {
         let Mesh { members, address, identity, transport, inboxes, expect, .. } = mesh;
         let Bases { registry, storage, counts, definitions } = bases;
         let Inboxes { deltas, sync, ledger, raft, limits: messages, renewals, forward } = inboxes;
@@ -145,8 +154,9 @@ impl Others {
         let control = super::control::start(part, metrics, tasks);
         let (handle, ways) = (members.handle.clone(), transport.clone());
         let group = control.clone();
-        let part =
-            super::limits::Start { control: group, definitions, members: handle, transport: ways, messages, renewals };
+        let me = (ways.me().storage, ways.me().boot);
+        let nearby = limits::Others { membership: handle, transport: ways, messages, renewals };
+        let part = super::limits::Start { control: group, definitions, me, others: Some(nearby) };
         let limits = super::limits::start(part, &config.limits, metrics, tasks);
         forward::owner::start(forward, Arc::clone(registry), counts.clone(), tasks);
         let asked =
@@ -154,7 +164,34 @@ impl Others {
         let told = ledger::metrics::Metrics::register(metrics);
         let ledger = ledger::start(&config.ledger, asked, Arc::clone(registry), told, tasks);
         let peers = Peers { membership: members.handle.clone(), transport, deltas, sync };
-        Self { members, address, identity, peers, ledger, control, limits }
+        (Self { members, address, identity, ledger, control, limits }, peers)
+    }
+}
+
+/// What a node without a mesh has instead.
+struct Alone<'a> {
+    /// Which data directory it is, or will be.
+    me: StorageId,
+    storage: &'a storage::Handle,
+    place: &'a Place,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Alone<'_> {
+    fn start(
+        self,
+        config: &Config,
+        definitions: watch::Receiver<Arc<[limits::Definition]>>,
+        metrics: &mut MetricsRegistry,
+        tasks: &Tasks,
+    ) -> (control::Handle, limits::Handle) {
+        let Self { me, storage, place, identity } = self;
+        // Where rows are kept but nothing says which start this is, there may have been one that spent.
+        let is_first = identity.is_none() && storage.opened().is_none();
+        let boot = identity.as_ref().map_or(if is_first { 1 } else { 2 }, |it| it.boot);
+        let control = super::control::start_alone(me, storage, place, identity, config.mesh.zone.as_ref(), tasks);
+        let part = super::limits::Start { control: Some(control.clone()), definitions, me: (me, boot), others: None };
+        (control, super::limits::start(part, &config.limits, metrics, tasks))
     }
 }
 

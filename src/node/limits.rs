@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use crate::base::ids::StorageId;
@@ -16,6 +15,7 @@ use crate::limits;
 use crate::limits::Config;
 use crate::limits::Definition;
 use crate::limits::Handle;
+use crate::limits::Others;
 use crate::limits::Parts;
 use crate::limits::group::Change;
 use crate::limits::group::Changes;
@@ -23,11 +23,7 @@ use crate::limits::group::Doing;
 use crate::limits::group::Proposal;
 use crate::limits::group::Proposed;
 use crate::limits::metrics::Metrics;
-use crate::membership;
 use crate::observability::metrics::Registry;
-use crate::transport;
-use crate::transport::Received;
-use crate::transport::Request;
 
 /// A confirmation is a heartbeat and its answers. Later than this the group has no majority.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
@@ -83,17 +79,17 @@ impl limits::group::Group for Group {
 pub(super) struct Start {
     pub(super) control: Option<control::Handle>,
     pub(super) definitions: watch::Receiver<Arc<[Definition]>>,
-    pub(super) members: membership::Handle,
-    pub(super) transport: transport::Handle,
-    pub(super) messages: mpsc::Receiver<Received>,
-    pub(super) renewals: mpsc::Receiver<Request>,
+    /// This node's data directory, and which start of it this is.
+    pub(super) me: (StorageId, u64),
+    /// None: a node without a mesh.
+    pub(super) others: Option<Others>,
 }
 
 /// Starts them. A node without a control group limits nothing.
 pub(super) fn start(start: Start, config: &Config, metrics: &mut Registry, tasks: &Tasks) -> Handle {
-    let Start { control, definitions, members: membership, transport, messages, renewals } = start;
+    let Start { control, definitions, me, others } = start;
     let metrics = Metrics::register(metrics);
     let Some(control) = control else { return Handle::nowhere() };
     let (settings, group) = (config.settings(), Arc::new(Group(control)));
-    limits::start(Parts { settings, definitions, group, membership, transport, messages, renewals, metrics }, tasks)
+    limits::start(Parts { settings, definitions, group, me, others, metrics }, tasks)
 }

@@ -40,8 +40,9 @@ pub(super) fn start(
     let (me, peers, identity) = match mesh {
         Some((me, peers)) => (me, Some(peers), None),
         None => {
-            let identity = identity(place);
-            (member(identity.as_ref()), None, identity)
+            let me = StorageId(wide(&Entropy::from_os()));
+            let identity = identity(place, me);
+            (member(identity.as_ref(), me), None, identity)
         }
     };
     let counts = replication::metrics::Metrics::register(metrics);
@@ -56,28 +57,29 @@ pub(super) fn member_of(mesh: &Mesh) -> Member {
     Member { node: mesh.members.me.clone(), actor }
 }
 
-/// Who a node without a mesh is on disk, where there is a directory already. One that is copied or cannot be used does no harm here: what is written
+/// Who a node without a mesh is on disk, where there is a directory already; `me`: who it becomes where there is none. One that is copied or cannot be used does no harm here: what is written
 /// under a name that was never used before merges with everything.
-pub(super) fn identity(place: &Place) -> Option<Identity> {
+pub(super) fn identity(place: &Place, me: StorageId) -> Option<Identity> {
     let path = match place {
         Place::Nowhere => return None,
         Place::Named(path) => path,
         Place::Default(path) => Some(path).filter(|it| it.exists())?,
     };
     let wall_ms = u64::try_from(Clock.wall().as_millis()).unwrap_or(u64::MAX);
-    let opened = Identity::open(path, wall_ms, &Entropy::from_os());
+    let opened = Identity::open_as(path, wall_ms, &Entropy::from_os(), me);
     opened.inspect_err(|error| tracing::debug!(%error, "this node writes its tables under a new name")).ok()
 }
 
-fn member(identity: Option<&Identity>) -> Member {
+/// A number as wide as an id.
+pub(super) fn wide(entropy: &Entropy) -> u128 {
+    u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())
+}
+
+fn member(identity: Option<&Identity>, me: StorageId) -> Member {
     let entropy = Entropy::from_os();
     let (name, storage, boot) = match identity {
         Some(it) => (it.node.as_str().to_owned(), it.storage, it.boot),
-        None => {
-            let halves = [entropy.next_u64(), entropy.next_u64()];
-            let storage = StorageId(u128::from(halves[0]) << 64 | u128::from(halves[1]));
-            (format!("n-{:016x}", entropy.next_u64()), storage, 1)
-        }
+        None => (format!("n-{:016x}", entropy.next_u64()), me, 1),
     };
     let node = NodeId::parse(&name).expect("letters, digits and a dash");
     Member { node, actor: Actor { storage, boot } }

@@ -11,20 +11,26 @@ use openraft::EmptyNode;
 use openraft::Raft;
 use openraft::ServerState;
 use openraft::SnapshotPolicy;
+use openraft::Vote;
 use openraft::error::ClientWriteError;
 use openraft::error::Fatal;
 use openraft::error::InstallSnapshotError;
 use openraft::error::RaftError;
 use openraft::raft::AppendEntriesRequest;
 use openraft::raft::AppendEntriesResponse;
+use parking_lot::Mutex;
 
 use super::BATCH_ENTRIES_MAX;
 use super::COMMAND_BYTES_MAX;
+use super::LogId;
 use super::Machine;
 use super::Mesh;
 use super::Opaque;
 use super::Timing;
 use super::TypeConfig;
+use super::candidacy::Candidacy;
+use super::candidacy::Look;
+use super::candidacy::Seen;
 use super::faults::Fault;
 use super::faults::planted;
 use super::frame::Answer;
@@ -34,7 +40,10 @@ use super::log::Log;
 use super::network::Heard;
 use super::network::Network;
 use super::network::Papers;
+use super::runtime;
+use super::state_machine::Kept as KeptSnapshot;
 use super::state_machine::StateMachine;
+use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
 use crate::storage::Batch;
@@ -149,6 +158,7 @@ pub struct Group<M: Machine> {
     store: Store,
     state: StateMachine<M>,
     heard: Heard,
+    candidacy: Arc<Mutex<Candidacy>>,
 }
 
 impl<M: Machine> Group<M> {
@@ -163,7 +173,8 @@ impl<M: Machine> Group<M> {
         let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;
-        Ok(Self { me, raft, store, state, heard })
+        let candidacy = Arc::new(Mutex::new(Candidacy::new(Clock.now(), timing)));
+        Ok(Self { me, raft, store, state, heard, candidacy })
     }
 
     /// Makes the group, with this node as its only voter. Does nothing where there is one already.
@@ -190,10 +201,50 @@ impl<M: Machine> Group<M> {
         self.store.room_for(2 * self.state.snapshot_bytes()).is_ok() || planted(Fault::FullDisksTakeCommands)
     }
 
-    /// Lets another lead while this disk is full: it takes no commands, so it neither stands for election nor tells others that it leads.
+    /// Lets another lead while this disk is full: it takes no commands, so it does not tell others that it leads. Nor does it [stand](Self::stand).
     pub fn yields(&self, is_full: bool) {
-        self.raft.runtime_config().elect(!is_full);
         self.raft.runtime_config().heartbeat(!is_full);
+    }
+
+    /// Stands for election whenever nobody leads for too long. Runs until the group has stopped; without it this member only votes.
+    pub async fn stand(&self) {
+        let entropy = runtime::entropy();
+        loop {
+            let look = {
+                let metrics = self.raft.metrics();
+                let metrics = metrics.borrow();
+                let (voters, leader) = (metrics.membership_config.voter_ids().collect(), metrics.current_leader);
+                let seen = Seen { me: self.me, leader, voters: &voters };
+                self.candidacy.lock().look(Clock.now(), &seen, entropy.unit())
+            };
+            match look {
+                Look::Wait(until) => Clock.sleep(until.saturating_duration_since(Clock.now())).await,
+                Look::Stand if !self.has_room() => {} // again after a while, as if nobody had voted for it
+                Look::Stand => {
+                    if self.raft.trigger().elect().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stands for election now: the leader wants it to. False: it has stopped.
+    pub async fn stand_now(&self) -> bool {
+        self.raft.trigger().elect().await.is_ok()
+    }
+
+    /// Waits until another one leads.
+    pub async fn is_led_by_another(&self) {
+        let mut metrics = self.raft.metrics();
+        let _ = metrics.wait_for(|it| it.current_leader.is_some_and(|it| it != self.me)).await; // it has stopped: nobody is waited for
+    }
+
+    /// Whoever has this vote leads as far as this member can know: it will be followed.
+    fn follows(&self, vote: &Vote<StorageId>) {
+        if *vote >= self.raft.metrics().borrow().vote {
+            self.candidacy.lock().heard(Clock.now());
+        }
     }
 
     /// Proposes a command. When this returns it is on the disks of a majority and in force here.
@@ -245,11 +296,22 @@ impl<M: Machine> Group<M> {
     pub async fn serve(&self, message: Message) -> Answer {
         let absent = || Answer::Refused(Refusal::Absent.into()); // it has stopped
         let is_too_much = message.is_to_be_kept() && !self.has_room();
+        match &message {
+            Message::Append(it) => self.follows(&it.vote),
+            Message::Snapshot(it) => self.follows(&it.vote),
+            Message::Vote(_) => {}
+        }
         match message {
             Message::Append(it) if is_too_much => self.serve_without_room(it).await,
             Message::Snapshot(_) if is_too_much => Answer::Refused(Refusal::Full.into()),
             Message::Append(it) => self.raft.append_entries(it).await.map_or_else(|_| absent(), Answer::Append),
-            Message::Vote(it) => self.raft.vote(it).await.map_or_else(|_| absent(), Answer::Vote),
+            Message::Vote(it) => {
+                let answer = self.raft.vote(it).await;
+                if answer.as_ref().is_ok_and(|it| it.vote_granted) {
+                    self.candidacy.lock().heard(Clock.now());
+                }
+                answer.map_or_else(|_| absent(), Answer::Vote)
+            }
             Message::Snapshot(it) => match self.raft.install_snapshot(it).await {
                 Ok(answer) => Answer::Snapshot(answer),
                 Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(it))) => Answer::Mismatch(it),
@@ -306,6 +368,20 @@ pub fn voters_on_disk(store: &Store, group: GroupId) -> Result<BTreeSet<StorageI
     Ok(voters)
 }
 
+/// Whether this release can read all that a store has of a group: what a newer one wrote must be told before anything stands on it. Reads it whole; blocks on the disk.
+pub fn check<M: Machine>(store: &Store, group: GroupId) -> Result<(), StartError> {
+    let unusable = |error: StoreError| StartError::Log(error.to_string());
+    StateMachine::<M>::open(store.clone(), group).map_err(|error| StartError::State(error.to_string()))?;
+    store.read::<Vote<StorageId>>(Key::Vote(group)).map_err(unusable)?;
+    for key in [Key::Purged(group), Key::Applied(group)] {
+        store.read::<LogId>(key).map_err(unusable)?;
+    }
+    store.read::<Option<LogId>>(Key::Committed(group)).map_err(unusable)?;
+    store.read::<KeptSnapshot>(Key::Snapshot(group)).map_err(unusable)?;
+    voters_on_disk(store, group).map_err(unusable)?;
+    Ok(())
+}
+
 /// Removes all of a group from a store: its data directory has another id now, and must not vote as the one it was.
 pub fn clear(group: GroupId, batch: &mut Batch) {
     [Key::Vote, Key::Committed, Key::Purged, Key::Applied, Key::Membership, Key::Snapshot]
@@ -320,8 +396,11 @@ fn config(timing: Timing) -> Config {
     Config {
         cluster_name: "smg".to_owned(),
         heartbeat_interval: millis(timing.heartbeat),
-        election_timeout_min: millis(timing.election_min),
-        election_timeout_max: millis(timing.election_max),
+        // A leader waits for so long for what confirms that it leads.
+        election_timeout_min: millis(timing.lease * 2 / 3),
+        // The lease. Who stands, and when, is `candidacy`'s.
+        election_timeout_max: millis(timing.lease),
+        enable_elect: false,
         install_snapshot_timeout: millis(PIECE_TIMEOUT),
         snapshot_max_chunk_size: PIECE_BYTES,
         max_payload_entries: BATCH_ENTRIES_MAX,

@@ -15,6 +15,7 @@
 //! this cluster or a life that goes on never reaches a group (whoever serves asks [`frame::Frame`]'s badge first). *Absent on purpose:* who may
 //! be in a group, and when: that is the area's.
 
+mod candidacy;
 pub(crate) mod faults;
 pub mod frame;
 mod group;
@@ -40,6 +41,7 @@ pub use group::Parts;
 pub use group::ProposeError;
 pub use group::StartError;
 pub use group::Status;
+pub use group::check;
 pub use group::clear;
 pub use group::voters_on_disk;
 pub use network::Asking;
@@ -80,15 +82,15 @@ pub trait Machine: Default + Send + 'static {
     fn step(&mut self, index: u64, command: &[u8], changes: &mut Vec<RowChange>) -> Result<Vec<u8>, Unreadable>;
 }
 
-/// How patient a group is. Failover takes `election_max` (nobody votes while the leader may still be there) and a draw of one election.
+/// How patient a group is. Failover takes a lease (nobody votes while the leader may still be there), and a step for each voter that should have stood before and did not.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// The leader speaks this often; it is also the time that a follower has for a batch and its fsync.
     pub heartbeat: Duration,
-    /// A follower waits at least this long before it stands for election.
-    pub election_min: Duration,
-    /// And at most this long.
-    pub election_max: Duration,
+    /// For so long after a leader spoke no member votes for another. Shorter, and a leader that is not run for a moment, or six heartbeats that are lost, cost an election.
+    pub lease: Duration,
+    /// Between two voters that stand for election. Shorter than a vote takes, and they split the votes.
+    pub step: Duration,
 }
 
 impl Timing {
@@ -96,7 +98,7 @@ impl Timing {
     #[must_use]
     pub fn alone() -> Self {
         let day = Duration::from_secs(86_400);
-        Self { heartbeat: day, election_min: 2 * day, election_max: 3 * day }
+        Self { heartbeat: day, lease: 3 * day, step: day }
     }
 }
 
@@ -104,8 +106,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(2000),
+            lease: Duration::from_millis(1500),
+            step: Duration::from_millis(300),
         }
     }
 }

@@ -20,6 +20,15 @@ pub fn owned<F: Future>(future: F) -> impl Future<Output = F::Output> {
     future
 }
 
+/// Where draws come from.
+pub(super) fn entropy() -> Entropy {
+    #[cfg(test)]
+    if let Some(entropy) = super::sim::draws() {
+        return entropy;
+    }
+    Entropy::from_os()
+}
+
 /// Draws as openraft asks for them.
 pub struct Draws(Entropy);
 
@@ -87,11 +96,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn thread_rng() -> Draws {
-        #[cfg(test)]
-        if let Some(entropy) = super::sim::draws() {
-            return Draws(entropy);
-        }
-        Draws(Entropy::from_os())
+        Draws(entropy())
     }
 
     fn oneshot<T: OptionalSend>() -> (Self::OneshotSender<T>, Self::OneshotReceiver<T>) {

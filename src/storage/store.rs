@@ -75,6 +75,12 @@ impl Batch {
         self.0.push(Change::DeleteRange(from, end.map_or(last, Key::encode)));
     }
 
+    /// Writes bytes as they are, as another release may.
+    #[cfg(test)]
+    pub(crate) fn put_raw(&mut self, key: Key, bytes: Vec<u8>) {
+        self.0.push(Change::Put(key.encode(), bytes));
+    }
+
     pub(super) fn push(&mut self, change: Change) {
         self.0.push(change);
     }

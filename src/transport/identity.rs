@@ -88,6 +88,17 @@ impl Identity {
     /// Opens or makes the file in `directory` and counts this start, on disk before it returns. `wall_ms` is the time by the clock on the wall: only a
     /// start that finds no file depends on it.
     pub fn open(directory: &Path, wall_ms: u64, entropy: &Entropy) -> Result<Self, IdentityError> {
+        let storage = StorageId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()));
+        Self::open_as(directory, wall_ms, entropy, storage)
+    }
+
+    /// The same; where there is no file, the directory becomes that one.
+    pub fn open_as(
+        directory: &Path,
+        wall_ms: u64,
+        entropy: &Entropy,
+        storage: StorageId,
+    ) -> Result<Self, IdentityError> {
         let path = directory.join(FILE);
         let fail = |source| IdentityError::Io { path: path.clone(), source };
         std::fs::create_dir_all(directory).map_err(fail)?;
@@ -99,7 +110,7 @@ impl Identity {
         }
         let inode = file.metadata().map_err(fail)?.ino();
         let (last, slot) = match read(&file).map_err(fail)? {
-            Found::Nothing => (create(&file, inode, entropy).map_err(fail)?, 0),
+            Found::Nothing => (create(&file, inode, entropy, storage).map_err(fail)?, 0),
             Found::Damage => return Err(IdentityError::Damaged { path }),
             Found::Last(last, _) if last.inode != inode => return Err(IdentityError::Copied { path }),
             Found::Last(last, other_slot) => (last, other_slot),
@@ -151,9 +162,8 @@ fn read(file: &File) -> io::Result<Found> {
 }
 
 /// Writes a record of boot 0, which is never used, into both slots.
-fn create(file: &File, inode: u64, entropy: &Entropy) -> io::Result<Record> {
-    let storage = u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64());
-    let record = Record { node: entropy.next_u64(), storage, boot: 0, generation: 0, inode };
+fn create(file: &File, inode: u64, entropy: &Entropy, storage: StorageId) -> io::Result<Record> {
+    let record = Record { node: entropy.next_u64(), storage: storage.0, boot: 0, generation: 0, inode };
     file.set_len(2 * SLOT_BYTES)?;
     file.write_all_at(&render(&record), 0)?;
     file.write_all_at(&render(&record), SLOT_BYTES)?;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cluster_tests::Client;
 use cluster_tests::within;
+use serde_json::Value;
+use serde_json::json;
 use smg::base::clock::Clock;
 use smg::base::tasks::Tasks;
 use smg::limits::Definition;
@@ -16,6 +19,7 @@ use smg::limits::LimitId;
 use smg::limits::Permit;
 use smg::limits::core::Answer;
 use smg::limits::core::Refused;
+use smg::node::Node;
 use smg::transport::RequestError;
 use smg::transport::lanes::Lane;
 use tokio::time::MissedTickBehavior;
@@ -66,14 +70,14 @@ fn define(nodes: &[Member], revision: u64, units: u64) {
 type Windows = BTreeMap<u64, u64>;
 
 /// Wants more than the limit at one node for so many whole windows.
-async fn load(handle: &Handle, windows: usize) -> Vec<u64> {
+async fn load(handle: &Handle, limit: LimitId, windows: usize) -> Vec<u64> {
     let (mut admitted, mut ticks) = (Windows::new(), interval(EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let run = async {
         // The first and the last one are not whole.
         while admitted.len() < windows + 2 {
             ticks.tick().await;
-            if let Answer::Admitted(taken) = handle.take(LIMIT, 1).await {
+            if let Answer::Admitted(taken) = handle.take(limit, 1).await {
                 *admitted.entry(taken.window()).or_default() += taken.units();
             }
         }
@@ -178,14 +182,14 @@ async fn a_limit_is_the_same_wherever_it_is_asked_for_and_whoever_is_lost() {
     .await;
     println!("divided {took:?} after it was defined");
     let handle = nodes[0].node().limits.clone();
-    let admitted = load(&handle, 10).await;
+    let admitted = load(&handle, LIMIT, 10).await;
     println!("admitted at one node, of 20: {admitted:?}");
     assert!(admitted.iter().all(|it| (19..=20).contains(it)), "0.95 to 1.02 of 20: {admitted:?}");
     // One is lost. Its share is nobody's until its hold has ended.
     let dead = nodes.pop().expect("three");
     let its_share = share(&dead);
     drop(dead.crash());
-    let admitted = load(&handle, 5).await;
+    let admitted = load(&handle, LIMIT, 5).await;
     println!("admitted without the {its_share} of the one that was lost: {admitted:?}");
     assert!(admitted.iter().all(|it| *it <= 20), "{admitted:?}");
     let (sum, least) = (admitted.iter().sum::<u64>() as f64, (20 - its_share) as f64 * admitted.len() as f64);
@@ -195,7 +199,7 @@ async fn a_limit_is_the_same_wherever_it_is_asked_for_and_whoever_is_lost() {
     let units = |it: &Member| it.node().limits.standing(LIMIT).map_or(0, |it| it.units);
     let took = within("9 known to both", LOWERED, async || nodes.iter().all(|it| units(it) == 9)).await;
     println!("lowered {took:?} after it was defined");
-    let admitted = load(&handle, 5).await;
+    let admitted = load(&handle, LIMIT, 5).await;
     println!("admitted of 9, without the share of the one that was lost: {admitted:?}");
     // The window in which a node hears of it, and the one of which it has given units ahead.
     assert!(admitted[2..].iter().all(|it| (5..=9).contains(it)), "{admitted:?}");
@@ -220,7 +224,7 @@ async fn what_limits_do_is_measured() {
     drop(other.node().definitions.send_replace(defined));
     let handle = watch.node.limits.clone();
     within("both have a share", DIVIDED, async || share(&other) == 10 && handle.standing(LIMIT).is_some()).await;
-    load(&handle, 1).await;
+    load(&handle, LIMIT, 1).await;
     let Answer::Admitted(permit) = handle.permit(STREAMS).await else { panic!("there are two") };
     watch.until("a stream is open", |it| it.value(r#"smg_limits_streams{state="open"}"#) == 1.0).await;
     drop(permit);
@@ -236,4 +240,65 @@ async fn what_limits_do_is_measured() {
     assert!(scrape.value(r#"smg_limits_takes_total{result="exhausted"}"#) > 0.0);
     watch.end(LIMITS).await;
     other.stop().await;
+}
+
+/// Waits until the one limit that there is belongs to this node alone.
+async fn has_all(node: &Node, units: u64) -> LimitId {
+    let limit = async || node.definitions.borrow().first().map(|it| it.limit);
+    within("the limit is known", DIVIDED, async || limit().await.is_some()).await;
+    let limit = limit().await.expect("it is known");
+    let is_its = async || node.limits.standing(limit).is_some_and(|it| it.share == units);
+    within("all of it is this node's", DIVIDED, is_its).await;
+    limit
+}
+
+async fn ask(node: &Node, method: &str, path: &str, body: &Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = Client::connect(node.address).await.call(method, path, &body).await;
+    assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+    answer.json()
+}
+
+async fn set(node: &Node, limit: u64) -> Value {
+    ask(node, "POST", "/tenants", &json!({"name": "team"})).await;
+    let limit = json!({"limits": [{"what": "requests", "per": "second", "limit": limit}]});
+    ask(node, "PATCH", "/tenants/team", &limit).await
+}
+
+/// Without a mesh a limit holds, also over a restart, and then this node is the first of a mesh.
+#[tokio::test]
+async fn a_node_alone_holds_its_limits_over_a_restart_and_brings_them_into_a_mesh() {
+    let data = tempfile::tempdir().expect("a directory");
+    let alone = || {
+        let mut config = cluster_tests::config(&[]);
+        config.node.data_dir = Some(data.path().display().to_string());
+        config
+    };
+    let node = Node::start(alone()).await.expect("it starts");
+    let group = async |node: &Node| ask(node, "GET", "/cluster/node", &Value::Null).await["control"].clone();
+    assert_eq!(group(&node).await["cluster_id"], Value::Null, "nothing needs a group yet");
+    assert_eq!(set(&node, 20).await["durable"], true);
+    let limit = has_all(&node, 20).await;
+    assert_eq!(load(&node.limits, limit, 3).await, [20; 3]);
+    let cluster = group(&node).await["cluster_id"].clone();
+    assert!(cluster.is_string(), "{cluster}");
+    node.shutdown().await;
+    let node = Node::start(alone()).await.expect("it starts");
+    assert_eq!(has_all(&node, 20).await, limit);
+    assert_eq!(load(&node.limits, limit, 3).await, [20; 3]);
+    node.shutdown().await;
+    let node = Node::start(meshed(data.path(), 0, &[], &[])).await.expect("it starts");
+    assert_eq!(has_all(&node, 20).await, limit);
+    assert_eq!(load(&node.limits, limit, 3).await, [20; 3]);
+    assert_eq!(group(&node).await["cluster_id"], cluster, "the same one");
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn where_nothing_is_kept_a_limit_holds_until_the_restart() {
+    let node = Node::start(cluster_tests::config(&[])).await.expect("it starts");
+    assert_eq!(set(&node, 20).await["durable"], false);
+    let limit = has_all(&node, 20).await;
+    assert_eq!(load(&node.limits, limit, 3).await, [20; 3]);
+    node.shutdown().await;
 }

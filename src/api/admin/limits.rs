@@ -13,7 +13,7 @@ use super::super::error::ApiError;
 use super::super::gateway::Gateway;
 
 /// A limit that would be kept and not held to.
-const NOWHERE: &str = "this node divides no limits: start it with `--ha-mesh` and a data directory (one node alone is enough), or ask one that was";
+const NOWHERE: &str = "this node divides no limits, because its data directory cannot be used (see `GET /cluster/health`); mend that, or ask another node";
 
 /// One limit to be set; without a number, to be taken away.
 #[derive(Deserialize)]

@@ -24,6 +24,24 @@ use crate::storage::GroupId;
 use crate::storage::ROOM_MIN;
 use crate::storage::Store;
 use crate::storage::keys::Key;
+use crate::storage::memory::Disk;
+
+/// The disk of a place, for a node without a mesh.
+pub(super) struct Own(pub(super) Config, pub(super) Disk);
+
+impl Ground for Own {
+    fn me(&self) -> StorageId {
+        self.0.me
+    }
+
+    fn found(&self) -> Option<Store> {
+        Some(Store::in_memory(self.1.clone()))
+    }
+
+    fn open(&self) -> (Config, Option<Store>) {
+        (self.0.clone(), self.found())
+    }
+}
 
 fn mint(number: u8) -> Command {
     commands::mint(LimitId(number.into()), 1)
@@ -124,6 +142,10 @@ fn a_full_disk_founds_and_takes_nothing_until_there_is_room() {
 struct Nowhere(Config);
 
 impl Ground for Nowhere {
+    fn me(&self) -> StorageId {
+        self.0.me
+    }
+
     fn found(&self) -> Option<Store> {
         None
     }

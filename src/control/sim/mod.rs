@@ -3,6 +3,7 @@
 mod alone;
 mod commands;
 mod disk;
+mod failover;
 mod planted;
 mod troubles;
 mod world;
@@ -456,12 +457,18 @@ fn a_lost_voter_is_replaced_by_one_in_a_zone_without() {
 #[test]
 fn strangers_and_lives_that_are_over_are_not_heard() {
     let ran = run(13, async |mut world| {
-        cluster(&mut world, 3, 3).await?;
+        cluster(&mut world, 4, 3).await?;
+        let (leader, voters) = (world.leader().ok_or("no leader")?, world.voters());
+        let fourth = (1..=4).find(|it| !voters.contains(it)).expect("three vote");
+        let forgotten = world.at(fourth).storage;
+        world.kill(fourth, true);
+        let command = Command::Forget { storage: forgotten };
+        let outcome = world.handle(leader).expect("it runs").propose(&command, secs(5)).await;
+        assert_eq!(outcome, Ok(Outcome::Changed));
         let (term, refused) = {
-            let leader = world.leader().ok_or("no leader")?;
             let running = world.places[&leader].running.as_ref().expect("it runs");
             let before = running.handle.status().group.term;
-            for refusal in world.forge(leader).await {
+            for refusal in world.forge(leader, forgotten).await {
                 let (made, expected) = refusal;
                 assert_eq!(made, Some(expected), "a forged message");
             }

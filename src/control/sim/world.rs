@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::alone::Own;
 use super::commands;
 use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
@@ -23,7 +24,6 @@ use crate::base::ids::StorageId;
 use crate::base::tasks::Stop;
 use crate::control;
 use crate::control::Config;
-use crate::control::Ground;
 use crate::control::Handle;
 use crate::control::Peers;
 use crate::control::Standing;
@@ -185,20 +185,25 @@ pub(super) struct Running {
     pub(super) life: raft::sim::Life,
     pub(super) handle: Handle,
     pub(super) metrics: Metrics,
-    /// Whether it stopped by itself.
+    stop: Stop,
+    /// Whether it has stopped.
     has_stopped: Arc<AtomicBool>,
 }
 
-/// The disk of a place, for a node without a mesh.
-struct Own(Config, Disk);
-
-impl Ground for Own {
-    fn found(&self) -> Option<Store> {
-        Some(Store::in_memory(self.1.clone()))
-    }
-
-    fn open(&self) -> (Config, Option<Store>) {
-        (self.0.clone(), self.found())
+impl Running {
+    fn begin<F: Future<Output = ()> + Send + 'static>(
+        id: u64,
+        handle: Handle,
+        metrics: Metrics,
+        run: impl FnOnce(Stop) -> F,
+    ) -> Self {
+        let (life, has_stopped, stop) = (raft::sim::Life::default(), Arc::new(AtomicBool::new(false)), Stop::new());
+        let (ended, driver) = (Arc::clone(&has_stopped), run(stop.clone()));
+        life.spawn(async move {
+            driver.await;
+            ended.store(true, Ordering::SeqCst);
+        });
+        Self { id, life, handle, metrics, stop, has_stopped }
     }
 }
 
@@ -274,13 +279,7 @@ impl World {
         let store = Store::in_memory(place.disk.clone());
         let parts = control::Parts { config, store, peers, inbox: from_net, metrics: metrics.clone() };
         let (handle, driver) = control::start(parts).expect("the disk can be read");
-        let (life, has_stopped) = (raft::sim::Life::default(), Arc::new(AtomicBool::new(false)));
-        let ended = Arc::clone(&has_stopped);
-        life.spawn(async move {
-            driver.run(Stop::new()).await;
-            ended.store(true, Ordering::SeqCst);
-        });
-        place.running = Some(Running { id, life, handle, metrics, has_stopped });
+        place.running = Some(Running::begin(id, handle, metrics, |stop| driver.run(stop)));
         let process = Process { place: at, peer, inbox, is_dead: false };
         net.lock().processes.insert(id, process);
         net.lock().left.remove(&at);
@@ -312,16 +311,15 @@ impl World {
         self.ids += 1;
         let (id, place) = (self.ids, self.at(at));
         let (handle, driver) = control::alone(Arc::new(Own(config, place.disk.clone())));
-        let (life, has_stopped) = (raft::sim::Life::default(), Arc::new(AtomicBool::new(false)));
-        let ended = Arc::clone(&has_stopped);
-        life.spawn(async move {
-            driver.run(Stop::new()).await;
-            ended.store(true, Ordering::SeqCst);
-        });
-        place.running = Some(Running { id, life, handle, metrics: Metrics::default(), has_stopped });
+        place.running = Some(Running::begin(id, handle, Metrics::default(), |stop| driver.run(stop)));
     }
 
-    /// Whether the process at a place stopped by itself.
+    /// The process at a place is told to end in good order.
+    pub(super) fn stop(&self, at: u16) {
+        self.places[&at].running.iter().for_each(|it| it.stop.cancel());
+    }
+
+    /// Whether the process at a place has stopped, by itself or as it was told.
     pub(super) fn has_stopped(&self, at: u16) -> bool {
         self.places[&at].running.as_ref().is_some_and(|it| it.has_stopped.load(Ordering::SeqCst))
     }
@@ -556,16 +554,16 @@ pub(super) type Refused = (Option<frame::Refusal>, frame::Refusal);
 
 impl World {
     /// Asks for votes in a high term, as strangers and as members that are not what they say.
-    pub(super) async fn forge(&self, at: u16) -> Vec<Refused> {
+    pub(super) async fn forge(&self, at: u16, forgotten: StorageId) -> Vec<Refused> {
         let target = &self.places[&at];
-        let running = target.running.as_ref().expect("it runs");
-        let cluster = running.handle.status().cluster.expect("a cluster").0;
-        let member = self.places.values().find(|it| it.storage != target.storage).expect("another");
-        let inbox = self.net.lock().processes[&running.id].inbox.clone();
+        let cluster = target.running.as_ref().and_then(|it| it.handle.status().cluster).expect("a cluster").0;
+        let mut running = self.places.values().filter(|it| it.running.is_some());
+        let member = running.find(|it| it.storage != target.storage).expect("another");
         let stranger = StorageId(u128::MAX);
         let good = frame::Badge { cluster, boot: member.boot, nonce: 0, since: 0 };
         let cases = [
             (stranger, target.storage, frame::Badge { boot: 1, ..good }, frame::Refusal::Outsider),
+            (forgotten, target.storage, frame::Badge { boot: 1, ..good }, frame::Refusal::Forgotten),
             (member.storage, target.storage, frame::Badge { cluster: 1, ..good }, frame::Refusal::OtherCluster),
             (member.storage, target.storage, good, frame::Refusal::Copy),
             (member.storage, target.storage, frame::Badge { boot: 0, ..good }, frame::Refusal::Over),
@@ -575,15 +573,23 @@ impl World {
         for (from, to, badge, expected) in cases {
             let message = raft::sim::ask_for_vote(1_000, from);
             let frame = Frame { group: GroupId::CONTROL, to, to_life: None, badge, message };
-            let mut peer = crate::transport::tests::peer(77);
-            peer.storage = from;
-            let (answer, answered) = oneshot::channel();
-            let bytes = frame.encode().expect("it has an encoding").into();
-            inbox.try_send(Request { from: Arc::new(peer), bytes, answer: Reply::to(answer) }).expect("there is room");
-            let answer = answered.await.ok().and_then(|it| frame::Answer::decode(&it).ok());
+            let answer = self.tell(at, from, frame.encode().expect("it has an encoding")).await;
+            let answer = answer.and_then(|it| frame::Answer::decode(&it).ok());
             let why = if let Some(frame::Answer::Refused(why)) = answer { why.refusal() } else { None };
             refused.push((why, expected));
         }
         refused
+    }
+
+    /// Says something to the process at a place, as if it came from a data directory.
+    pub(super) async fn tell(&self, at: u16, from: StorageId, bytes: Vec<u8>) -> Option<bytes::Bytes> {
+        let id = self.places[&at].running.as_ref().expect("it runs").id;
+        let inbox = self.net.lock().processes[&id].inbox.clone();
+        let mut peer = crate::transport::tests::peer(77);
+        peer.storage = from;
+        let (answer, answered) = oneshot::channel();
+        let request = Request { from: Arc::new(peer), bytes: bytes.into(), answer: Reply::to(answer) };
+        inbox.try_send(request).expect("there is room");
+        answered.await.ok()
     }
 }

@@ -17,6 +17,7 @@ use crate::limits::Definition;
 use crate::limits::Handle;
 use crate::limits::Kind;
 use crate::limits::LimitId;
+use crate::limits::Others;
 use crate::limits::Parts;
 use crate::limits::Settings;
 use crate::limits::calendar::Calendar;
@@ -181,28 +182,30 @@ struct Alone {
     tasks: Tasks,
 }
 
-fn alone(units: u64) -> Alone {
+fn alone(units: u64, is_meshed: bool) -> Alone {
     // A window of an hour: what is taken is taken for the whole test.
-    alone_with((Kind::Requests, 3_600_000), units)
+    alone_with((Kind::Requests, 3_600_000), units, is_meshed)
 }
 
-fn alone_with((kind, window_ms): (Kind, u32), units: u64) -> Alone {
+fn alone_with((kind, window_ms): (Kind, u32), units: u64, is_meshed: bool) -> Alone {
     let transport::tests::Node { handle, inboxes, tasks, .. } =
         transport::tests::Node::new(1, &MeshSecret::development());
     let me = handle.me().storage;
     let group = Arc::new(Told { me: Mutex::new(Some(me)), term: Mutex::new(Some(1)), ..Told::default() });
-    let (timing, seen) = (membership::Config::default(), membership::metrics::Metrics::default());
-    let members = membership::start(Vec::new(), timing, handle.clone(), inboxes.swim, seen, &tasks);
+    let life = (me, handle.me().boot);
+    let others = is_meshed.then(|| {
+        let (timing, seen) = (membership::Config::default(), membership::metrics::Metrics::default());
+        let membership = membership::start(Vec::new(), timing, handle.clone(), inboxes.swim, seen, &tasks);
+        Others { membership, transport: handle, messages: inboxes.limits, renewals: inboxes.renewals }
+    });
     let definition = Definition { limit: LIMIT, revision: 1, kind, window_ms, units };
     let (definitions, defined) = watch::channel(Arc::from([definition]));
     let parts = Parts {
         settings: Settings::default(),
         definitions: defined,
         group: Arc::clone(&group) as _,
-        membership: members,
-        transport: handle,
-        messages: inboxes.limits,
-        renewals: inboxes.renewals,
+        me: life,
+        others,
         metrics: Metrics::default(),
     };
     Alone { handle: limits::start(parts, &tasks), group, definitions, tasks }
@@ -214,8 +217,12 @@ async fn has_a_share(handle: &Handle) {
 
 #[test]
 fn a_node_alone_divides_takes_and_refuses() {
+    [true, false].into_iter().for_each(divides_takes_and_refuses);
+}
+
+fn divides_takes_and_refuses(is_meshed: bool) {
     run(async {
-        let node = alone(3);
+        let node = alone(3, is_meshed);
         assert!(matches!(node.handle.take(LIMIT, 1).await, Answer::Refused(Refused::NoShare(LIMIT))), "not minted");
         has_a_share(&node.handle).await;
         let shown = node.handle.standing(LIMIT).map(|it| (it.units, it.share, it.left));
@@ -238,7 +245,7 @@ fn a_node_alone_divides_takes_and_refuses() {
 }
 
 async fn permits_go_to_who_waits() {
-    let node = alone_with((Kind::Streams, 0), 2);
+    let node = alone_with((Kind::Streams, 0), 2, true);
     assert!(matches!(node.handle.permit(LIMIT).await, Answer::Refused(Refused::NoShare(LIMIT))), "not minted");
     has_a_share(&node.handle).await;
     let mut held = Vec::new();
@@ -276,7 +283,7 @@ fn nowhere_nothing_is_limited() {
 }
 
 async fn what_nobody_waits_for_is_given_back() {
-    let node = alone(3);
+    let node = alone(3, true);
     has_a_share(&node.handle).await;
     drop(node.handle.take(LIMIT, 0).await); // opens the window
     let shared = node.handle.0.clone().expect("it is somewhere");
