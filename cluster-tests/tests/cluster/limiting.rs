@@ -179,12 +179,14 @@ const MOVED: Duration = Duration::from_secs(30);
 struct Clients<'a> {
     worker: &'a Upstream,
     key: &'a str,
+    /// Requests that were answered before.
+    before: usize,
     tasks: JoinSet<()>,
 }
 
 impl<'a> Clients<'a> {
     fn new(worker: &'a Upstream, key: &'a str) -> Self {
-        Self { worker, key, tasks: JoinSet::new() }
+        Self { worker, key, before: worker.requests().len(), tasks: JoinSet::new() }
     }
 
     /// So many more at each of these nodes.
@@ -195,7 +197,7 @@ impl<'a> Clients<'a> {
     }
 
     fn open(&self) -> usize {
-        self.worker.requests().len().saturating_sub(self.worker.aborts())
+        self.worker.requests().len().saturating_sub(self.before + self.worker.aborts())
     }
 
     /// No more than the limit are open, for a while.
@@ -228,6 +230,10 @@ async fn want(node: SocketAddr, key: String) {
 
 pub(crate) async fn streams_at_a_time(case: &Case) {
     let (mut fleet, worker, key) = limited_to(case, 3, json!({"what": "streams", "limit": STREAMS})).await;
+    // Until a node has heard of a limit it does not hold to it.
+    for at in 0..3 {
+        within("it knows the limit", JOINING, async || share(&fleet, at).await.is_some()).await;
+    }
     worker.always(vec![cluster_tests::Step::WaitForClose]);
     let local = LocalSet::new();
     local
@@ -254,6 +260,55 @@ pub(crate) async fn streams_at_a_time(case: &Case) {
             clients.come(&fleet, &[1], 6);
             clients.hold(case, "a node killed").await;
             clients.go().await;
+        })
+        .await;
+    fleet.check_alive();
+}
+
+/// Edits while requests settle.
+const EDITS: u64 = 20;
+
+/// Bug 12 of the field: what a request settles when it ends must not write over what an admin has set meanwhile, nor bring back a key that is gone.
+pub(crate) async fn field_12_settling(case: &Case) {
+    let (mut fleet, _worker, key) = limited(case, 5).await;
+    let (_, keys) = fleet.ask(0, "GET", "/keys", &Value::Null).await.expect("it answers");
+    let id = keys["keys"][0]["id"].as_str().expect("an id").to_owned();
+    let shown = async |fleet: &Fleet<'_>, at: usize| {
+        let (_, answer) = fleet.ask(at, "GET", "/tenants/team", &Value::Null).await.ok()?;
+        let limits = answer["limits"].as_array().cloned().unwrap_or_default();
+        limits.into_iter().find(|it| it["what"] == "tokens").and_then(|it| it["limit"].as_u64())
+    };
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (tally, stop) = (Rc::new(Tally::default()), Rc::new(Cell::new(false)));
+            let mut tasks = JoinSet::new();
+            for node in &fleet.nodes {
+                tasks.spawn_local(ask_on(node.http, key.clone(), Rc::clone(&tally), Rc::clone(&stop)));
+            }
+            let last = 1_000_000 + EDITS;
+            for edit in 1..=EDITS {
+                let body = json!({"limits": [{"what": "tokens", "per": "minute", "limit": 1_000_000 + edit}]});
+                let at = edit as usize % 5;
+                assert_eq!(fleet.ask(at, "PATCH", "/tenants/team", &body).await.expect("it answers").0, 200);
+                // The next node must know of the edit before, or which of the two is the later one is theirs to say.
+                within("the edit is everywhere", JOINING, async || {
+                    shown(&fleet, (at + 1) % 5).await == Some(1_000_000 + edit)
+                })
+                .await;
+            }
+            case.bites("requests were settled meanwhile", tally.admitted.get() > EDITS);
+            let gone = fleet.ask(1, "DELETE", &format!("/keys/{id}"), &Value::Null).await.expect("it answers").0;
+            assert_eq!(gone, 200);
+            lasting(Duration::from_secs(2)).await;
+            stop.set(true);
+            while tasks.join_next().await.is_some() {}
+            for at in 0..5 {
+                within("the last edit stands", JOINING, async || shown(&fleet, at).await == Some(last)).await;
+                let (status, _) = fleet.ask(at, "GET", &format!("/keys/{id}"), &Value::Null).await.expect("it answers");
+                assert_eq!(status, 404, "the key is gone at node {at}");
+            }
+            case.figure(format_args!("{} requests beside {EDITS} edits", tally.admitted.get()));
         })
         .await;
     fleet.check_alive();

@@ -72,6 +72,7 @@ fn scenarios() -> Vec<Scenario> {
             3,
             limiting::streams_at_a_time,
         ),
+        Scenario::new("field_12_a_settlement_writes_over_no_edit_of_a_limit", 5, limiting::field_12_settling),
         Scenario::new("field_01_a_limit_is_not_multiplied_by_nodes", 8, limiting::field_01_times_nodes),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),

@@ -216,9 +216,8 @@ async fn streams_hold_their_place_until_they_end_whoever_ends_them() {
     assert_eq!((refused.status, number(&refused, "x-ratelimit-limit-streams")), (429, 2));
     assert_eq!((number(&refused, "retry-after"), header(&refused, "x-ratelimit-window")), (1, None));
     // Who waits is served when a client leaves.
-    let waiting = tokio::spawn(async move { stream(at, &key).await });
+    let third = stream(at, &key).await;
     drop(first);
-    let third = waiting.await.expect("no panic");
     eventually("the third is at the worker", async || worker.requests().len() == before + 3).await;
     drop((second, third));
     eventually("all came back", async || here("in_use").await == Some(0)).await;
