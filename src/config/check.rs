@@ -133,9 +133,6 @@ fn named_limits(config: &Config, rules: &mut Rules) {
             named.len()
         )
     });
-    rules.must(config.mesh.ha_mesh || named.is_empty(), || {
-        "`--limit` needs `--ha-mesh`: limits are divided by the group of nodes, which may be one node alone".to_owned()
-    });
     let mut seen = BTreeSet::new();
     for limit in named {
         rules.must(seen.insert((limit.whose.to_string(), limit.what)), || {

@@ -128,8 +128,8 @@ fn limits_in_the_file_are_read_shown_and_checked() {
         [("ha-mesh", &["true"][..]), ("api-key", &["ci:team:sk-one"]), ("limit", &["key:ci:requests:minute:1"])];
     let error = refused(&keyed, &[], "");
     assert!(error.contains("configured key `ci`") && error.contains("limit its tenant `team`"), "{error}");
-    let alone = refused(&[("limit", &["tenant:t:requests:minute:1"])], &[], "");
-    assert!(alone.contains("`--limit` needs `--ha-mesh`"), "{alone}");
+    let alone = load(&[("limit", &["tenant:t:requests:minute:1"])], &[], "");
+    assert_eq!(alone.config.tenancy.limits.len(), 1, "one node is a cluster, too");
 }
 
 #[test]
