@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::base::clock::Clock;
 use crate::base::ids::StorageId;
@@ -253,14 +254,17 @@ async fn permits_go_to_who_waits() {
         let Answer::Admitted(permit) = node.handle.permit(LIMIT).await else { panic!("there are two") };
         held.push(permit);
     }
-    let wait = |handle: Handle| tokio::spawn(async move { handle.permit(LIMIT).await });
-    let (left, waits) = (wait(node.handle.clone()), wait(node.handle.clone()));
+    let (mut left, mut waits) = (JoinSet::new(), JoinSet::new());
+    for waiting in [&mut left, &mut waits] {
+        let handle = node.handle.clone();
+        waiting.spawn(async move { handle.permit(LIMIT).await });
+    }
     let waiting = |n| node.handle.standing(LIMIT).is_some_and(|it| it.waiting == n);
     eventually("both wait", || waiting(2)).await;
-    left.abort();
+    left.abort_all();
     eventually("one has left", || waiting(1)).await;
     drop(held.pop());
-    let Answer::Admitted(permit) = waits.await.expect("no panic") else { panic!("one came back") };
+    let Some(Ok(Answer::Admitted(permit))) = waits.join_next().await else { panic!("one came back") };
     let standing = node.handle.standing(LIMIT).map(|it| (it.units, it.share, it.in_use, it.left, it.waiting));
     assert_eq!(standing, Some((2, 2, 2, 0, 0)));
     drop((permit, held));

@@ -62,7 +62,7 @@ enum Due {
     Ask(usize),
     Freed(usize),
     Ends(u64),
-    Echo(SocketAddr, SocketAddr, Packet),
+    Echo(SocketAddr, SocketAddr, Box<Packet>),
 }
 
 /// Whether a permit came back for which somebody waits.
@@ -441,7 +441,7 @@ impl World {
         let (from, to) = (addr(n), addr(to.0.0 as usize - 1));
         if self.echoes > 0.0 && self.entropy.unit() < self.echoes {
             let after = Duration::from_millis(100 + self.entropy.next_u64() % 3_000);
-            self.put(after, Due::Echo(from, to, packet.clone()));
+            self.put(after, Due::Echo(from, to, Box::new(packet.clone())));
         }
         self.twin.send(self.now, from, to, Carrier::Datagram, packet);
     }
@@ -530,7 +530,7 @@ impl World {
                 Due::Freed(n) if self.runs(n) => self.step(n, Event::Freed),
                 Due::Freed(_) => {}
                 Due::Ends(id) => self.ends(id),
-                Due::Echo(from, to, packet) => self.twin.send(self.now, from, to, Carrier::Datagram, packet),
+                Due::Echo(from, to, packet) => self.twin.send(self.now, from, to, Carrier::Datagram, *packet),
             }
         }
         self.now = until;
