@@ -14,6 +14,7 @@ use super::redivide;
 use super::redivide::Turns;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
+use crate::base::limits::MINTS_MAX;
 use crate::limits::Definition;
 use crate::limits::LimitId;
 use crate::limits::Mint;
@@ -45,7 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Wanted {
     /// To be proposed. The next look waits for what becomes of them.
     pub proposals: Vec<Proposal>,
-    /// Definitions that cannot be minted, if all were looked at: a limit too large, or another kind or window under a number that was in use.
+    /// Definitions that cannot be minted, if all were looked at: a limit too large, another kind or window under a number that was in use, or one more than the group keeps.
     pub unusable: Option<usize>,
 }
 
@@ -238,7 +239,10 @@ impl Office {
         let (over, epoch) = (holders.over(now, None), book.epoch_dropped + 1);
         let new: Vec<_> = defined.values().filter(|it| !book.mints.contains_key(&it.limit)).collect();
         let is_early = !new.is_empty() && !has_gathered;
-        for it in new.into_iter().filter(|_| has_gathered) {
+        // Beyond what the group keeps there is no use in asking: it would refuse each of them at every look.
+        let room = MINTS_MAX.saturating_sub(book.mints.len());
+        unusable += new.len().saturating_sub(room);
+        for it in new.into_iter().take(room).filter(|_| has_gathered) {
             match Mint::first(it.limit, it.revision, epoch, (it.kind, it.window_ms), it.units, &over) {
                 Ok(mint) if !mint.shares.is_empty() => proposals.push(Proposal::Mint { seen: 0, mint }),
                 Ok(_nobody) => {}
@@ -378,6 +382,22 @@ mod tests {
         stage.renew();
         let wanted = stage.office.look(stage.now + 2 * SECOND, &[definition(1, 20)]);
         assert!(wanted.proposals.is_empty() && wanted.unusable.is_none());
+    }
+
+    #[test]
+    fn more_limits_than_the_group_keeps_are_counted_and_not_asked_for() {
+        let mut stage = Stage::new();
+        let some = Mint::first(LIMIT, 1, 1, (Kind::Requests, 1000), 9, &[StorageId(1)].into()).unwrap();
+        let kept = |it: u64| (it, Change::Minted(Mint { limit: LimitId(it), ..some.clone() }));
+        let changes = (1..MINTS_MAX as u64).map(kept).collect();
+        stage.office.learn(Changes { changes, epoch_dropped: 0 });
+        let defined: Vec<Definition> =
+            (1..MINTS_MAX as u64 + 10).map(|it| Definition { limit: LimitId(it), ..definition(1, 9) }).collect();
+        stage.renew();
+        let wanted = stage.office.look(stage.now + 2 * SECOND, &defined);
+        let new = wanted.proposals.iter().filter(|it| matches!(it, Proposal::Mint { seen: 0, .. })).count();
+        assert!(new <= 1, "{new} are asked for where one has room");
+        assert_eq!(wanted.unusable, Some(9));
     }
 
     fn goes_when_nobody_uses_it() {
