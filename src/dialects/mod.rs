@@ -8,6 +8,7 @@ pub mod anthropic;
 pub mod form;
 pub mod json;
 pub mod openai;
+pub mod responses;
 pub mod sglang;
 pub mod sse;
 
