@@ -26,6 +26,7 @@ use super::LogId;
 use super::Machine;
 use super::Mesh;
 use super::Opaque;
+use super::Rows;
 use super::Timing;
 use super::TypeConfig;
 use super::candidacy::Candidacy;
@@ -271,6 +272,11 @@ impl<M: Machine> Group<M> {
     /// Reads what has taken effect here: maybe not the newest.
     pub fn read<R>(&self, read: impl FnOnce(&M) -> R) -> R {
         self.state.read(read)
+    }
+
+    /// Reads the rows of what has taken effect here: maybe not the newest. They do not change meanwhile.
+    pub fn read_rows<R>(&self, read: impl FnOnce(&dyn Rows) -> R) -> R {
+        read(&self.state.rows())
     }
 
     /// Lets these follow.

@@ -16,12 +16,15 @@
 //! be in a group, and when: that is the area's.
 
 mod candidacy;
+mod content;
+mod exchange;
 pub(crate) mod faults;
 pub mod frame;
 mod group;
 mod log;
 mod network;
 mod recover;
+mod rows;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -29,7 +32,6 @@ mod state_machine;
 #[cfg(test)]
 mod tests;
 
-use std::io::Cursor;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -49,6 +51,7 @@ pub use network::Mesh;
 pub use network::Papers;
 pub use recover::RecoverError;
 pub use recover::recover;
+pub use rows::Rows;
 pub use runtime::owned;
 
 use crate::base::ids::StorageId;
@@ -75,11 +78,20 @@ pub struct Unreadable;
 
 /// What a group agrees on. Pure: the same commands in the same order make the same rows and outcomes at every node.
 pub trait Machine: Default + Send + 'static {
+    /// Whether it keeps nothing beside its rows. Then they are never read back, and a snapshot of them is a file that is made when somebody needs it.
+    const IS_ITS_ROWS: bool = false;
+
     /// Takes one row back from disk or from a snapshot.
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), Unreadable>;
 
-    /// Takes one command: what it answers, and in `changes` which rows are now otherwise. `index`: its place in the log. Refusing is an answer.
-    fn step(&mut self, index: u64, command: &[u8], changes: &mut Vec<RowChange>) -> Result<Vec<u8>, Unreadable>;
+    /// Takes one command: what it answers, and in `changes` which rows are now otherwise. `rows`: those before it; `index`: its place in the log. Refusing is an answer.
+    fn step(
+        &mut self,
+        rows: &dyn Rows,
+        index: u64,
+        command: &[u8],
+        changes: &mut Vec<RowChange>,
+    ) -> Result<Vec<u8>, Unreadable>;
 }
 
 /// How patient a group is. Failover takes a lease (nobody votes while the leader may still be there), and a step for each voter that should have stood before and did not.
@@ -124,7 +136,7 @@ openraft::declare_raft_types!(
         NodeId = StorageId,
         Node = openraft::EmptyNode,
         Entry = openraft::Entry<TypeConfig>,
-        SnapshotData = Cursor<Vec<u8>>,
+        SnapshotData = content::Content,
         AsyncRuntime = runtime::Runtime,
 );
 

@@ -21,7 +21,6 @@ use super::Unreadable;
 use super::clear;
 use super::state_machine::Kept;
 use super::state_machine::SnapshotMeta;
-use super::state_machine::StateError;
 use super::state_machine::StoredMembership;
 use super::state_machine::restored;
 use crate::base::ids::StorageId;
@@ -44,15 +43,6 @@ pub enum RecoverError {
     Unreadable(#[from] Unreadable),
 }
 
-impl From<StateError> for RecoverError {
-    fn from(error: StateError) -> Self {
-        match error {
-            StateError::Store(error) => Self::Store(error),
-            StateError::Unreadable(error) => Self::Unreadable(error),
-        }
-    }
-}
-
 /// Makes `me` the only member. `settle` has the last word on the state. All or nothing is written; blocks on the disk.
 pub fn recover<M: Machine>(
     store: &Store,
@@ -63,21 +53,26 @@ pub fn recover<M: Machine>(
 ) -> Result<(), RecoverError> {
     let rows = store.group_rows(group)?;
     let mut machine: M = restored(&rows)?;
-    let (mut changes, mut last) = (Vec::new(), store.read::<LogId>(Key::Applied(group))?);
+    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = rows.into_iter().collect();
+    let mut last = store.read::<LogId>(Key::Applied(group))?;
     for entry in store.scan::<Entry<TypeConfig>>(Key::Entry(group, last.map_or(0, |it| it.index + 1))) {
         let entry = entry?.1;
         if let EntryPayload::Normal(command) = entry.payload {
-            machine.step(entry.log_id.index, &command.0, &mut changes)?;
+            let mut changes = Vec::new();
+            machine.step(&rows, entry.log_id.index, &command.0, &mut changes)?;
+            change(&mut rows, changes);
         }
         last = Some(entry.log_id);
     }
+    let mut changes = Vec::new();
     settle(&mut machine, &mut changes);
+    change(&mut rows, changes);
     let vote: Vote<StorageId> = store.read(Key::Vote(group))?.unwrap_or_default();
     let term = vote.leader_id().term.max(last.map_or(0, |it| it.leader_id.term)) + 1;
     let at = LogId::new(CommittedLeaderId::new(term, me), last.map_or(0, |it| it.index + 1));
     let alone: Membership<StorageId, EmptyNode> = Membership::new(vec![BTreeSet::from([me])], None);
     let membership = StoredMembership::new(Some(at), alone);
-    let rows = changed(rows, changes);
+    let rows: Vec<GroupRow> = rows.into_iter().collect();
     let snapshot = codec::encode(&rows).map_err(StoreError::from)?;
     let meta = SnapshotMeta { snapshot_id: at.to_string(), last_log_id: Some(at), last_membership: membership.clone() };
     let mut batch = also;
@@ -91,13 +86,11 @@ pub fn recover<M: Machine>(
     Ok(store.write_durably(batch)?)
 }
 
-fn changed(rows: Vec<GroupRow>, changes: Vec<RowChange>) -> Vec<GroupRow> {
-    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = rows.into_iter().collect();
+fn change(rows: &mut BTreeMap<Vec<u8>, Vec<u8>>, changes: Vec<RowChange>) {
     for (key, value) in changes {
         match value {
             Some(value) => drop(rows.insert(key, value)),
             None => drop(rows.remove(&key)),
         }
     }
-    rows.into_iter().collect()
 }

@@ -3,7 +3,11 @@
 //! Rows need no fsync of their own: the log that made them is durable, and they are written after it to the same
 //! write-ahead log, position included, so a crash leaves an older state and the entries to catch up with.
 
-use std::io::Cursor;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -26,11 +30,16 @@ use super::Opaque;
 use super::StorageError;
 use super::TypeConfig;
 use super::Unreadable;
+use super::content::Content;
+use super::exchange;
+use super::exchange::ExchangeError;
+use super::exchange::Head;
 use super::read_or_stop;
 use crate::base::ids::StorageId;
 use crate::storage::Batch;
 use crate::storage::GroupId;
 use crate::storage::GroupRow;
+use crate::storage::GroupView;
 use crate::storage::Store;
 use crate::storage::StoreError;
 use crate::storage::codec;
@@ -46,6 +55,10 @@ pub(super) enum StateError {
     Store(#[from] StoreError),
     #[error("the group's state holds what this release cannot read: {0}")]
     Unreadable(#[from] Unreadable),
+    #[error("the state of another member could not be exchanged: {0}")]
+    Exchange(#[from] ExchangeError),
+    #[error("the file of a snapshot: {0}")]
+    File(#[from] io::Error),
 }
 
 /// A snapshot as it is kept.
@@ -74,10 +87,20 @@ impl<M> Clone for StateMachine<M> {
 impl<M: Machine> StateMachine<M> {
     /// The state of `group`, read back from its rows in `store`.
     pub(super) fn open(store: Store, group: GroupId) -> Result<Self, StateError> {
+        if M::IS_ITS_ROWS {
+            let opened = Self { store, group, machine: Arc::default(), snapshot_bytes: Arc::default() };
+            opened.finish_install()?;
+            return Ok(opened);
+        }
         let rows = store.group_rows(group)?;
         let bytes = rows.iter().map(|it| (it.0.len() + it.1.len()) as u64).sum();
         let machine = Arc::new(Mutex::new(restored(&rows)?));
         Ok(Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)) })
+    }
+
+    /// The rows as they are now, whatever takes effect meanwhile.
+    pub(super) fn rows(&self) -> GroupView<'_> {
+        self.store.group_view(self.group)
     }
 
     /// How large a snapshot is, about.
@@ -96,7 +119,7 @@ impl<M: Machine> StateMachine<M> {
             EntryPayload::Blank => Ok(Opaque(Vec::new())),
             EntryPayload::Normal(command) => {
                 let mut changes = Vec::new();
-                let outcome = machine.step(entry.log_id.index, &command.0, &mut changes)?;
+                let outcome = machine.step(&self.rows(), entry.log_id.index, &command.0, &mut changes)?;
                 changes.into_iter().for_each(|(key, value)| batch.put_group_row(self.group, &key, value));
                 Ok(Opaque(outcome))
             }
@@ -108,7 +131,9 @@ impl<M: Machine> StateMachine<M> {
         }
     }
 
-    fn install(&self, meta: &SnapshotMeta, bytes: Vec<u8>) -> Result<(), StateError> {
+    fn install(&self, meta: &SnapshotMeta, mut reader: Box<dyn io::Read + Send>) -> Result<(), StateError> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
         let rows: Vec<GroupRow> = codec::decode(&bytes).map_err(StoreError::from)?;
         self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         let installed = restored(&rows)?;
@@ -136,16 +161,11 @@ impl<M: Machine> StateMachine<M> {
         };
         let rows = codec::encode(&rows).map_err(StoreError::from)?;
         self.snapshot_bytes.store(rows.len() as u64, Ordering::Relaxed);
-        let meta = SnapshotMeta {
-            // The state is a function of the position, so the position is name enough: two snapshots of it are equal.
-            snapshot_id: applied.map_or_else(|| "empty".to_owned(), |it| it.to_string()),
-            last_log_id: applied,
-            last_membership: membership,
-        };
+        let meta = meta_of(applied, membership);
         let mut batch = Batch::default();
         batch.put(Key::Snapshot(self.group), &Kept { meta: meta.clone(), rows: rows.clone() })?;
         self.store.write_durably(batch)?;
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(rows)) })
+        Ok(Snapshot { meta, snapshot: Box::new(Content::bytes(rows)) })
     }
 
     fn position(&self) -> (Option<LogId>, StoredMembership) {
@@ -168,7 +188,8 @@ fn write_error(error: &StateError) -> StorageError {
 impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for StateMachine<M> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let machine = self.clone();
-        let built = self.store.on_disk(move |_| Ok(machine.build())).await;
+        let built =
+            self.store.on_disk(move |_| Ok(if M::IS_ITS_ROWS { machine.build_rows() } else { machine.build() })).await;
         built.map_err(StateError::from).flatten().map_err(|error| write_error(&error))
     }
 }
@@ -185,35 +206,238 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut batch = Batch::default();
         let mut machine = self.machine.lock();
-        let outcomes: Result<Vec<_>, StateError> =
-            entries.into_iter().map(|entry| self.apply_one(&mut machine, entry, &mut batch)).collect();
-        // A failure leaves memory ahead of disk; openraft then stops this group, and a restart reads the disk.
-        let written = outcomes.and_then(|outcomes| Ok(self.store.write(batch).map(|()| outcomes)?));
-        written.map_err(|error| write_error(&error))
+        let applied =
+            if M::IS_ITS_ROWS { self.apply_each(&mut machine, entries) } else { self.apply_all(&mut machine, entries) };
+        applied.map_err(|error| write_error(&error))
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {
         self.clone()
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
-        Ok(Box::default())
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Content>, StorageError> {
+        let machine = self.clone();
+        let made = self.store.on_disk(move |_| Ok(machine.incoming())).await.map_err(StateError::from).flatten();
+        made.map(Box::new).map_err(|error| write_error(&error))
     }
 
-    async fn install_snapshot(
-        &mut self,
-        meta: &SnapshotMeta,
-        snapshot: Box<Cursor<Vec<u8>>>,
-    ) -> Result<(), StorageError> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Box<Content>) -> Result<(), StorageError> {
         let (machine, meta) = (self.clone(), meta.clone());
-        let installed = self.store.on_disk(move |_| Ok(machine.install(&meta, snapshot.into_inner()))).await;
+        let reader = snapshot.into_reader().await.map_err(|error| write_error(&error.into()))?;
+        let install =
+            move || if M::IS_ITS_ROWS { machine.install_rows(&meta, reader) } else { machine.install(&meta, reader) };
+        let installed = self.store.on_disk(move |_| Ok(install())).await;
         installed.map_err(StateError::from).flatten().map_err(|error| write_error(&error))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let kept: Option<Kept> = read_or_stop(self.store.read(Key::Snapshot(self.group)));
-        Ok(kept.map(|it| Snapshot { meta: it.meta, snapshot: Box::new(Cursor::new(it.rows)) }))
+        let Some(kept) = kept else { return Ok(None) };
+        if M::IS_ITS_ROWS {
+            return self.current().map(Some).map_err(|error| write_error(&error));
+        }
+        Ok(Some(Snapshot { meta: kept.meta, snapshot: Box::new(Content::bytes(kept.rows)) }))
+    }
+}
+
+impl<M: Machine> StateMachine<M> {
+    /// All in one write.
+    fn apply_all(
+        &self,
+        machine: &mut M,
+        entries: impl IntoIterator<Item = Entry<TypeConfig>>,
+    ) -> Result<Vec<Opaque>, StateError> {
+        let mut batch = Batch::default();
+        let outcomes: Result<Vec<_>, StateError> =
+            entries.into_iter().map(|entry| self.apply_one(machine, entry, &mut batch)).collect();
+        // A failure leaves memory ahead of disk; openraft then stops this group, and a restart reads the disk.
+        let outcomes = outcomes?;
+        self.store.write(batch)?;
+        Ok(outcomes)
+    }
+
+    /// Each in a write of its own: the next one reads the rows that it left. A snapshot that came may have had some of them in it already, because it was made later than it was named; what
+    /// they answer nobody waits for then.
+    fn apply_each(
+        &self,
+        machine: &mut M,
+        entries: impl IntoIterator<Item = Entry<TypeConfig>>,
+    ) -> Result<Vec<Opaque>, StateError> {
+        let applied = self.position().0.map_or(0, |it| it.index);
+        let mut outcomes = Vec::new();
+        for entry in entries {
+            if entry.log_id.index <= applied && applied > 0 {
+                outcomes.push(Opaque(Vec::new()));
+                continue;
+            }
+            let mut batch = Batch::default();
+            outcomes.push(self.apply_one(machine, entry, &mut batch)?);
+            self.store.write(batch)?;
+        }
+        Ok(outcomes)
+    }
+}
+
+// === the state of a machine that is its rows ===
+
+/// Folder of files that are on their way from or to another member.
+const EXCHANGE: &str = "exchange";
+
+impl<M: Machine> StateMachine<M> {
+    fn folder(&self) -> Result<Option<PathBuf>, io::Error> {
+        let Some(directory) = self.store.directory() else { return Ok(None) };
+        let folder = directory.join(EXCHANGE);
+        fs::create_dir_all(&folder)?;
+        Ok(Some(folder))
+    }
+
+    fn incoming_name(&self) -> String {
+        format!("incoming-{}", self.group.0)
+    }
+
+    /// Where a snapshot that comes is put.
+    fn incoming(&self) -> Result<Content, StateError> {
+        match self.folder()? {
+            Some(folder) if M::IS_ITS_ROWS => {
+                let path = folder.join(self.incoming_name());
+                let file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+                Ok(Content::file(file))
+            }
+            Some(_) | None => Ok(Content::bytes(Vec::new())),
+        }
+    }
+
+    /// The newest snapshot, which is made when it is read. It may then be newer than it is named here: whoever takes it leaves out what it has.
+    fn current(&self) -> Result<Snapshot<TypeConfig>, StateError> {
+        let (applied, membership) = self.position();
+        let meta = meta_of(applied, membership);
+        let machine = self.clone();
+        let content = match self.folder()? {
+            Some(folder) => Content::made_by(move || machine.exported(folder).map_err(io::Error::other)),
+            None => Content::bytes({
+                let mut bytes = Vec::new();
+                machine.export(&mut bytes)?;
+                bytes
+            }),
+        };
+        Ok(Snapshot { meta, snapshot: Box::new(content) })
+    }
+
+    /// All rows in a file without a name.
+    fn exported(&self, folder: PathBuf) -> Result<File, StateError> {
+        let path = folder.join(format!("outgoing-{}", self.group.0));
+        let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+        fs::remove_file(&path)?; // it goes with whoever reads it
+        let mut out = BufWriter::new(file);
+        self.export(&mut out)?;
+        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        self.snapshot_bytes.store(file.metadata()?.len(), Ordering::Relaxed);
+        Ok(file)
+    }
+
+    fn export(&self, out: &mut dyn io::Write) -> Result<(), StateError> {
+        let (view, head) = {
+            // Held so that rows and position are of the same moment.
+            let _still = self.machine.lock();
+            let (applied, membership) = self.position();
+            (self.rows(), Head { applied, membership })
+        };
+        Ok(exchange::export(&view, &head, out)?)
+    }
+
+    /// Nothing is written but that there is one: the rows themselves are on disk, and the entries that made them may go.
+    fn build_rows(&self) -> Result<Snapshot<TypeConfig>, StateError> {
+        let snapshot = self.current()?;
+        let mut batch = Batch::default();
+        batch.put(Key::Snapshot(self.group), &Kept { meta: snapshot.meta.clone(), rows: Vec::new() })?;
+        self.store.write_durably(batch)?;
+        Ok(snapshot)
+    }
+
+    fn install_rows(&self, meta: &SnapshotMeta, mut reader: Box<dyn io::Read + Send>) -> Result<(), StateError> {
+        let Some(folder) = self.folder()? else {
+            return self.take_rows(meta, reader, Batch::default());
+        };
+        let path = folder.join(self.incoming_name());
+        // Read once to see that it is whole: from then on there is no way back.
+        let mut copied = BufWriter::new(File::create(path.with_extension("whole"))?);
+        let head = exchange::import(Tee { from: &mut reader, to: &mut copied }, |_| Ok(()));
+        let copied = copied.into_inner().map_err(io::IntoInnerError::into_error)?;
+        head?;
+        copied.sync_all()?;
+        fs::rename(path.with_extension("whole"), &path)?;
+        File::open(&folder)?.sync_all()?;
+        let mut batch = Batch::default();
+        batch.put(Key::Installing(self.group), meta)?;
+        self.store.write_durably(batch)?;
+        self.finish_install()
+    }
+
+    /// Goes on with an installation that had begun.
+    fn finish_install(&self) -> Result<(), StateError> {
+        let Some(meta) = self.store.read::<SnapshotMeta>(Key::Installing(self.group))? else { return Ok(()) };
+        let Some(folder) = self.folder()? else { return Ok(()) };
+        let path = folder.join(self.incoming_name());
+        let file = io::BufReader::new(File::open(&path)?);
+        let mut batch = Batch::default();
+        batch.clear_group_rows(self.group);
+        self.store.write(batch)?;
+        let mut last = Batch::default();
+        last.delete(Key::Installing(self.group));
+        self.take_rows(&meta, Box::new(file), last)?;
+        Ok(fs::remove_file(&path)?)
+    }
+
+    /// Puts rows in, a frame at a time; with the last write it counts.
+    fn take_rows(
+        &self,
+        meta: &SnapshotMeta,
+        reader: Box<dyn io::Read + Send>,
+        mut last: Batch,
+    ) -> Result<(), StateError> {
+        let _still = self.machine.lock();
+        let is_in_memory = self.store.directory().is_none();
+        if is_in_memory {
+            last.clear_group_rows(self.group);
+        }
+        let mut bytes = 0;
+        let head = exchange::import(reader, |rows| {
+            let mut batch = Batch::default();
+            let into = if is_in_memory { &mut last } else { &mut batch };
+            for (key, value) in rows {
+                bytes += (key.len() + value.len()) as u64;
+                into.put_group_row(self.group, &key, Some(value));
+            }
+            self.store.write(batch)
+        })?;
+        match &head.applied {
+            Some(applied) => last.put(Key::Applied(self.group), applied)?,
+            None => last.delete(Key::Applied(self.group)),
+        }
+        last.put(Key::Membership(self.group), &head.membership)?;
+        last.put(Key::Snapshot(self.group), &Kept { meta: meta.clone(), rows: Vec::new() })?;
+        self.snapshot_bytes.store(bytes, Ordering::Relaxed);
+        Ok(self.store.write_durably(last)?)
+    }
+}
+
+/// The state is a function of the position, so the position is name enough: two snapshots of it are equal.
+fn meta_of(applied: Option<LogId>, membership: StoredMembership) -> SnapshotMeta {
+    let snapshot_id = applied.map_or_else(|| "empty".to_owned(), |it| it.to_string());
+    SnapshotMeta { snapshot_id, last_log_id: applied, last_membership: membership }
+}
+
+/// Reads, and writes what it read.
+struct Tee<'a, R, W> {
+    from: &'a mut R,
+    to: &'a mut W,
+}
+
+impl<R: io::Read, W: io::Write> io::Read for Tee<'_, R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..read])?;
+        Ok(read)
     }
 }

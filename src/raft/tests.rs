@@ -1,11 +1,17 @@
 //! openraft's own storage suite against our store, on a real directory, once for a group alone and once beside another.
 
+use openraft::RaftSnapshotBuilder as _;
+use openraft::storage::RaftStateMachine as _;
 use openraft::testing::StoreBuilder;
 use openraft::testing::Suite;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncSeekExt as _;
+use tokio::io::AsyncWriteExt as _;
 
 use super::Machine;
 use super::RowChange;
+use super::Rows;
 use super::StorageError;
 use super::TypeConfig;
 use super::Unreadable;
@@ -19,14 +25,22 @@ use crate::storage::keys::Key;
 
 /// Keeps each command as a row.
 #[derive(Default)]
-struct Keeper;
+struct Keeper<const IS_ITS_ROWS: bool>;
 
-impl Machine for Keeper {
+impl<const IS_ITS_ROWS: bool> Machine for Keeper<IS_ITS_ROWS> {
+    const IS_ITS_ROWS: bool = IS_ITS_ROWS;
+
     fn restore(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), Unreadable> {
         Ok(())
     }
 
-    fn step(&mut self, index: u64, command: &[u8], changes: &mut Vec<RowChange>) -> Result<Vec<u8>, Unreadable> {
+    fn step(
+        &mut self,
+        _: &dyn Rows,
+        index: u64,
+        command: &[u8],
+        changes: &mut Vec<RowChange>,
+    ) -> Result<Vec<u8>, Unreadable> {
         changes.push((index.to_be_bytes().to_vec(), Some(command.to_vec())));
         Ok(Vec::new())
     }
@@ -39,13 +53,13 @@ impl From<u64> for StorageId {
     }
 }
 
-struct Fresh {
+struct Fresh<const IS_ITS_ROWS: bool> {
     /// Other groups leave keys on both sides of the tested one.
     with_neighbours: bool,
 }
 
-impl StoreBuilder<TypeConfig, Log, StateMachine<Keeper>, TempDir> for Fresh {
-    async fn build(&self) -> Result<(TempDir, Log, StateMachine<Keeper>), StorageError> {
+impl<const ROWS: bool> StoreBuilder<TypeConfig, Log, StateMachine<Keeper<ROWS>>, TempDir> for Fresh<ROWS> {
+    async fn build(&self) -> Result<(TempDir, Log, StateMachine<Keeper<ROWS>>), StorageError> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(directory.path()).expect("a fresh store opens");
         let group = GroupId(1);
@@ -64,10 +78,96 @@ impl StoreBuilder<TypeConfig, Log, StateMachine<Keeper>, TempDir> for Fresh {
 
 #[test]
 fn the_store_passes_the_suite_of_openraft() {
-    Suite::test_all(Fresh { with_neighbours: false }).expect("the suite passes");
+    Suite::test_all(Fresh::<false> { with_neighbours: false }).expect("the suite passes");
 }
 
 #[test]
 fn the_store_passes_the_suite_between_two_other_groups() {
-    Suite::test_all(Fresh { with_neighbours: true }).expect("the suite passes");
+    Suite::test_all(Fresh::<false> { with_neighbours: true }).expect("the suite passes");
+}
+
+#[test]
+fn a_machine_that_is_its_rows_passes_the_suite_too() {
+    Suite::test_all(Fresh::<true> { with_neighbours: true }).expect("the suite passes");
+}
+
+const GROUP: GroupId = GroupId(1);
+
+fn entries(indexes: std::ops::RangeInclusive<u64>) -> Vec<openraft::Entry<TypeConfig>> {
+    let entry = |index| openraft::Entry {
+        log_id: super::LogId::new(openraft::CommittedLeaderId::new(1, StorageId(1)), index),
+        payload: openraft::EntryPayload::Normal(super::Opaque(format!("command {index}").into_bytes())),
+    };
+    indexes.map(entry).collect()
+}
+
+fn opened(directory: &TempDir) -> StateMachine<Keeper<true>> {
+    let store = Store::open(directory.path()).expect("the store opens");
+    StateMachine::open(store, GROUP).expect("the state is read")
+}
+
+fn rows(machine: &StateMachine<Keeper<true>>) -> Vec<crate::storage::GroupRow> {
+    machine.rows().all().collect::<Result<_, _>>().expect("rows are read")
+}
+
+/// Another member's state, half of it newer than the snapshot is named, on its way to a member that has something else.
+async fn travelled()
+-> (TempDir, openraft::SnapshotMeta<StorageId, openraft::EmptyNode>, Vec<u8>, Vec<crate::storage::GroupRow>) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut leader = opened(&directory);
+    leader.apply(entries(1..=50)).await.expect("applies");
+    leader.get_snapshot_builder().await.build_snapshot().await.expect("builds");
+    let mut snapshot = leader.get_current_snapshot().await.expect("reads").expect("there is one");
+    leader.apply(entries(51..=60)).await.expect("applies");
+    let mut bytes = Vec::new();
+    snapshot.snapshot.seek(std::io::SeekFrom::Start(0)).await.expect("seeks");
+    snapshot.snapshot.read_to_end(&mut bytes).await.expect("reads");
+    let all = rows(&leader);
+    (directory, snapshot.meta, bytes, all)
+}
+
+#[tokio::test]
+async fn a_state_that_travels_is_taken_whole_and_what_it_has_already_is_left_out() {
+    let (_kept, meta, bytes, all) = travelled().await;
+    assert_eq!((meta.last_log_id.map(|it| it.index), all.len()), (Some(50), 60));
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut follower = opened(&directory);
+    follower.apply(entries(1..=2)).await.expect("applies");
+    let mut incoming = follower.begin_receiving_snapshot().await.expect("begins");
+    incoming.write_all(&bytes[..bytes.len() - 1]).await.expect("writes");
+    incoming.flush().await.expect("writes");
+    let cut = follower.install_snapshot(&meta, incoming).await;
+    assert!(cut.is_err() && rows(&follower).len() == 2, "one that is not whole changes nothing");
+    let mut incoming = follower.begin_receiving_snapshot().await.expect("begins");
+    incoming.write_all(&bytes).await.expect("writes");
+    incoming.flush().await.expect("writes");
+    follower.install_snapshot(&meta, incoming).await.expect("installs");
+    assert_eq!(rows(&follower), all);
+    follower.apply(entries(51..=61)).await.expect("applies");
+    assert_eq!(rows(&follower).len(), 61);
+    assert_eq!(follower.applied_state().await.expect("reads").0.map(|it| it.index), Some(61));
+}
+
+#[tokio::test]
+async fn an_installation_that_was_interrupted_goes_on_at_the_next_start() {
+    let (_kept, meta, bytes, all) = travelled().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut follower = opened(&directory);
+    follower.apply(entries(1..=2)).await.expect("applies");
+    drop(follower);
+    // As a crash leaves it: the file is whole, some rows are gone and some are there.
+    std::fs::create_dir_all(directory.path().join("exchange")).expect("a folder");
+    std::fs::write(directory.path().join("exchange/incoming-1"), &bytes).expect("a file");
+    let store = Store::open(directory.path()).expect("the store opens");
+    let mut batch = Batch::default();
+    batch.put(Key::Installing(GROUP), &meta).expect("encodes");
+    batch.clear_group_rows(GROUP);
+    batch.put_group_row(GROUP, &all[5].0, Some(all[5].1.clone()));
+    store.write_durably(batch).expect("writes");
+    drop(store);
+    let mut follower = opened(&directory);
+    assert_eq!(rows(&follower), all);
+    assert_eq!(follower.applied_state().await.expect("reads").0.map(|it| it.index), Some(60));
+    drop(follower);
+    assert_eq!(rows(&opened(&directory)), all, "once");
 }

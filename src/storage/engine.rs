@@ -13,7 +13,7 @@ use super::store::StoreError;
 
 /// A key and its value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
-type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>;
+pub(super) type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, StoreError>> + 'a>;
 
 /// One change.
 #[derive(Clone, Debug)]
@@ -49,6 +49,24 @@ impl Engine {
             Self::Rocks(db) => Ok(db.get(key)?),
             #[cfg(test)]
             Self::Memory(disk) => disk.get(key),
+        }
+    }
+
+    /// Everything as it is now, whatever is written meanwhile.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        match self {
+            Self::Rocks(db) => Moment::Rocks(db.snapshot()),
+            #[cfg(test)]
+            Self::Memory(disk) => Moment::Memory(disk.clone()),
+        }
+    }
+
+    /// Where it lies. None: in memory.
+    pub(super) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Rocks(db) => Some(db.path()),
+            #[cfg(test)]
+            Self::Memory(_) => None,
         }
     }
 
@@ -121,6 +139,43 @@ impl Engine {
 }
 
 /// RocksDB tells a held lock from a failing disk only in words.
+/// What an engine holds at one moment.
+pub(super) enum Moment<'a> {
+    Rocks(rocksdb::Snapshot<'a>),
+    /// A simulation reads between two writes, so its disk is of one moment by itself.
+    #[cfg(test)]
+    Memory(super::memory::Disk),
+}
+
+impl Moment<'_> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Rocks(db) => Ok(db.get(key)?),
+            #[cfg(test)]
+            Self::Memory(disk) => disk.get(key),
+        }
+    }
+
+    /// What lies from `from` to before `to`, in order; `is_back`: the last first.
+    pub(super) fn scan(&self, from: &[u8], to: &[u8], is_back: bool) -> Pairs<'_> {
+        match self {
+            Self::Rocks(db) => {
+                let mut options = ReadOptions::default();
+                options.set_iterate_lower_bound(from);
+                options.set_iterate_upper_bound(to);
+                let mode = if is_back { IteratorMode::End } else { IteratorMode::Start };
+                let rows = db.iterator_opt(mode, options);
+                Box::new(rows.map(|row| row.map(|(key, value)| (key.into_vec(), value.into_vec())).map_err(Into::into)))
+            }
+            #[cfg(test)]
+            Self::Memory(disk) => {
+                let rows: Vec<_> = disk.scan(from, to).collect();
+                if is_back { Box::new(rows.into_iter().rev()) } else { Box::new(rows.into_iter()) }
+            }
+        }
+    }
+}
+
 fn open_error(error: rocksdb::Error) -> StoreError {
     let is_held = error.kind() == rocksdb::ErrorKind::IOError && error.as_ref().contains("/LOCK");
     if is_held { StoreError::InUse } else { StoreError::Database(error) }

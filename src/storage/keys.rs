@@ -28,6 +28,8 @@ pub enum Key {
     Snapshot(GroupId),
     /// What this node alone knows of the group: how it came to it, whom it has heard of. Not replicated.
     Own(GroupId),
+    /// A snapshot that is being put in the place of the group's rows: they are not whole until this is gone.
+    Installing(GroupId),
 }
 
 impl Key {
@@ -44,6 +46,7 @@ impl Key {
             Self::Snapshot(group) => (group, 7, None),
             // 8 and 9 were rows of an earlier machine.
             Self::Own(group) => (group, 10, None),
+            Self::Installing(group) => (group, 11, None),
         };
         let mut bytes = Vec::with_capacity(12);
         bytes.push(SCHEMA);
@@ -71,6 +74,7 @@ impl Key {
             (6, None) => Some(Self::Membership(group)),
             (7, None) => Some(Self::Snapshot(group)),
             (10, None) => Some(Self::Own(group)),
+            (11, None) => Some(Self::Installing(group)),
             _ => None,
         }
     }
@@ -93,7 +97,7 @@ mod tests {
     use super::*;
 
     fn keys() -> impl Strategy<Value = Key> {
-        (any::<u16>(), any::<u64>(), 0..8_usize).prop_map(|(group, number, kind)| {
+        (any::<u16>(), any::<u64>(), 0..9_usize).prop_map(|(group, number, kind)| {
             let group = GroupId(group);
             [
                 Key::Vote(group),
@@ -104,6 +108,7 @@ mod tests {
                 Key::Membership(group),
                 Key::Snapshot(group),
                 Key::Own(group),
+                Key::Installing(group),
             ][kind]
         })
     }

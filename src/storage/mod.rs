@@ -24,6 +24,7 @@ pub use handle::Handle;
 pub use handle::Place;
 pub use metrics::Metrics;
 pub use rows::GroupRow;
+pub use rows::GroupView;
 pub use rows::Row;
 pub use store::Batch;
 pub use store::ROOM_MIN;

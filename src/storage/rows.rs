@@ -6,6 +6,8 @@
 
 use super::GroupId;
 use super::engine::Change;
+use super::engine::Moment;
+use super::engine::Pairs;
 use super::store::Batch;
 use super::store::Store;
 use super::store::StoreError;
@@ -48,6 +50,13 @@ impl Store {
         self.write_durably(batch)
     }
 
+    /// Rows of a group as they are now, whatever is written meanwhile.
+    #[must_use]
+    pub fn group_view(&self, group: GroupId) -> GroupView<'_> {
+        let (from, to) = span(group);
+        GroupView { moment: self.engine().moment(), from, to }
+    }
+
     /// All rows of a group, in the order of their keys.
     pub fn group_rows(&self, group: GroupId) -> Result<Vec<GroupRow>, StoreError> {
         let (from, to) = span(group);
@@ -70,6 +79,36 @@ impl Batch {
     pub fn clear_group_rows(&mut self, group: GroupId) {
         let (from, to) = span(group);
         self.push(Change::DeleteRange(from, to));
+    }
+}
+
+/// Rows of a group at one moment.
+pub struct GroupView<'a> {
+    moment: Moment<'a>,
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl GroupView<'_> {
+    /// One value.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.moment.get(&[&self.from, key].concat())
+    }
+
+    /// Those from `from` to before `to`, in order; `is_back`: the last first.
+    pub fn scan(&self, from: &[u8], to: &[u8], is_back: bool) -> impl Iterator<Item = Result<GroupRow, StoreError>> {
+        let (from, to) = ([&self.from, from].concat(), [&self.from, to].concat());
+        self.without_prefix(self.moment.scan(&from, &to, is_back))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = Result<GroupRow, StoreError>> {
+        self.without_prefix(self.moment.scan(&self.from, &self.to, false))
+    }
+
+    fn without_prefix<'b>(&self, rows: Pairs<'b>) -> impl Iterator<Item = Result<GroupRow, StoreError>> + use<'b> {
+        let prefix = self.from.len();
+        rows.map(move |row| row.map(|(key, value)| (key[prefix..].to_vec(), value)))
     }
 }
 

@@ -114,6 +114,12 @@ impl Store {
         Self(Arc::new(Inner { engine, written, synced, has_failed }))
     }
 
+    /// Where it lies: for files that belong to it. None: in memory.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.0.engine.directory()
+    }
+
     /// Runs what waits for the disk where waiting is allowed. Work that was given up, because the runtime goes down, counts as failed.
     pub async fn on_disk<T: Send + 'static>(
         &self,

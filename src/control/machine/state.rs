@@ -25,6 +25,7 @@ use crate::limits::LimitId;
 use crate::limits::Mint;
 use crate::raft::Machine;
 use crate::raft::RowChange;
+use crate::raft::Rows;
 use crate::raft::Unreadable;
 use crate::storage::codec;
 
@@ -159,7 +160,7 @@ impl Machine for State {
         Ok(())
     }
 
-    fn step(&mut self, index: u64, command: &[u8], changes: &mut Changes) -> Result<Vec<u8>, Unreadable> {
+    fn step(&mut self, _: &dyn Rows, index: u64, command: &[u8], changes: &mut Changes) -> Result<Vec<u8>, Unreadable> {
         let outcome = self.decide(index, Command::decode(command)?, changes);
         outcome.encode().map_err(|_bug| Unreadable)
     }

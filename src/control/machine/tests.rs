@@ -59,6 +59,9 @@ fn dropped(limit: u64, seen: u64) -> Command {
     Command::DropMint { limit: LimitId(limit), seen }
 }
 
+/// It reads none.
+const NONE: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+
 const FOUND: Command = Command::Found { cluster: ClusterId(7), level: 1 };
 
 fn founded() -> State {
@@ -95,7 +98,7 @@ proptest! {
         let (mut boots, mut epochs) = (BTreeMap::new(), BTreeMap::new());
         for (index, command) in (1..).zip(all) {
             let (before, mut changes) = (state.clone(), Vec::new());
-            let bytes = state.step(index, &command.encode().unwrap(), &mut changes).unwrap();
+            let bytes = state.step(&NONE, index, &command.encode().unwrap(), &mut changes).unwrap();
             let outcome = Outcome::decode(&bytes).unwrap();
             for (key, value) in changes {
                 match value {
@@ -134,7 +137,7 @@ proptest! {
 
     #[test]
     fn garbage_is_neither_a_command_nor_a_row(bytes in any::<Vec<u8>>()) {
-        let _ = State::default().step(1, &bytes, &mut Vec::new()); // any answer will do, as long as there is one
+        let _ = State::default().step(&NONE, 1, &bytes, &mut Vec::new()); // any answer will do, as long as there is one
         let _ = State::default().restore(&bytes, &bytes); // likewise
     }
 }
@@ -285,7 +288,7 @@ fn what_is_too_many_or_too_long_is_refused_and_the_forgotten_make_room() {
 #[test]
 fn what_a_newer_release_wrote_is_not_skipped() {
     let newer = [1, 200, 1];
-    assert_eq!(founded().step(2, &newer, &mut Vec::new()), Err(Unreadable));
+    assert_eq!(founded().step(&NONE, 2, &newer, &mut Vec::new()), Err(Unreadable));
     assert_eq!(State::default().restore(&[9], &[1]), Err(Unreadable));
 }
 

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 
 use super::keys::Key;
 use super::keys::span;
-use super::rows::Change;
-use super::rows::Rows;
+use crate::raft::RowChange;
+use crate::raft::Rows;
 use crate::raft::Unreadable;
 use crate::storage::codec;
 
@@ -31,7 +31,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What is otherwise; an error if a row could not be read.
-    pub(super) fn changes(self) -> Result<Vec<Change>, Unreadable> {
+    pub(super) fn changes(self) -> Result<Vec<RowChange>, Unreadable> {
         if self.is_damaged { Err(Unreadable) } else { Ok(self.changes.into_iter().collect()) }
     }
 

@@ -12,11 +12,12 @@ mod jobs;
 mod keys;
 pub mod read;
 mod responses;
-mod rows;
 mod step;
 #[cfg(test)]
 mod tests;
 mod uploads;
+
+use crate::raft;
 
 pub use command::Act;
 pub use command::Begin;
@@ -28,8 +29,6 @@ pub use command::Idempotency;
 pub use command::Outcome;
 pub use command::Refusal;
 pub use command::Room;
-pub use rows::Change;
-pub use rows::Rows;
 pub use step::step;
 
 /// Commands that are remembered by their ids. A retry that comes later than that many commands is refused, because nobody knows whether it was carried out.
@@ -54,3 +53,27 @@ pub const STAGED_MS: u64 = 600_000;
 pub const CLOCK_STEP_MS: u64 = 86_400_000;
 /// Records that expire in one step.
 pub const EXPIRE_MAX: usize = 256;
+
+/// History as a group carries it: it is its rows.
+#[derive(Default)]
+pub struct History;
+
+impl raft::Machine for History {
+    const IS_ITS_ROWS: bool = true;
+
+    fn restore(&mut self, _: &[u8], _: &[u8]) -> Result<(), raft::Unreadable> {
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        rows: &dyn raft::Rows,
+        index: u64,
+        command: &[u8],
+        changes: &mut Vec<raft::RowChange>,
+    ) -> Result<Vec<u8>, raft::Unreadable> {
+        let (outcome, changed) = step(rows, index, command)?;
+        changes.extend(changed);
+        outcome.encode().map_err(|_bug| raft::Unreadable)
+    }
+}

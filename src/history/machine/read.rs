@@ -11,7 +11,6 @@ use super::keys::Side;
 use super::keys::span;
 use super::responses::ITEM_TAIL;
 use super::responses::PLACE_TAIL;
-use super::rows::Rows;
 use crate::history::Conversation;
 use crate::history::Id;
 use crate::history::Item;
@@ -19,6 +18,7 @@ use crate::history::Lease;
 use crate::history::Owner;
 use crate::history::Response;
 use crate::history::Usage;
+use crate::raft::Rows;
 use crate::raft::Unreadable;
 use crate::storage::codec;
 

@@ -14,13 +14,13 @@ use super::command::Refusal;
 use super::command::Room;
 use super::draft::Draft;
 use super::keys::Key;
-use super::rows::Change;
-use super::rows::Rows;
 use crate::history::Id;
 use crate::history::Item;
 use crate::history::Owner;
 use crate::history::faults::Fault;
 use crate::history::faults::planted;
+use crate::raft::RowChange;
+use crate::raft::Rows;
 use crate::raft::Unreadable;
 
 /// Memories of commands that go with each step. More than one, because not every entry of the log is remembered and none may be left.
@@ -44,7 +44,7 @@ struct Done {
 }
 
 /// Takes one command, `index`: its place in the log. Answers what it did, and which rows are now otherwise.
-pub fn step(rows: &dyn Rows, index: u64, command: &[u8]) -> Result<(Outcome, Vec<Change>), Unreadable> {
+pub fn step(rows: &dyn Rows, index: u64, command: &[u8]) -> Result<(Outcome, Vec<RowChange>), Unreadable> {
     let Entry { id, seen, command } = Entry::decode(command)?;
     let mut draft = Draft::new(rows);
     let is_remembered = match command {

@@ -1,0 +1,142 @@
+//! The rows of a group as a stream: how the state of a machine that is its rows gets to another member.
+//!
+//! `SMGR`, a version byte, then frames: length (4 bytes, little-endian), XXH3 of what follows (8), and a value of [`codec`]. The first frame is a [`Head`], those that follow are rows in the order of
+//! their keys; one of length zero is the last. *Invariant:* a stream is taken only after all of it was read once and found whole.
+
+use std::io;
+use std::io::Read;
+use std::io::Write;
+
+use serde::Deserialize;
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::LogId;
+use super::state_machine::StoredMembership;
+use crate::storage::GroupRow;
+use crate::storage::GroupView;
+use crate::storage::StoreError;
+use crate::storage::codec;
+
+const BEGINNING: [u8; 5] = *b"SMGR\x01";
+/// About how many bytes of rows a frame has, unless a single one is larger.
+const FRAME_BYTES: usize = 1 << 20;
+
+/// What the rows stand for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+}
+
+/// Why a stream was not taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("it was made by another release, or is damaged")]
+    Damaged,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Writes all rows of a view.
+pub(super) fn export(view: &GroupView<'_>, head: &Head, out: &mut dyn Write) -> Result<(), ExchangeError> {
+    out.write_all(&BEGINNING)?;
+    write_frame(out, &codec::encode(head).map_err(StoreError::from)?)?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    for row in view.all() {
+        let row = row?;
+        bytes += row.0.len() + row.1.len();
+        rows.push(row);
+        if bytes >= FRAME_BYTES {
+            write_frame(out, &codec::encode(&std::mem::take(&mut rows)).map_err(StoreError::from)?)?;
+            bytes = 0;
+        }
+    }
+    if !rows.is_empty() {
+        write_frame(out, &codec::encode(&rows).map_err(StoreError::from)?)?;
+    }
+    write_frame(out, &[])?;
+    Ok(out.flush()?)
+}
+
+/// Reads a stream, frame by frame.
+pub(super) fn import(
+    mut from: impl Read,
+    mut take: impl FnMut(Vec<GroupRow>) -> Result<(), StoreError>,
+) -> Result<Head, ExchangeError> {
+    let mut beginning = [0; BEGINNING.len()];
+    from.read_exact(&mut beginning)?;
+    if beginning != BEGINNING {
+        return Err(ExchangeError::Damaged);
+    }
+    let head = read_frame(&mut from)?.ok_or(ExchangeError::Damaged)?;
+    let head = codec::decode(&head).map_err(|_damage| ExchangeError::Damaged)?;
+    while let Some(frame) = read_frame(&mut from)? {
+        take(codec::decode(&frame).map_err(|_damage| ExchangeError::Damaged)?)?;
+    }
+    Ok(head)
+}
+
+fn write_frame(out: &mut dyn Write, value: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(value.len()).map_err(io::Error::other)?;
+    out.write_all(&len.to_le_bytes())?;
+    out.write_all(&xxh3_64(value).to_le_bytes())?;
+    out.write_all(value)
+}
+
+/// None: the last one.
+fn read_frame(from: &mut impl Read) -> Result<Option<Vec<u8>>, ExchangeError> {
+    let (mut len, mut hash) = ([0; 4], [0; 8]);
+    from.read_exact(&mut len)?;
+    from.read_exact(&mut hash)?;
+    let len = u64::from(u32::from_le_bytes(len));
+    if len > codec::BYTES_MAX as u64 {
+        return Err(ExchangeError::Damaged);
+    }
+    // Read as it comes, so that a length that lies does not make anybody allocate it.
+    let mut value = Vec::new();
+    let read = from.by_ref().take(len).read_to_end(&mut value)?;
+    let is_whole = read as u64 == len && xxh3_64(&value) == u64::from_le_bytes(hash);
+    match (is_whole, len) {
+        (false, _) => Err(ExchangeError::Damaged),
+        (true, 0) => Ok(None),
+        (true, _) => Ok(Some(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Batch;
+    use crate::storage::GroupId;
+    use crate::storage::Store;
+
+    #[test]
+    fn rows_go_over_whole_and_a_damaged_stream_is_found_wherever_the_damage_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut batch = Batch::default();
+        let rows: Vec<GroupRow> = (0..50_u8).map(|n| (vec![n], vec![n; 50_000])).collect();
+        rows.iter().for_each(|it| batch.put_group_row(GroupId(1), &it.0, Some(it.1.clone())));
+        batch.put_group_row(GroupId(2), b"another's", Some(Vec::new()));
+        store.write(batch).unwrap();
+        let head = Head { applied: None, membership: StoredMembership::default() };
+        let mut stream = Vec::new();
+        export(&store.group_view(GroupId(1)), &head, &mut stream).unwrap();
+        let mut taken = Vec::new();
+        let read = import(&stream[..], |rows| {
+            taken.push(rows);
+            Ok(())
+        });
+        assert_eq!(read.unwrap(), head);
+        assert_eq!((taken.len(), taken.concat()), (3, rows), "frames of a megabyte");
+        for at in [0, 4, 6, 12, 20, 100, 1_000_000, stream.len() - 1] {
+            let mut damaged = stream.clone();
+            damaged[at] ^= 1;
+            assert!(import(&damaged[..], |_| Ok(())).is_err(), "byte {at}");
+            assert!(import(&stream[..at], |_| Ok(())).is_err(), "cut at {at}");
+        }
+    }
+}
