@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster verify fix bless bench replay bench-mesh test-sdk test-engines measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,12 @@ test-cluster: setup ## whole clusters in network namespaces: killed, cut, stoppe
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)
+
+report-limits: setup ## limits in figures, in rows for docs/reports/limits.md: PART=skewed (two hours; PART=table shows how far), latency, memory. An idle machine
+	@$(ENV) exec cargo bench --locked -p cluster-tests --bench limits -- $(or $(PART),skewed)
+
+bench-limits: release ## what limits cost a request: a tenant with limits and one without, in turns; KEYS=number fills a node with limits instead
+	@python3 cluster-tests/bench/limited.py "$(RELEASE_BIN)" $(if $(KEYS),--keys $(KEYS))
 
 # Runs of the areas by themselves, and of all of them together. Only our own code is optimised: that is what the runs spend their time in.
 SEED ?= 0

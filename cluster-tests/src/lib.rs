@@ -12,12 +12,15 @@ pub mod scrape;
 pub mod tls;
 pub mod upstream;
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use smg::base::clock::Clock;
 use smg::base::setting::Setting;
 use smg::config::Config;
 use smg::node::Node;
+use smg::transport::trust::MeshSecret;
 
 pub use capture::Capture;
 pub use client::Answer;
@@ -87,6 +90,33 @@ pub fn config(workers: &[&Upstream]) -> Config {
     config.workers.urls = workers.iter().map(|it| it.url()).collect();
     config.workers.probe_interval = Duration::from_millis(200);
     config
+}
+
+/// The same for a node of a mesh on loopback.
+///
+/// # Panics
+/// Never: the zone has a name.
+#[must_use]
+pub fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> Config {
+    let mut config = config(&[]);
+    config.node.data_dir = Some(data.display().to_string());
+    config.mesh.ha_mesh = true;
+    "127.0.0.1".clone_into(&mut config.mesh.mesh_host);
+    config.mesh.mesh_port = port;
+    config.mesh.seeds = seeds.iter().map(ToString::to_string).collect();
+    config.mesh.mesh_secret = secret.to_vec();
+    config.mesh.zone = Setting::parse("rack-1").expect("a zone");
+    config
+}
+
+/// Addresses for nodes that must be named before they run.
+///
+/// # Panics
+/// When no port is free.
+#[must_use]
+pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
+    let sockets: [_; N] = std::array::from_fn(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+    sockets.map(|it| it.local_addr().expect("is bound"))
 }
 
 /// The same with `round_robin`, so that every worker gets its turn.

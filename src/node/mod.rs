@@ -41,6 +41,7 @@ use crate::limits::Handle as Limits;
 use crate::observability::logs;
 use crate::observability::metrics::Registry as MetricsRegistry;
 use crate::observability::panics;
+use crate::tenancy::budget::Budgets;
 use crate::transport::identity::Identity;
 
 pub use self::error::Error;
@@ -146,6 +147,12 @@ impl Node {
             }
         }
         new
+    }
+
+    /// What requests take from their tenants' limits: the way in that the API has, for who embeds a node.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.gateway.budgets
     }
 
     /// Fires when a task ended that the node cannot go on without.

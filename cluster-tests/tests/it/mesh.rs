@@ -1,13 +1,13 @@
 //! Nodes find each other over real sockets on loopback, each in a runtime of its own, so that one can be dropped as a crash would.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use cluster_tests::Client;
 use cluster_tests::config;
 use cluster_tests::eventually;
+pub(crate) use cluster_tests::free_ports;
+pub(crate) use cluster_tests::meshed;
 use serde_json::Value;
-use smg::base::setting::Setting;
 use smg::node::Node;
 use smg::transport::trust::MeshSecret;
 use tempfile::TempDir;
@@ -81,24 +81,6 @@ impl Member {
         self.runtime.shutdown_background();
         self.data
     }
-}
-
-pub(crate) fn meshed(data: &Path, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> smg::config::Config {
-    let mut config = config(&[]);
-    config.node.data_dir = Some(data.display().to_string());
-    config.mesh.ha_mesh = true;
-    "127.0.0.1".clone_into(&mut config.mesh.mesh_host);
-    config.mesh.mesh_port = port;
-    config.mesh.seeds = seeds.iter().map(ToString::to_string).collect();
-    config.mesh.mesh_secret = secret.to_vec();
-    config.mesh.zone = Setting::parse("rack-1").expect("a zone");
-    config
-}
-
-/// Addresses for nodes that must be named before they run.
-pub(crate) fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let sockets: [_; N] = std::array::from_fn(|_| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
-    sockets.map(|it| it.local_addr().expect("is bound"))
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ mod control;
 mod detection;
 mod edits;
 mod incumbent;
+mod incumbent_limits;
+mod limits;
 mod recovery;
 mod traffic;
 
@@ -25,6 +27,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::figure("detection", detection::curve),
         Scenario::figure("bootstrap", control::bootstrap),
         Scenario::figure("failover", control::failover),
+        Scenario::figure("limits", limits::in_trouble),
+        Scenario::figure("incumbent_per_process", incumbent_limits::per_process),
         Scenario::figure("incumbent", incumbent::same_questions),
     ]
 }
