@@ -42,10 +42,9 @@ pub fn request(create: &Create, items: &[Object]) -> Result<Object, Refused> {
     if let Some(effort) = rest.get("reasoning").and_then(|it| it.get("effort")).filter(|it| !it.is_null()) {
         chat.insert("reasoning_effort".to_owned(), effort.clone());
     }
-    if let Some(format) = rest.get("text").and_then(|it| it.get("format")) {
-        if let Some(format) = response_format(format)? {
-            chat.insert("response_format".to_owned(), format);
-        }
+    let format = rest.get("text").and_then(|it| it.get("format"));
+    if let Some(format) = format.map(response_format).transpose()?.flatten() {
+        chat.insert("response_format".to_owned(), format);
     }
     if let Some(verbosity) = rest.get("text").and_then(|it| it.get("verbosity")).filter(|it| !it.is_null()) {
         chat.insert("verbosity".to_owned(), verbosity.clone());

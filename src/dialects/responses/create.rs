@@ -72,8 +72,11 @@ pub struct Create {
     pub(super) rest: Object,
 }
 
+/// Makes what is shown where nothing was given.
+type Absent = fn() -> Value;
+
 /// Fields of `rest` that a response shows again, with what it shows where they were not given.
-pub(super) const SHOWN: &[(&str, fn() -> Value)] = &[
+pub(super) const SHOWN: &[(&str, Absent)] = &[
     ("instructions", || Value::Null),
     ("max_output_tokens", || Value::Null),
     ("max_tool_calls", || Value::Null),
