@@ -46,7 +46,7 @@ report-cluster: release ## what a cluster takes and costs, in rows for docs/repo
 report-limits: setup ## limits in figures, in rows for docs/reports/limits.md: PART=skewed (two hours; PART=table shows how far), latency, memory. An idle machine
 	@$(ENV) exec cargo bench --locked -p cluster-tests --bench limits -- $(or $(PART),skewed)
 
-bench-limits: release ## what limits cost a request: a tenant with limits and one without, in turns; KEYS=number fills a node with limits instead
+bench-limits: release ## what limits cost a request: a tenant with limits and without, in turns; KEYS=number fills a node with limits instead
 	@python3 cluster-tests/bench/limited.py "$(RELEASE_BIN)" $(if $(KEYS),--keys $(KEYS))
 
 # Runs of the areas by themselves, and of all of them together. Only our own code is optimised: that is what the runs spend their time in.
