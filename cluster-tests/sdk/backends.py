@@ -104,15 +104,19 @@ class Backend:
         binary = os.environ.get("SMG_BIN")
         if not binary:
             raise RuntimeError("SMG_BIN names no gateway to test")
-        urls, port = self.chat_urls + [it for it in self.embed_urls if it not in self.chat_urls], free_port()
+        port = free_port()
         began = time.monotonic()
-        command = [binary, "--worker-urls", *urls, "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()),
+        command = [binary, "--worker-urls", *self.urls(), "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()),
                    "--data-dir", str(processes.LOGS / f"data-{self.name}"), "--policy", os.environ.get("SDK_POLICY", "round_robin"),
                    "--api-key", f"sdk:sdk:user:{KEY}"]
         self.run(f"smg-{self.name}", command, f"http://127.0.0.1:{port}/readiness", 30)
         self.wait_models(f"http://127.0.0.1:{port}")
         self.notes.append(f"smg ready after {time.monotonic() - began:.2f} s")
         return f"http://127.0.0.1:{port}"
+
+    def urls(self) -> list[str]:
+        """Workers of all models, each once."""
+        return self.chat_urls + [it for it in self.embed_urls if it not in self.chat_urls]
 
     def start_simulated(self, name: str, options: list[str]) -> str:
         """One simulated worker."""

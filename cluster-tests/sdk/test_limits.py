@@ -20,7 +20,7 @@ MODEL = "x-ratelimit-{}-requests".format
 def limited(backend, tmp_path_factory):
     """A gateway that is a cluster by itself, with one request a second of the model."""
     port, mesh = processes.free_port(), processes.free_port()
-    command = [os.environ["SMG_BIN"], "--worker-urls", *backend.chat_urls, "--host", "127.0.0.1", "--port", str(port),
+    command = [os.environ["SMG_BIN"], "--worker-urls", *backend.urls(), "--host", "127.0.0.1", "--port", str(port),
                "--prometheus-port", str(processes.free_port()), "--data-dir", str(tmp_path_factory.mktemp("data")), "--ha-mesh",
                "--mesh-host", "127.0.0.1", "--mesh-port", str(mesh), "--limit", f"model:{backend.model}:requests:second:1"]
     process = processes.Process(f"smg-limited-{backend.name}", command)
