@@ -210,7 +210,9 @@ fn control(group: &Value) -> Option<String> {
     let standing = group["standing"].as_str()?;
     let voters = group["voters"].as_array().map_or(0, Vec::len);
     let leader = group["leader"].as_str().map_or("no leader is known".to_owned(), |it| format!("led by {it}"));
-    let more = if voters > 0 { format!(", {leader}, {voters} voters, term {}", group["term"]) } else { String::new() };
+    let s = if voters == 1 { "" } else { "s" };
+    let more =
+        if voters > 0 { format!(", {leader}, {voters} voter{s}, term {}", group["term"]) } else { String::new() };
     Some(format!("  control    {standing}{more}\n"))
 }
 
@@ -264,6 +266,10 @@ mod tests {
         let group = json!({"standing": "member of c-1", "leader": "s-2", "term": 3, "voters": ["s-1", "s-2"]});
         let line = control(&group);
         assert_eq!(line.as_deref(), Some("  control    member of c-1, led by s-2, 2 voters, term 3\n"));
+        assert_eq!(
+            control(&json!({"standing": "member of c-1", "leader": "s-2", "term": 1, "voters": ["s-2"]})).as_deref(),
+            Some("  control    member of c-1, led by s-2, 1 voter, term 1\n")
+        );
         assert_eq!(
             control(&json!({"standing": "no group yet", "leader": null, "voters": []})).as_deref(),
             Some("  control    no group yet\n")

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     MessagesHaveNoBound,
     /// Commands are taken where there is no room for them.
     FullDisksTakeCommands,
+    /// Entries that a snapshot has go before the snapshot is in place.
+    EntriesGoBeforeTheState,
 }
 
 crate::base::planted::planted!();

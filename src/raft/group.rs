@@ -170,7 +170,7 @@ impl<M: Machine> Group<M> {
         let state = StateMachine::open(store.clone(), group).map_err(|error| StartError::State(error.to_string()))?;
         let heard = Heard::default();
         let network = Network { mesh, group, papers, heard: Arc::clone(&heard), heartbeat: timing.heartbeat };
-        let log = Log::new(store.clone(), group);
+        let log = Log::new(store.clone(), group).beside_state();
         let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;

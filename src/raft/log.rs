@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::Bound;
 use std::ops::RangeBounds;
+use std::time::Duration;
 
 use openraft::AsyncRuntime as _;
 use openraft::Entry;
@@ -24,6 +25,7 @@ use super::faults::Fault;
 use super::faults::planted;
 use super::read_or_stop;
 use super::runtime::Runtime;
+use crate::base::clock::Clock;
 use crate::base::ids::StorageId;
 use crate::storage::Batch;
 use crate::storage::GroupId;
@@ -31,18 +33,48 @@ use crate::storage::Store;
 use crate::storage::StoreError;
 use crate::storage::keys::Key;
 
+/// A snapshot may take so long to be put in place. Later the group stops.
+const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+/// How often it is looked whether it is.
+const INSTALL_LOOK: Duration = Duration::from_millis(5);
+
 /// The log of one group. Clones are the same one.
 #[derive(Clone)]
 pub struct Log {
     store: Store,
     group: GroupId,
+    /// Whether entries go only once the state has them. Not where a log is looked at without a state.
+    has_state: bool,
 }
 
 impl Log {
     /// The log of `group` in `store`.
     #[must_use]
     pub fn new(store: Store, group: GroupId) -> Self {
-        Self { store, group }
+        Self { store, group, has_state: false }
+    }
+
+    /// The same beside the state of the group.
+    #[must_use]
+    pub(super) fn beside_state(self) -> Self {
+        Self { has_state: true, ..self }
+    }
+
+    /// Waits until the state has an entry. openraft lets go of what a snapshot has while that may still be on its way to the disk: with the entries gone and the state not there, the group
+    /// could not start again.
+    async fn until_applied(&self, upto: LogId<StorageId>) -> Result<(), StoreError> {
+        let since = Clock.now();
+        let is_applied = || {
+            let applied: Option<LogId<StorageId>> = read_or_stop(self.store.read(Key::Applied(self.group)));
+            applied.is_some_and(|it| it.index >= upto.index)
+        };
+        while self.has_state && !planted(Fault::EntriesGoBeforeTheState) && !is_applied() {
+            if Clock.now() > since + INSTALL_LIMIT {
+                return Err(StoreError::Failed);
+            }
+            Clock.sleep(INSTALL_LOOK).await;
+        }
+        Ok(())
     }
 
     fn entries(&self, first: u64) -> impl Iterator<Item = Entry<TypeConfig>> + '_ {
@@ -157,6 +189,7 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn purge(&mut self, upto: LogId<StorageId>) -> Result<(), StorageError> {
         let write = async {
+            self.until_applied(upto).await?;
             let mut batch = Batch::default();
             batch.put(Key::Purged(self.group), &upto)?;
             batch.delete_from(Key::Entry(self.group, 0), Some(Key::Entry(self.group, upto.index + 1)));

@@ -61,8 +61,8 @@ pub(super) struct Net {
     /// Places that said goodbye.
     left: BTreeSet<u16>,
     loss: f64,
-    /// The last vote that each data directory granted.
-    votes: BTreeMap<StorageId, Vote>,
+    /// The last vote that each data directory granted, and by which process: a copy of it runs on another disk.
+    votes: BTreeMap<StorageId, (u16, Vote)>,
     broken: Option<String>,
     traffic: Traffic,
 }
@@ -95,9 +95,9 @@ impl Net {
     }
 
     /// Looks at a vote that was granted.
-    fn watch(&mut self, voter: StorageId, asked: &[u8], answered: &[u8]) {
+    fn watch(&mut self, voter: StorageId, place: u16, asked: &[u8], answered: &[u8]) {
         let Some(vote) = raft::sim::granted(asked, answered) else { return };
-        let before = self.votes.insert(voter, vote);
+        let before = self.votes.insert(voter, (place, vote)).map(|it| it.1);
         if before.is_some_and(|before| raft::sim::is_taken_back(&before, &vote)) {
             self.broken.get_or_insert(format!("{voter} voted for {vote} after {}", before.unwrap_or_default()));
         }
@@ -120,7 +120,7 @@ impl raft::Mesh for Way {
                     Request { from: Arc::clone(&self.me), bytes: bytes.clone().into(), answer: Reply::to(answer) };
                 inbox.try_send(request).map_err(|_full| RequestError::Lost)?;
                 let answer = answered.await.map_err(|_dropped| RequestError::Unanswered)?;
-                self.net.lock().watch(to, &bytes, &answer);
+                self.net.lock().watch(to, target, &bytes, &answer);
                 let (delay, is_lost) = self.weather();
                 Clock.sleep(delay).await;
                 let is_open = self.net.lock().is_open(self.place, target);
@@ -337,7 +337,7 @@ impl World {
         running.life.kill();
         let (storage, store) = (place.storage, Store::in_memory(place.disk.clone()));
         let kept: Option<Vote> = store.read(Key::Vote(GroupId::CONTROL)).expect("it can be read");
-        let told = self.net.lock().votes.get(&storage).copied();
+        let told = self.net.lock().votes.get(&storage).filter(|it| it.0 == at).map(|it| it.1);
         if told.is_some_and(|told| kept.is_none_or(|kept| raft::sim::is_taken_back(&told, &kept))) {
             let what = format!("{storage} told a vote that its disk does not have: {told:?}, {kept:?}");
             self.net.lock().broken.get_or_insert(what);
@@ -461,7 +461,7 @@ impl World {
     pub(super) fn votes(&self) -> BTreeMap<u16, Vote> {
         let net = self.net.lock();
         let running = self.places.iter().filter(|it| it.1.running.is_some());
-        running.filter_map(|it| Some((*it.0, *net.votes.get(&it.1.storage)?))).collect()
+        running.filter_map(|it| Some((*it.0, net.votes.get(&it.1.storage)?.1))).collect()
     }
 
     /// Lets time pass.
@@ -507,6 +507,8 @@ impl World {
             leaders.len() == 1
                 && !leaders.contains(&None)
                 && statuses.values().all(is_known)
+                // Half made, a change of voters may need one that is cut off next.
+                && statuses.values().all(|it| !it.group.is_joint)
                 && it.voters().len() == voters
         };
         self.until(limit, &format!("all in one group of {voters} voters"), is_so).await
