@@ -390,7 +390,7 @@ pub fn check<M: Machine>(store: &Store, group: GroupId) -> Result<(), StartError
 
 /// Removes all of a group from a store: its data directory has another id now, and must not vote as the one it was.
 pub fn clear(group: GroupId, batch: &mut Batch) {
-    [Key::Vote, Key::Committed, Key::Purged, Key::Applied, Key::Membership, Key::Snapshot]
+    [Key::Vote, Key::Committed, Key::Purged, Key::Applied, Key::Membership, Key::Snapshot, Key::Installing]
         .into_iter()
         .for_each(|key: fn(GroupId) -> Key| batch.delete(key(group)));
     batch.delete_from(Key::Entry(group, 0), None);

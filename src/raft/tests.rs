@@ -1,6 +1,7 @@
 //! openraft's own storage suite against our store, on a real directory, once for a group alone and once beside another.
 
 use openraft::RaftSnapshotBuilder as _;
+use openraft::storage::RaftLogStorage as _;
 use openraft::storage::RaftStateMachine as _;
 use openraft::testing::StoreBuilder;
 use openraft::testing::Suite;
@@ -15,6 +16,8 @@ use super::Rows;
 use super::StorageError;
 use super::TypeConfig;
 use super::Unreadable;
+use super::faults::Fault;
+use super::faults::plant;
 use super::log::Log;
 use super::state_machine::StateMachine;
 use crate::base::ids::StorageId;
@@ -146,6 +149,40 @@ async fn a_state_that_travels_is_taken_whole_and_what_it_has_already_is_left_out
     follower.apply(entries(51..=61)).await.expect("applies");
     assert_eq!(rows(&follower).len(), 61);
     assert_eq!(follower.applied_state().await.expect("reads").0.map(|it| it.index), Some(61));
+}
+
+/// A snapshot is named and not yet in place when openraft lets go of the entries that it has: whether they go before the state has them, and whether they go then.
+async fn goes(fault: Option<Fault>) -> (bool, bool) {
+    plant(fault);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(directory.path()).expect("the store opens");
+    let mut state: StateMachine<Keeper<true>> = StateMachine::open(store.clone(), GROUP).expect("the state is read");
+    let mut log = Log::new(store, GROUP).beside_state();
+    let upto = entries(9..=9)[0].log_id;
+    let before = tokio::time::timeout(std::time::Duration::from_secs(60), log.purge(upto)).await;
+    plant(None);
+    state.apply(entries(1..=9)).await.expect("applies");
+    log.purge(upto).await.expect("purges");
+    (before.is_ok(), log.get_log_state().await.expect("reads").last_purged_log_id == Some(upto))
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_go_only_once_the_state_has_them() {
+    assert_eq!(goes(None).await, (false, true));
+    assert_eq!(goes(Some(Fault::EntriesGoBeforeTheState)).await, (true, true), "the planted bug is seen");
+}
+
+#[test]
+fn a_group_that_is_cleared_goes_on_with_no_installation() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(directory.path()).expect("the store opens");
+    let mut batch = Batch::default();
+    batch
+        .put(Key::Installing(GROUP), &openraft::SnapshotMeta::<StorageId, openraft::EmptyNode>::default())
+        .expect("encodes");
+    super::clear(GROUP, &mut batch);
+    store.write(batch).expect("writes");
+    assert!(StateMachine::<Keeper<true>>::open(store, GROUP).is_ok(), "it has no file to go on with");
 }
 
 #[tokio::test]
