@@ -32,6 +32,7 @@ use super::faults::planted;
 use super::messages::Message;
 use super::messages::Renewal;
 use super::metrics::Metrics;
+use super::permits::Permit;
 use super::permits::Permits;
 use super::purse::Purse;
 use super::purse::Taken;
@@ -76,7 +77,7 @@ impl Handle {
             shared.metrics.took(units);
             return Answer::Admitted(taken);
         }
-        let answer = shared.ask(limit, units).await;
+        let answer = shared.ask(limit, WAIT_MAX, |ticket| Event::Ask(ticket, limit, units)).await;
         shared.metrics.answered(&answer, Taken::units, Clock.now().saturating_duration_since(since));
         answer
     }
@@ -91,7 +92,7 @@ impl Handle {
             shared.metrics.took(1);
             return Answer::Admitted(permit);
         }
-        let answer = shared.ask_permit(limit).await;
+        let answer = shared.ask(limit, STREAM_WAIT_MAX + WAIT_MAX, |ticket| Event::Open(ticket, limit)).await;
         shared.metrics.answered(&answer, |_| 1, Clock.now().saturating_duration_since(since));
         answer
     }
@@ -115,9 +116,9 @@ pub(super) struct Shared {
     /// Who is here.
     pub(super) peers: ArcSwap<HashMap<StorageId, Arc<Peer>>>,
     /// Who waits. BOUND: one for each request that the edge has admitted so far.
-    pub(super) replies: Mutex<HashMap<Ticket, oneshot::Sender<Answer>>>,
+    pub(super) replies: Book<Taken>,
     /// Who waits for a permit. BOUND: the same.
-    pub(super) openings: Mutex<HashMap<Ticket, oneshot::Sender<MayOpen>>>,
+    pub(super) openings: Book<Permit>,
     pub(super) tickets: AtomicU64,
     /// None: a node without a mesh.
     pub(super) transport: Option<transport::Handle>,
@@ -138,67 +139,70 @@ impl Wake for Freed {
     }
 }
 
-/// A request that waits for a permit. Dropped, it drops what it may have got.
-struct Opening<'a> {
-    shared: &'a Shared,
-    ticket: Ticket,
-    reply: oneshot::Receiver<MayOpen>,
+/// Those who wait, by what they were told to wait with.
+pub(super) type Book<T> = Mutex<HashMap<Ticket, oneshot::Sender<Answer<T>>>>;
+
+/// What somebody waits for.
+pub(super) trait Awaited: Sized {
+    /// Who waits for one.
+    fn book(shared: &Shared) -> &Book<Self>;
+
+    /// Nobody waits for it any more.
+    fn give_back(self);
 }
 
-impl Drop for Opening<'_> {
-    fn drop(&mut self) {
-        let is_unanswered = self.shared.openings.lock().remove(&self.ticket).is_some();
-        if is_unanswered {
-            let renewal = self.shared.step(Event::GaveUp(self.ticket));
-            debug_assert!(renewal.is_none(), "only time brings renewals");
-        }
+impl Awaited for Taken {
+    fn book(shared: &Shared) -> &Book<Self> {
+        &shared.replies
+    }
+
+    fn give_back(self) {
+        Taken::give_back(self);
+    }
+}
+
+impl Awaited for Permit {
+    fn book(shared: &Shared) -> &Book<Self> {
+        &shared.openings
+    }
+
+    fn give_back(self) {
+        drop(self); // and so it comes back
     }
 }
 
 /// A request that waits. Dropped, it gives back what it may have got.
-struct Pending<'a> {
+struct Pending<'a, T: Awaited> {
     shared: &'a Shared,
     ticket: Ticket,
-    reply: oneshot::Receiver<Answer>,
+    reply: oneshot::Receiver<Answer<T>>,
 }
 
-impl Drop for Pending<'_> {
+impl<T: Awaited> Drop for Pending<'_, T> {
     fn drop(&mut self) {
-        let is_unanswered = self.shared.replies.lock().remove(&self.ticket).is_some();
+        let is_unanswered = T::book(self.shared).lock().remove(&self.ticket).is_some();
         if is_unanswered {
             let renewal = self.shared.step(Event::GaveUp(self.ticket));
             debug_assert!(renewal.is_none(), "only time brings renewals");
         }
         // ORDER: closed first, so that an answer that comes now goes back to who sends it.
         self.reply.close();
-        if let Ok(Answer::Admitted(taken)) = self.reply.try_recv() {
-            taken.give_back();
+        if let Ok(Answer::Admitted(got)) = self.reply.try_recv() {
+            got.give_back();
         }
     }
 }
 
 impl Shared {
-    async fn ask(&self, limit: LimitId, units: u64) -> Answer {
+    /// Asks the core and waits for its answer, for so long at the most.
+    async fn ask<T: Awaited>(&self, limit: LimitId, most: Duration, event: impl FnOnce(Ticket) -> Event) -> Answer<T> {
         let (sender, reply) = oneshot::channel();
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.replies.lock().insert(ticket, sender);
+        T::book(self).lock().insert(ticket, sender);
         let mut pending = Pending { shared: self, ticket, reply };
-        let renewal = self.step(Event::Ask(ticket, limit, units));
+        let renewal = self.step(event(ticket));
         debug_assert!(renewal.is_none(), "only time brings renewals");
-        match timeout(WAIT_MAX, &mut pending.reply).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Answer::Refused(Refused::Busy(limit)),
-        }
-    }
-
-    async fn ask_permit(&self, limit: LimitId) -> MayOpen {
-        let (sender, reply) = oneshot::channel();
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.openings.lock().insert(ticket, sender);
-        let mut opening = Opening { shared: self, ticket, reply };
-        let renewal = self.step(Event::Open(ticket, limit));
-        debug_assert!(renewal.is_none(), "only time brings renewals");
-        match timeout(STREAM_WAIT_MAX + WAIT_MAX, &mut opening.reply).await {
+        match timeout(most, &mut pending.reply).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Answer::Refused(Refused::Busy(limit)),
         }
@@ -223,24 +227,21 @@ impl Shared {
                 Effect::Tell(told) => self.tell(&Message::Told(told)),
                 Effect::Renew(it) => renewal = Some(it),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
-                Effect::Permit(ticket, answer) => {
-                    let reply = self.openings.lock().remove(&ticket);
-                    drop(reply.map(|it| it.send(answer))); // unheard, the permit is dropped and comes back
-                }
+                Effect::Permit(ticket, answer) => self.answer(ticket, answer),
                 Effect::Ignored(why) => self.metrics.ignored(why),
             }
         }
         renewal
     }
 
-    pub(super) fn answer(&self, ticket: Ticket, answer: Answer) {
-        let reply = self.replies.lock().remove(&ticket);
+    pub(super) fn answer<T: Awaited>(&self, ticket: Ticket, answer: Answer<T>) {
+        let reply = T::book(self).lock().remove(&ticket);
         let unheard = match reply {
             Some(reply) => reply.send(answer).err(),
             None => Some(answer),
         };
-        if let Some(Answer::Admitted(taken)) = unheard.filter(|_| !planted(Fault::LeftBehind)) {
-            taken.give_back();
+        if let Some(Answer::Admitted(got)) = unheard.filter(|_| !planted(Fault::LeftBehind)) {
+            got.give_back();
         }
     }
 
