@@ -41,6 +41,7 @@ use crate::base::ids::StorageId;
 use crate::base::tasks::Stop;
 use crate::raft;
 use crate::raft::Asking;
+use crate::raft::Coded as _;
 use crate::raft::Group;
 use crate::raft::ProposeError;
 use crate::raft::Timing;

@@ -27,6 +27,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::raft;
+use crate::raft::Coded as _;
 use crate::raft::Group;
 use crate::raft::Papers;
 use crate::raft::ProposeError;

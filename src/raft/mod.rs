@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub use group::Committed;
 pub use group::Group;
@@ -56,6 +57,7 @@ pub use runtime::owned;
 
 use crate::base::ids::StorageId;
 use crate::storage::StoreError;
+use crate::storage::codec;
 
 /// Largest command. An entry of this size, its fsync and its way must fit half a heartbeat; larger content travels in pieces.
 pub const COMMAND_BYTES_MAX: usize = 256 << 10;
@@ -75,6 +77,19 @@ pub type RowChange = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("written by a newer release, or damaged")]
 pub struct Unreadable;
+
+/// What goes through a group, or comes out of it, as bytes: a version byte, then the value.
+pub trait Coded: Serialize + DeserializeOwned {
+    /// As it travels, and as the log has it.
+    fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
+        codec::encode(self)
+    }
+
+    /// Reads one.
+    fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        codec::decode(bytes).map_err(|_damage| Unreadable)
+    }
+}
 
 /// What a group agrees on. Pure: the same commands in the same order make the same rows and outcomes at every node.
 pub trait Machine: Default + Send + 'static {

@@ -10,8 +10,7 @@ use crate::limits::LimitId;
 use crate::limits::Mint;
 use crate::limits::mint::SHARES_LEN_MAX;
 use crate::raft::COMMAND_BYTES_MAX;
-use crate::raft::Unreadable;
-use crate::storage::codec;
+use crate::raft::Coded;
 
 /// Longest name of a node or a zone.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -149,26 +148,8 @@ impl Command {
             | Self::RaiseLevel { .. } => 1,
         }
     }
-
-    /// As the log has it.
-    pub fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
-        codec::encode(self)
-    }
-
-    /// Reads one.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        codec::decode(bytes).map_err(|_damage| Unreadable)
-    }
 }
 
-impl Outcome {
-    /// As it travels.
-    pub fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
-        codec::encode(self)
-    }
+impl Coded for Command {}
 
-    /// Reads one.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        codec::decode(bytes).map_err(|_damage| Unreadable)
-    }
-}
+impl Coded for Outcome {}

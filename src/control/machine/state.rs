@@ -23,6 +23,7 @@ use crate::control::faults::Fault;
 use crate::control::faults::planted;
 use crate::limits::LimitId;
 use crate::limits::Mint;
+use crate::raft::Coded as _;
 use crate::raft::Machine;
 use crate::raft::RowChange;
 use crate::raft::Rows;

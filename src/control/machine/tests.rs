@@ -22,6 +22,7 @@ use crate::limits::Kind;
 use crate::limits::LimitId;
 use crate::limits::Mint;
 use crate::limits::mint::Share;
+use crate::raft::Coded as _;
 use crate::raft::Machine as _;
 use crate::raft::Unreadable;
 

@@ -8,8 +8,7 @@ use crate::history::Item;
 use crate::history::Lease;
 use crate::history::Owner;
 use crate::history::Status;
-use crate::raft::Unreadable;
-use crate::storage::codec;
+use crate::raft::Coded;
 
 /// Names a command, however often it is proposed. Random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -272,26 +271,6 @@ pub enum Refusal {
     Unsound,
 }
 
-impl Entry {
-    /// As the log has it.
-    pub fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
-        codec::encode(self)
-    }
+impl Coded for Entry {}
 
-    /// Reads one.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        codec::decode(bytes).map_err(|_damage| Unreadable)
-    }
-}
-
-impl Outcome {
-    /// As it travels.
-    pub fn encode(&self) -> Result<Vec<u8>, codec::CodecError> {
-        codec::encode(self)
-    }
-
-    /// Reads one.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        codec::decode(bytes).map_err(|_damage| Unreadable)
-    }
-}
+impl Coded for Outcome {}

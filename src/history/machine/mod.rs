@@ -18,6 +18,7 @@ mod tests;
 mod uploads;
 
 use crate::raft;
+use crate::raft::Coded as _;
 
 pub use command::Act;
 pub use command::Begin;

@@ -19,6 +19,7 @@ use crate::history::Item;
 use crate::history::Owner;
 use crate::history::faults::Fault;
 use crate::history::faults::planted;
+use crate::raft::Coded as _;
 use crate::raft::RowChange;
 use crate::raft::Rows;
 use crate::raft::Unreadable;

@@ -19,6 +19,7 @@ use crate::history::Status;
 use crate::history::Usage;
 use crate::history::faults::Fault;
 use crate::history::faults::plant;
+use crate::raft::Coded as _;
 use crate::storage::codec;
 
 const ROOM: Room = Room { bytes_max: 1 << 20 };
