@@ -57,6 +57,18 @@ const LOWERED: Duration = Duration::from_secs(30);
 /// A hundred requests a second: five times the limit.
 const EVERY: Duration = Duration::from_millis(10);
 
+/// Three nodes that are one group.
+async fn three() -> Vec<Member> {
+    let addresses: [SocketAddr; 3] = free_ports();
+    let mut nodes = Vec::new();
+    for at in [2, 0, 1] {
+        nodes.push(Member::fresh(addresses[at].port(), &addresses).await);
+    }
+    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
+    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    nodes
+}
+
 fn definition(limit: LimitId, revision: u64, units: u64) -> Definition {
     Definition { limit, revision, kind: Kind::Requests, window_ms: 1_000, units }
 }
@@ -115,13 +127,7 @@ async fn open(handle: &Handle) -> Vec<Permit> {
 
 #[tokio::test]
 async fn a_limit_on_streams_is_the_same_wherever_they_are_open_and_whoever_is_lost() {
-    let addresses: [SocketAddr; 3] = free_ports();
-    let mut nodes = Vec::new();
-    for at in [2, 0, 1] {
-        nodes.push(Member::fresh(addresses[at].port(), &addresses).await);
-    }
-    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
-    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    let mut nodes = three().await;
     define_streams(&nodes, 1, 20);
     let standing = |it: &Member| it.node().limits.standing(STREAMS);
     within("20 divided over three", DIVIDED, async || {
@@ -168,13 +174,7 @@ fn share(node: &Member) -> u64 {
 
 #[tokio::test]
 async fn a_limit_is_the_same_wherever_it_is_asked_for_and_whoever_is_lost() {
-    let addresses: [SocketAddr; 3] = free_ports();
-    let mut nodes = Vec::new();
-    for at in [2, 0, 1] {
-        nodes.push(Member::fresh(addresses[at].port(), &addresses).await);
-    }
-    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
-    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    let mut nodes = three().await;
     define(&nodes, 1, 20);
     let took = within("20 divided over three", DIVIDED, async || {
         nodes.iter().map(share).sum::<u64>() == 20 && nodes.iter().all(|it| share(it) >= 6)

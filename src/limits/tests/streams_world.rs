@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering;
 use std::task::Wake;
 use std::time::Duration;
 
+use super::world::addr;
+use super::world::cut_apart;
 use super::world::limit;
 use super::world::storage;
 use crate::base::clock::Clock;
@@ -124,10 +126,6 @@ pub(super) struct World {
     pub(super) waits: Vec<Duration>,
     pub(super) refused: u64,
     pub(super) messages: u64,
-}
-
-fn addr(n: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], n as u16 + 1))
 }
 
 impl World {
@@ -246,11 +244,8 @@ impl World {
         for n in 0..self.nodes.len() {
             self.nodes[n].side = u8::from(is_away(n));
         }
-        for (a, b) in (0..self.nodes.len()).flat_map(|a| (0..self.nodes.len()).map(move |b| (a, b))) {
-            if self.nodes[a].side != self.nodes[b].side {
-                self.twin.cut(addr(a), addr(b));
-            }
-        }
+        let sides: Vec<u8> = self.nodes.iter().map(|it| it.side).collect();
+        cut_apart(&mut self.twin, &sides);
         self.announce();
     }
 

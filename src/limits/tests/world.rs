@@ -136,8 +136,16 @@ pub(super) fn limit(n: usize) -> LimitId {
     LimitId(100 + n as u64)
 }
 
-fn addr(n: usize) -> SocketAddr {
+pub(super) fn addr(n: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], n as u16 + 1))
+}
+
+/// Closes every way between nodes on different sides.
+pub(super) fn cut_apart<P: Clone>(twin: &mut Twin<P>, sides: &[u8]) {
+    for (a, of_a) in sides.iter().enumerate() {
+        let others = sides.iter().enumerate().filter(|it| it.1 != of_a);
+        others.for_each(|(b, _)| twin.cut(addr(a), addr(b)));
+    }
 }
 
 pub(super) fn storage(n: usize) -> StorageId {
@@ -269,11 +277,8 @@ impl World {
         for n in 0..self.nodes.len() {
             self.nodes[n].side = u8::from(is_away(n));
         }
-        for (a, b) in (0..self.nodes.len()).flat_map(|a| (0..self.nodes.len()).map(move |b| (a, b))) {
-            if self.nodes[a].side != self.nodes[b].side {
-                self.twin.cut(addr(a), addr(b));
-            }
-        }
+        let sides: Vec<u8> = self.nodes.iter().map(|it| it.side).collect();
+        cut_apart(&mut self.twin, &sides);
         self.announce();
     }
 
