@@ -33,6 +33,12 @@ impl Entropy {
         z ^ (z >> 31)
     }
 
+    /// The next 128: as wide as an id.
+    #[must_use]
+    pub fn next_u128(&self) -> u128 {
+        u128::from(self.next_u64()) << 64 | u128::from(self.next_u64())
+    }
+
     /// A number in `0..bound`; 0 when `bound` is 0.
     #[must_use]
     pub fn below(&self, bound: usize) -> usize {

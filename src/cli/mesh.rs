@@ -61,7 +61,7 @@ pub(super) fn run(matches: &ArgMatches) -> anyhow::Result<()> {
 fn force(path: &Path) -> anyhow::Result<String> {
     let store = store_of(path)?;
     let entropy = Entropy::from_os();
-    let draw = ClusterId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()));
+    let draw = ClusterId(entropy.next_u128());
     let Some(cluster) = control::recover(&store, draw)? else {
         anyhow::bail!("it belongs to no cluster, so there is nothing to go on from: start the node")
     };

@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::tables;
-use super::tables::wide;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
@@ -150,7 +149,7 @@ fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, 
         zone,
         level_max: LEVEL,
         expect,
-        draw: ClusterId(wide(entropy)),
+        draw: ClusterId(entropy.next_u128()),
         timing: raft::Timing::default(),
         patience: Patience::default(),
     }

@@ -40,7 +40,7 @@ pub(super) fn start(
     let (me, peers, identity) = match mesh {
         Some((me, peers)) => (me, Some(peers), None),
         None => {
-            let me = StorageId(wide(&Entropy::from_os()));
+            let me = StorageId(Entropy::from_os().next_u128());
             let identity = identity(place, me);
             (member(identity.as_ref(), me), None, identity)
         }
@@ -68,11 +68,6 @@ pub(super) fn identity(place: &Place, me: StorageId) -> Option<Identity> {
     let wall_ms = u64::try_from(Clock.wall().as_millis()).unwrap_or(u64::MAX);
     let opened = Identity::open_as(path, wall_ms, &Entropy::from_os(), me);
     opened.inspect_err(|error| tracing::debug!(%error, "this node writes its tables under a new name")).ok()
-}
-
-/// A number as wide as an id.
-pub(super) fn wide(entropy: &Entropy) -> u128 {
-    u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())
 }
 
 fn member(identity: Option<&Identity>, me: StorageId) -> Member {

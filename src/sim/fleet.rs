@@ -65,8 +65,7 @@ impl Cluster {
     }
 
     pub(super) fn new_id(&self) -> InstanceId {
-        let halves = [self.entropy.next_u64(), self.entropy.next_u64()];
-        InstanceId(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+        InstanceId(self.entropy.next_u128())
     }
 
     /// The workers in force at a node.

@@ -88,7 +88,7 @@ impl Identity {
     /// Opens or makes the file in `directory` and counts this start, on disk before it returns. `wall_ms` is the time by the clock on the wall: only a
     /// start that finds no file depends on it.
     pub fn open(directory: &Path, wall_ms: u64, entropy: &Entropy) -> Result<Self, IdentityError> {
-        let storage = StorageId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()));
+        let storage = StorageId(entropy.next_u128());
         Self::open_as(directory, wall_ms, entropy, storage)
     }
 

@@ -167,7 +167,7 @@ impl Inner {
     }
 
     fn trace_id(&self) -> u128 {
-        (u128::from(self.entropy.next_u64()) << 64 | u128::from(self.entropy.next_u64())).max(1)
+        self.entropy.next_u128().max(1)
     }
 
     /// A moment of the monotonic clock on the wall's.

@@ -177,7 +177,7 @@ impl Core {
         if self.adding.insert(key, now).is_some_and(|since| since + ADDING_MAX > now) {
             return None;
         }
-        let id = InstanceId(u128::from(self.entropy.next_u64()) << 64 | u128::from(self.entropy.next_u64()));
+        let id = InstanceId(self.entropy.next_u128());
         let fields = vec![(ROUTING_KEY, VERSION, value(key)), (WORKER, VERSION, value(worker.0))];
         Some(Edit::Add(AFFINITY, id, KIND, fields))
     }

@@ -329,8 +329,7 @@ impl Edits {
 
 impl Inner {
     fn new_id(&self) -> InstanceId {
-        let halves = [self.entropy.next_u64(), self.entropy.next_u64()];
-        InstanceId(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+        InstanceId(self.entropy.next_u128())
     }
 
     /// The instances of a key: where two nodes were given the same one at once, both.

@@ -206,8 +206,7 @@ impl Inner {
     }
 
     fn new_id(&self) -> InstanceId {
-        let halves = [self.grounds.entropy.next_u64(), self.grounds.entropy.next_u64()];
-        InstanceId(u128::from(halves[0]) << 64 | u128::from(halves[1]))
+        InstanceId(self.grounds.entropy.next_u128())
     }
 
     /// Makes edits, puts them in force, and finds the worker they were about.
