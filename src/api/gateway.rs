@@ -12,6 +12,7 @@ use crate::base::ids::NodeId;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Tasks;
 use crate::control;
+use crate::history;
 use crate::ledger;
 use crate::membership;
 use crate::observability::traces::span::Tracer;
@@ -64,6 +65,8 @@ pub struct Gateway {
     pub members: Option<Members>,
     /// What the cluster has agreed on; `None` with a mesh and a data directory that cannot be used.
     pub control: Option<control::Handle>,
+    /// Responses and conversations; `None` with `--history-backend none`.
+    pub history: Option<history::Handle>,
     /// What people are shown of this node.
     pub node: ThisNode,
     /// What others have in flight; `None` without the mesh.

@@ -91,6 +91,8 @@ sections! {
     ledger: crate::ledger::Config,
     /// Limits that hold for the whole cluster.
     limits: crate::limits::Config,
+    /// Responses and conversations: where they are kept, for how long, and who sees them.
+    history: crate::history::config::Config,
     /// Other nodes: where they are, and who may be one.
     mesh: crate::node::mesh::config::Config,
     /// The process: data, logs, metrics, traces.

@@ -9,14 +9,27 @@
 //! *Invariants.* 1. A key of an owner's row begins with the owner, and no command or read names two owners. 2. A command that is applied twice does once what it does. 3. What was deleted
 //! is in no row. 4. Only the latest attempt of a job writes. *Absent on purpose:* what a response means (`dialects`), who may ask (`tenancy`), how entries travel (`raft`).
 
+pub mod backend;
+pub mod config;
 mod faults;
+mod handle;
 mod ids;
+mod leases;
 pub mod machine;
+mod memory;
 mod record;
+mod tend;
 
+pub use backend::Backend;
+pub use backend::Unavailable;
+pub use handle::Handle;
+pub use handle::HistoryError;
+pub use handle::LIMIT;
+pub use handle::now_ms;
 pub use ids::Id;
 pub use ids::InvalidName;
 pub use ids::Owner;
+pub use memory::Memory;
 pub use record::Conversation;
 pub use record::Item;
 pub use record::Job;
@@ -24,3 +37,4 @@ pub use record::Lease;
 pub use record::Response;
 pub use record::Status;
 pub use record::Usage;
+pub use tend::run;

@@ -5,6 +5,7 @@ pub mod config;
 mod control;
 mod error;
 mod ground;
+mod history;
 mod limits;
 pub mod mesh;
 pub mod metrics;

@@ -103,6 +103,8 @@ pub(super) fn build(
     let edits = Edits::start(grounds, named_workers(config)?);
     let configured = config.routing.policies();
     let policies = PolicyEdits::start(Arc::clone(&router), tables.clone(), configured, entropy.clone(), tasks.clone());
+    let me = (tables.storage(), ground.identity.as_ref().map_or(1, |it| it.boot));
+    let history = super::history::start(&config.history, me, &entropy, tasks);
     let server = &config.server;
     let (admission, keys) = admission(config, metrics);
     let tenants =
@@ -128,6 +130,7 @@ pub(super) fn build(
         ledger,
         members,
         control,
+        history,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,

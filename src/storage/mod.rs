@@ -41,4 +41,6 @@ pub struct GroupId(pub u16);
 impl GroupId {
     /// What the cluster must agree on to be one: registrations, mints, the feature level.
     pub const CONTROL: Self = Self(0);
+    /// Responses and conversations.
+    pub const HISTORY: Self = Self(1);
 }

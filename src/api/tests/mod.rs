@@ -128,6 +128,7 @@ impl Edge {
         let on_restart = Arc::new(|_, _| ());
         let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
         let gateway = Gateway {
+            history: None,
             tenants: tenancy::edits::Edits::start(
                 Arc::clone(&keys),
                 tables.clone(),

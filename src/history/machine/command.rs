@@ -19,7 +19,7 @@ pub struct CommandId(pub u128);
 pub struct Entry {
     /// Which command.
     pub id: CommandId,
-    /// The last entry that had taken effect where the command was first proposed.
+    /// How many commands had been carried out, as far as was known where this one was first proposed: [`super::read::commands`].
     pub seen: u64,
     /// What is asked.
     pub command: Command,

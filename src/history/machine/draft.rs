@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::batch::Overlay;
 use super::keys::Key;
 use super::keys::span;
 use crate::raft::RowChange;
@@ -14,33 +15,28 @@ use crate::storage::codec;
 
 /// See the file's header.
 pub(super) struct Draft<'a> {
-    rows: &'a dyn Rows,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    after: Overlay<'a>,
     /// A row that cannot be read: nothing that was concluded counts.
     is_damaged: bool,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(rows: &'a dyn Rows) -> Self {
-        Self { rows, changes: BTreeMap::new(), is_damaged: false }
+        Self { after: Overlay { rows, changes: BTreeMap::new() }, is_damaged: false }
     }
 
     /// Forgets what was changed.
     pub(super) fn clear(&mut self) {
-        self.changes.clear();
+        self.after.changes.clear();
     }
 
     /// What is otherwise; an error if a row could not be read.
     pub(super) fn changes(self) -> Result<Vec<RowChange>, Unreadable> {
-        if self.is_damaged { Err(Unreadable) } else { Ok(self.changes.into_iter().collect()) }
+        if self.is_damaged { Err(Unreadable) } else { Ok(self.after.changes.into_iter().collect()) }
     }
 
     fn value(&self, key: &Key<'_>) -> Option<Vec<u8>> {
-        let key = key.encode();
-        match self.changes.get(&key) {
-            Some(value) => value.clone(),
-            None => self.rows.get(&key),
-        }
+        self.after.get(&key.encode())
     }
 
     pub(super) fn get<T: DeserializeOwned>(&mut self, key: &Key<'_>) -> Option<T> {
@@ -62,7 +58,7 @@ impl<'a> Draft<'a> {
         match codec::encode(value) {
             Ok(value) => {
                 let bytes = value.len() as u64;
-                self.changes.insert(key.encode(), Some(value));
+                self.after.changes.insert(key.encode(), Some(value));
                 bytes
             }
             Err(_too_long) => {
@@ -77,7 +73,7 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn delete_raw(&mut self, key: Vec<u8>) {
-        self.changes.insert(key, None);
+        self.after.changes.insert(key, None);
     }
 
     /// Rows whose keys begin as `first` does less `less` bytes of its end, in order, at most so many.
@@ -87,17 +83,7 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn scan_raw(&self, from: &[u8], to: &[u8], most: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mine: Vec<_> =
-            self.changes.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(to))).collect();
-        let mut rows: BTreeMap<Vec<u8>, Vec<u8>> =
-            self.rows.scan(from, to, most.saturating_add(mine.len()), false).into_iter().collect();
-        for (key, value) in mine {
-            match value {
-                Some(value) => drop(rows.insert(key.clone(), value.clone())),
-                None => drop(rows.remove(key)),
-            }
-        }
-        rows.into_iter().take(most).collect()
+        self.after.scan(from, to, most, false)
     }
 
     pub(super) fn read<T: DeserializeOwned>(&mut self, value: &[u8]) -> Option<T> {

@@ -48,7 +48,7 @@ pub(super) enum Key<'a> {
     Head,
     /// The outcome of a command.
     Done(u128),
-    /// Which command an entry of the log was.
+    /// Which command was the so-manyth.
     DoneAt(u64),
     /// What goes at a time; then, what.
     Expiry(u64, &'a [u8]),
@@ -94,7 +94,7 @@ impl Key<'_> {
             Self::ItemOf(owner, id) => of(&mut key, owner, 10, id),
             Self::Head => key.extend([SYSTEM, 1]),
             Self::Done(id) => system(&mut key, 2, &id.to_be_bytes()),
-            Self::DoneAt(index) => system(&mut key, 3, &index.to_be_bytes()),
+            Self::DoneAt(number) => system(&mut key, 3, &number.to_be_bytes()),
             Self::Expiry(ms, what) => {
                 system(&mut key, 4, &ms.to_be_bytes());
                 key.extend(*what);
@@ -152,6 +152,11 @@ pub(super) fn span(first: &Key<'_>, less: usize) -> (Vec<u8>, Vec<u8>) {
 /// Bounds of the keys of all leases.
 pub(super) fn leases() -> (Vec<u8>, Vec<u8>) {
     (vec![SYSTEM, 7], vec![SYSTEM, 8])
+}
+
+/// Bounds of the keys of what expires; the time follows the lower one.
+pub(super) fn expiries() -> (Vec<u8>, Vec<u8>) {
+    (vec![SYSTEM, 4], vec![SYSTEM, 5])
 }
 
 /// Bounds of the keys of what is made for a data directory: all of it, or under leases before this one.

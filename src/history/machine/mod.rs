@@ -4,6 +4,7 @@
 //! nothing but the memory of commands has changed. 2. A command's id counts once among the last [`REMEMBERED`]; one that is so late that it cannot be known is refused. 3. No clock of a member is
 //! believed for more than a day at a time, and nothing but expiry goes by clocks. 4. Every list has a bound.
 
+mod batch;
 mod command;
 mod conversations;
 mod draft;
@@ -20,6 +21,9 @@ mod uploads;
 use crate::raft;
 use crate::raft::Coded as _;
 
+pub use batch::Batch;
+pub use batch::Outcomes;
+pub use batch::steps;
 pub use command::Act;
 pub use command::Begin;
 pub use command::Command;
@@ -55,7 +59,7 @@ pub const CLOCK_STEP_MS: u64 = 86_400_000;
 /// Records that expire in one step.
 pub const EXPIRE_MAX: usize = 256;
 
-/// History as a group carries it: it is its rows.
+/// History as a group carries it: it is its rows. An entry of its log is a [`Batch`], and what it answers [`Outcomes`].
 #[derive(Default)]
 pub struct History;
 
@@ -69,12 +73,12 @@ impl raft::Machine for History {
     fn step(
         &mut self,
         rows: &dyn raft::Rows,
-        index: u64,
+        _index: u64,
         command: &[u8],
         changes: &mut Vec<raft::RowChange>,
     ) -> Result<Vec<u8>, raft::Unreadable> {
-        let (outcome, changed) = step(rows, index, command)?;
+        let (outcomes, changed) = steps(rows, &Batch::decode(command)?.0)?;
         changes.extend(changed);
-        outcome.encode().map_err(|_bug| raft::Unreadable)
+        Outcomes(outcomes).encode().map_err(|_bug| raft::Unreadable)
     }
 }

@@ -11,6 +11,7 @@ use super::keys::Side;
 use super::keys::span;
 use super::responses::ITEM_TAIL;
 use super::responses::PLACE_TAIL;
+use super::step::Head;
 use crate::history::Conversation;
 use crate::history::Id;
 use crate::history::Item;
@@ -175,4 +176,18 @@ pub fn orphans(rows: &dyn Rows, most: usize) -> Result<Vec<(Owner, Id)>, Unreada
         orphans.extend(list::<(Owner, Id)>(rows, span, most - orphans.len(), false)?);
     }
     Ok(orphans)
+}
+
+/// How many commands have been carried out. For [`super::Entry::seen`].
+pub fn commands(rows: &dyn Rows) -> Result<u64, Unreadable> {
+    Ok(get::<Head>(rows, &Key::Head)?.unwrap_or_default().commands)
+}
+
+/// How far time has come, for expiry, and when the next thing goes. 0: it never moved. Milliseconds since 1970.
+pub fn expiry(rows: &dyn Rows) -> Result<(u64, Option<u64>), Unreadable> {
+    let clock = get::<Head>(rows, &Key::Head)?.unwrap_or_default().clock_ms;
+    let (from, to) = keys::expiries();
+    let first = rows.scan(&from, &to, 1, false).into_iter().next();
+    let due = first.and_then(|it| it.0.get(from.len()..from.len() + 8)?.try_into().ok()).map(u64::from_be_bytes);
+    Ok((clock, due))
 }

@@ -24,9 +24,6 @@ use crate::raft::RowChange;
 use crate::raft::Rows;
 use crate::raft::Unreadable;
 
-/// Memories of commands that go with each step. More than one, because not every entry of the log is remembered and none may be left.
-const FORGET: u64 = 4;
-
 /// What there is one of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
@@ -34,8 +31,8 @@ pub(super) struct Head {
     pub(super) clock_ms: u64,
     /// Bytes that were handed in and wait for their command.
     pub(super) staged: u64,
-    /// Commands of entries up to this one are not remembered.
-    pub(super) forgotten: u64,
+    /// Commands that were carried out, and remembered for a time.
+    pub(super) commands: u64,
 }
 
 /// What is remembered of a command.
@@ -44,8 +41,8 @@ struct Done {
     outcome: Outcome,
 }
 
-/// Takes one command, `index`: its place in the log. Answers what it did, and which rows are now otherwise.
-pub fn step(rows: &dyn Rows, index: u64, command: &[u8]) -> Result<(Outcome, Vec<RowChange>), Unreadable> {
+/// Takes one command. Answers what it did, and which rows are now otherwise.
+pub fn step(rows: &dyn Rows, command: &[u8]) -> Result<(Outcome, Vec<RowChange>), Unreadable> {
     let Entry { id, seen, command } = Entry::decode(command)?;
     let mut draft = Draft::new(rows);
     let is_remembered = match command {
@@ -55,15 +52,16 @@ pub fn step(rows: &dyn Rows, index: u64, command: &[u8]) -> Result<(Outcome, Vec
     let known = if is_remembered { draft.get::<Done>(&Key::Done(id.0)) } else { None };
     let outcome = match known.filter(|_| !planted(Fault::RetriesCountTwice)) {
         Some(done) => done.outcome,
-        None if is_remembered && index.saturating_sub(seen) >= REMEMBERED => Outcome::Refused(Refusal::TooOld),
-        None => draft.carry_out(index, id, command, is_remembered),
+        None if is_remembered && draft.head().commands.saturating_sub(seen) >= REMEMBERED => {
+            Outcome::Refused(Refusal::TooOld)
+        }
+        None => draft.carry_out(id, command, is_remembered),
     };
-    draft.forget(index);
     Ok((outcome, draft.changes()?))
 }
 
 impl Draft<'_> {
-    fn carry_out(&mut self, index: u64, id: CommandId, command: Command, is_remembered: bool) -> Outcome {
+    fn carry_out(&mut self, id: CommandId, command: Command, is_remembered: bool) -> Outcome {
         let upload = match command {
             Command::Run { upload, .. } => Some(upload),
             _ => None,
@@ -77,8 +75,7 @@ impl Draft<'_> {
             }
         }
         if is_remembered {
-            self.put(&Key::Done(id.0), &Done { outcome: outcome.clone() });
-            self.put(&Key::DoneAt(index), &id);
+            self.remember(id, &outcome);
         }
         outcome
     }
@@ -131,20 +128,18 @@ impl Draft<'_> {
         self.get(&Key::Head).unwrap_or_default()
     }
 
-    /// What was remembered for long enough goes, a little with each step. By number, not by search: a search would pass all that went before.
-    fn forget(&mut self, index: u64) {
+    /// The oldest memory goes with each new one.
+    fn remember(&mut self, id: CommandId, outcome: &Outcome) {
         let head = self.head();
-        let until = index.saturating_sub(REMEMBERED).min(head.forgotten + FORGET);
-        if until <= head.forgotten {
-            return;
+        let number = head.commands + 1;
+        self.put(&Key::Done(id.0), &Done { outcome: outcome.clone() });
+        self.put(&Key::DoneAt(number), &id);
+        self.put(&Key::Head, &Head { commands: number, ..head });
+        let oldest = Key::DoneAt(number.saturating_sub(REMEMBERED));
+        if let Some(CommandId(id)) = self.get(&oldest) {
+            self.delete(&oldest);
+            self.delete(&Key::Done(id));
         }
-        for at in head.forgotten + 1..=until {
-            if let Some(CommandId(id)) = self.get(&Key::DoneAt(at)) {
-                self.delete(&Key::DoneAt(at));
-                self.delete(&Key::Done(id));
-            }
-        }
-        self.put(&Key::Head, &Head { forgotten: until, ..head });
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::keys::Key;
 use super::read;
 use super::read::Missing;
 use super::read::Of;
 use super::read::Page;
+use super::step::Head;
 use super::*;
 use crate::base::ids::StorageId;
 use crate::base::ids::TenantId;
@@ -27,13 +29,12 @@ const ROOM: Room = Room { bytes_max: 1 << 20 };
 #[derive(Clone, Default)]
 struct World {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
-    index: u64,
+    names: u128,
 }
 
 impl World {
     fn apply(&mut self, entry: &Entry) -> Outcome {
-        self.index += 1;
-        let (outcome, changes) = step(&self.rows, self.index, &entry.encode().unwrap()).unwrap();
+        let (outcome, changes) = step(&self.rows, &entry.encode().unwrap()).unwrap();
         for (key, value) in changes {
             match value {
                 Some(value) => drop(self.rows.insert(key, value)),
@@ -44,8 +45,19 @@ impl World {
     }
 
     fn run(&mut self, command: Command) -> Outcome {
-        let entry = Entry { id: CommandId(u128::from(self.index) + 1_000_000), seen: self.index, command };
+        self.names += 1;
+        let entry = Entry { id: CommandId(self.names + 1_000_000), seen: self.seen(), command };
         self.apply(&entry)
+    }
+
+    fn seen(&self) -> u64 {
+        read::commands(&self.rows).unwrap()
+    }
+
+    /// As if so many commands had been carried out.
+    fn set_commands(&mut self, commands: u64) {
+        let head = Head { commands, ..Head::default() };
+        self.rows.insert(Key::Head.encode(), codec::encode(&head).unwrap());
     }
 
     fn act(&mut self, owner: &Owner, act: Act) -> Outcome {
@@ -369,13 +381,15 @@ fn commands_are_remembered_for_so_long_and_refused_after_it() {
         Entry { id: CommandId(n.into()), seen, command }
     };
     (1..=100).for_each(|n| assert_eq!(world.apply(&entry(n, n - 1)), Outcome::Done));
-    world.index = REMEMBERED - 1;
+    world.set_commands(REMEMBERED - 1);
     assert_eq!(world.apply(&entry(100, 99)), Outcome::Done, "as before");
-    world.index = 2 * REMEMBERED;
-    (0..30).for_each(|_| drop(world.run(Command::Expire { now_ms: 0 })));
+    world.set_commands(REMEMBERED);
+    (101..=200).for_each(|n| assert_eq!(world.apply(&entry(n, REMEMBERED)), Outcome::Done));
     assert_eq!(world.apply(&entry(100, 99)), Outcome::Refused(Refusal::TooOld));
+    assert_eq!(world.apply(&entry(101, REMEMBERED)), Outcome::Done, "as before");
+    // Of the last hundred, and of the refusal.
     let memories = world.rows.keys().filter(|it| it[0] == 2 && (it[1] == 2 || it[1] == 3)).count();
-    assert_eq!(memories, 0);
+    assert_eq!(memories, 200);
 }
 
 #[test]
@@ -396,14 +410,14 @@ fn what_is_not_sound_changes_nothing() {
         Finish { response: id("r"), attempt: None, status: Status::Queued, body: Vec::new(), output: Vec::new() };
     assert_eq!(world.act(&owner("a"), Act::Finish(queued)), Outcome::Refused(Refusal::Unsound));
     assert_eq!(world.owned(), 0);
-    assert!(step(&world.rows, 9, b"\x01garbage").is_err() && step(&world.rows, 9, &[9, 0, 0]).is_err());
+    assert!(step(&world.rows, b"\x01garbage").is_err() && step(&world.rows, &[9, 0, 0]).is_err());
     let damaged = BTreeMap::from([(keys::Key::Response(&owner("a"), &id("r1")).encode(), b"damaged".to_vec())]);
     let entry = Entry {
         id: CommandId(1),
         seen: 0,
         command: Command::Of { owner: owner("a"), room: ROOM, act: Box::new(delete("r1")) },
     };
-    assert!(step(&damaged, 1, &entry.encode().unwrap()).is_err(), "a group must not go on past it");
+    assert!(step(&damaged, &entry.encode().unwrap()).is_err(), "a group must not go on past it");
 }
 
 // === any commands in any order ===
@@ -455,9 +469,9 @@ fn run(plan: &Plan) -> Result<(), String> {
     let mut entries: Vec<(Entry, Outcome)> = Vec::new();
     for (n, (is_b, act, is_retried)) in (0_u64..).zip(plan) {
         let command = Command::Of { owner: owners[usize::from(*is_b)].clone(), room: ROOM, act: Box::new(act.clone()) };
-        let entry = Entry { id: CommandId(n.into()), seen: both.index, command };
+        let entry = Entry { id: CommandId(n.into()), seen: both.seen(), command };
         let outcome = both.apply(&entry);
-        if !is_b && alone.apply(&Entry { seen: alone.index, ..entry.clone() }) != outcome {
+        if !is_b && alone.apply(&Entry { seen: alone.seen(), ..entry.clone() }) != outcome {
             return Err(format!("another owner changed what {act:?} does"));
         }
         entries.push((entry, outcome));
@@ -528,4 +542,22 @@ fn the_laws_notice_what_breaks_them() {
         plant(None);
         assert!(found > 0, "{fault:?} was not noticed");
     }
+}
+
+#[test]
+fn commands_in_one_batch_see_each_other_and_a_refused_one_leaves_the_rest() {
+    let a = owner("a");
+    let entry = |n: u128, act| {
+        let command = Command::Of { owner: a.clone(), room: ROOM, act: Box::new(act) };
+        Entry { id: CommandId(n), seen: 0, command }.encode().unwrap()
+    };
+    let begin = |of: &str| Act::Begin(Box::new(first(of, &["i"])));
+    let commands = [entry(1, begin("r1")), entry(2, begin("r1")), entry(3, create("c1", &[])), entry(1, begin("r1"))];
+    let rows = BTreeMap::new();
+    let (outcomes, changes) = steps(&rows, &commands).unwrap();
+    let exists = Outcome::Refused(Refusal::Exists(id("r1")));
+    assert_eq!(outcomes, [Outcome::Done, exists, Outcome::Done, Outcome::Done]);
+    let rows: BTreeMap<_, _> = changes.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    assert!(read::response(&rows, &a, &id("r1")).is_ok() && read::conversation(&rows, &a, &id("c1")).is_ok());
+    assert_eq!(read::commands(&rows), Ok(3));
 }
