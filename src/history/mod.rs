@@ -12,6 +12,7 @@
 pub mod backend;
 pub mod config;
 mod faults;
+pub mod group;
 mod handle;
 mod ids;
 mod leases;
@@ -20,6 +21,7 @@ mod memory;
 mod record;
 mod tend;
 
+pub use backend::Absent;
 pub use backend::Backend;
 pub use backend::Unavailable;
 pub use handle::Handle;

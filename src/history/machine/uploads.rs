@@ -18,7 +18,10 @@ use super::step::Head;
 pub(super) struct Upload {
     parts: u32,
     bytes: u64,
+    /// When it is looked at whether it waits for too long.
     expires_ms: u64,
+    /// Whether that has been: time may have stood still before it began.
+    is_late: bool,
 }
 
 impl Draft<'_> {
@@ -26,7 +29,7 @@ impl Draft<'_> {
         let head = self.head();
         let mut upload = match self.get::<Upload>(&Key::Upload(id)) {
             Some(upload) => upload,
-            None => Upload { parts: 0, bytes: 0, expires_ms: head.clock_ms.saturating_add(STAGED_MS) },
+            None => Upload { parts: 0, bytes: 0, expires_ms: head.clock_ms.saturating_add(STAGED_MS), is_late: false },
         };
         if at < upload.parts {
             return Ok(Outcome::Unchanged);
@@ -64,6 +67,17 @@ impl Draft<'_> {
             whole.extend(part);
         }
         Ok(whole)
+    }
+
+    /// It has waited for long by a clock that may have stood still before it began: it goes only if it still waits for as long after that.
+    pub(super) fn is_overdue(&mut self, id: u128, clock_ms: u64) {
+        let Some(upload) = self.get::<Upload>(&Key::Upload(id)) else { return };
+        if upload.is_late {
+            return self.drop_upload(id);
+        }
+        let expires_ms = clock_ms.saturating_add(STAGED_MS);
+        self.put(&Key::Upload(id), &Upload { expires_ms, is_late: true, ..upload });
+        self.expires_unowned(What::Upload(id), expires_ms);
     }
 
     pub(super) fn drop_upload(&mut self, id: u128) {
