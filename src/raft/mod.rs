@@ -144,7 +144,7 @@ impl Default for Timing {
 
 /// Bytes that only a machine reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Opaque(pub Vec<u8>);
+pub struct Opaque(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 openraft::declare_raft_types!(
     /// What every group is made of. Where a node is reached is membership's to know.

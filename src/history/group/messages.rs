@@ -26,7 +26,7 @@ pub(super) struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Question {
     /// Commands for whoever leads, each as the log has it.
-    Propose(Vec<Vec<u8>>),
+    Propose(#[serde(with = "crate::base::byte_lists")] Vec<Vec<u8>>),
     /// How far has the leader come, which a majority confirms to lead?
     Index,
     /// The asker leads, and stops: whoever is asked is to stand for election now.

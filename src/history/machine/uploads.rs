@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::ByteBuf;
+use serde_bytes::Bytes;
 
 use super::CONTENT_BYTES_MAX;
 use super::STAGED_BYTES_MAX;
@@ -47,7 +49,7 @@ impl Draft<'_> {
         if upload.parts == 0 {
             self.expires_unowned(What::Upload(id), upload.expires_ms);
         }
-        self.put(&Key::Part(id, at), &bytes);
+        self.put(&Key::Part(id, at), Bytes::new(&bytes));
         upload.parts += 1;
         upload.bytes += len;
         self.put(&Key::Upload(id), &upload);
@@ -63,8 +65,8 @@ impl Draft<'_> {
         }
         let mut whole = Vec::new();
         for at in 0..parts {
-            let part: Vec<u8> = self.get(&Key::Part(id, at)).ok_or(Refusal::Gap(at.into()))?;
-            whole.extend(part);
+            let part: ByteBuf = self.get(&Key::Part(id, at)).ok_or(Refusal::Gap(at.into()))?;
+            whole.extend_from_slice(&part);
         }
         Ok(whole)
     }
