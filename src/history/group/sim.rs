@@ -30,6 +30,8 @@ use crate::history::Item;
 use crate::history::Owner;
 use crate::history::Unavailable;
 use crate::history::config::Config;
+use crate::history::faults;
+use crate::history::faults::Fault;
 use crate::history::machine::Act;
 use crate::history::machine::read;
 use crate::history::machine::read::Page;
@@ -300,4 +302,43 @@ fn whatever_happens_what_clients_see_fits_one_order() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     assert_eq!(trouble(2), trouble(2));
+}
+
+// === planted bugs: a simulation that finds none of them proves nothing ===
+
+/// Each is found within this many seeds.
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+fn find(what: &str, expected: &str) {
+    let found = SEEDS.into_iter().find_map(|seed| trouble(seed).err().map(|error| (seed, error)));
+    let (seed, error) = found.unwrap_or_else(|| panic!("{what} was not found in {SEEDS:?}"));
+    assert!(error.contains(expected), "{what}, seed {seed}: {error}");
+}
+
+#[test]
+fn entries_that_are_not_on_disk_are_lost() {
+    raft::faults::plant(Some(raft::faults::Fault::EntriesAreNotSynced));
+    find("EntriesAreNotSynced", "");
+    raft::faults::plant(None);
+}
+
+#[test]
+fn a_leader_that_confirms_itself_reads_what_is_old() {
+    raft::faults::plant(Some(raft::faults::Fault::LeadersConfirmThemselves));
+    find("LeadersConfirmThemselves", "a read of");
+    raft::faults::plant(None);
+}
+
+#[test]
+fn a_retry_that_counts_is_seen_by_whoever_made_it() {
+    faults::plant(Some(Fault::RetriesCountTwice));
+    find("RetriesCountTwice", "refused");
+    faults::plant(None);
+}
+
+#[test]
+fn a_read_that_asks_nobody_has_not_what_was_told() {
+    faults::plant(Some(Fault::ReadsAskNobody));
+    find("ReadsAskNobody", "a read of");
+    faults::plant(None);
 }
