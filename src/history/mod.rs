@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod config;
+pub mod export;
 mod faults;
 pub mod group;
 mod handle;

@@ -263,8 +263,7 @@ impl Driver {
             let (heard, left, active) = (group.heard(), peers.left(), peers.active());
             let (_, patience) = self.shared.control.timing();
             let change = self.shared.control.read(|state| {
-                let seen =
-                    Seen { me, since, status: &status, state, heard: &heard, active: &active, left: &left };
+                let seen = Seen { me, since, status: &status, state, heard: &heard, active: &active, left: &left };
                 patience.next(now, &seen)
             });
             change.flatten().into_iter().for_each(|it| self.change(Arc::clone(group), it));
