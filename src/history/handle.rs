@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::Id;
 use super::InvalidName;
 use super::Lease;
@@ -139,7 +141,7 @@ impl Handle {
     pub async fn read<R, F>(&self, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,
-        F: FnOnce(&dyn Rows) -> R + Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
     {
         read_within(&*self.0.backend, reading, LIMIT).await
     }
@@ -180,12 +182,13 @@ pub(super) async fn propose(
 async fn read_within<R, F>(backend: &dyn Backend, reading: F, limit: Duration) -> Result<R, Unavailable>
 where
     R: Send + 'static,
-    F: FnOnce(&dyn Rows) -> R + Send + 'static,
+    F: Fn(&dyn Rows) -> R + Send + 'static,
 {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let reading = move |rows: &dyn Rows| drop(answer.send(reading(rows))); // who asked may have gone
+    let answer = Arc::new(Mutex::new(None));
+    let answered = Arc::clone(&answer);
+    let reading = move |rows: &dyn Rows| *answer.lock() = Some(reading(rows));
     backend.read(Box::new(reading), limit).await?;
-    answered.await.map_err(|_unread| Unavailable::Unreached)
+    answered.lock().take().ok_or(Unavailable::Unreached)
 }
 
 /// Milliseconds since 1970, for people and for expiry.

@@ -11,6 +11,9 @@
 
 pub mod backend;
 pub mod config;
+#[cfg(test)]
+mod conformance;
+pub mod external;
 mod faults;
 mod handle;
 mod ids;
@@ -22,6 +25,7 @@ mod tend;
 
 pub use backend::Backend;
 pub use backend::Unavailable;
+pub use external::External;
 pub use handle::Handle;
 pub use handle::HistoryError;
 pub use handle::LIMIT;
