@@ -13,11 +13,9 @@ use std::time::Duration;
 use redis::AsyncConnectionConfig;
 use redis::ConnectionAddr;
 use redis::ConnectionInfo;
-use redis::ErrorKind;
 use redis::IntoConnectionInfo as _;
 use redis::Pipeline;
 use redis::RedisError;
-use redis::ServerErrorKind;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use socket2::SockRef;
@@ -145,9 +143,14 @@ struct Connection {
 impl Connection {
     /// Whether the server has rows that are understood here, and what it does with them.
     async fn open(&mut self) -> Result<(), Lost> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SETNX").arg(SCHEMA).arg(SCHEMA_VERSION).ignore().cmd("GET").arg(SCHEMA);
-        let (found,): (i64,) = pipe.query_async(&mut self.inner).await.map_err(no_room)?;
+        // ORDER: it is asked for first, because a server without room lets nothing be set, and may yet be read.
+        let mut found: Option<i64> = redis::cmd("GET").arg(SCHEMA).query_async(&mut self.inner).await?;
+        if found.is_none() {
+            let mut pipe = redis::pipe();
+            pipe.cmd("SETNX").arg(SCHEMA).arg(SCHEMA_VERSION).ignore().cmd("GET").arg(SCHEMA);
+            (found,) = pipe.query_async(&mut self.inner).await.map_err(no_room)?;
+        }
+        let found = found.unwrap_or_default();
         if found != SCHEMA_VERSION {
             return Err(Lost::Newer { found, known: SCHEMA_VERSION });
         }
@@ -305,10 +308,9 @@ fn scan(pipe: &mut Pipeline, want: &Want) {
 
 /// A server that is out of memory, or that cannot write its log, takes no transaction.
 fn no_room(error: RedisError) -> Lost {
-    match (error.kind(), error.code()) {
-        (ErrorKind::Server(ServerErrorKind::ExecAbort), _) | (_, Some("OOM" | "MISCONF")) => Lost::NoRoom,
-        _ => Lost::Redis(error),
-    }
+    let causes = error.clone().into_server_errors();
+    let is_full = causes.is_some_and(|it| it.iter().any(|(_, it)| matches!(it.code(), "OOM" | "MISCONF")));
+    if is_full { Lost::NoRoom } else { Lost::Redis(error) }
 }
 
 impl Session for Connection {
