@@ -49,3 +49,28 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether this node is the one that looks after leases and expiry. Several may believe so; what they do twice counts once.
     fn is_watcher(&self) -> bool;
 }
+
+/// None that could be reached, whatever is asked.
+pub struct Absent;
+
+impl Backend for Absent {
+    fn name(&self) -> &'static str {
+        "absent"
+    }
+
+    fn commands(&self) -> u64 {
+        0
+    }
+
+    fn propose(&self, _: Vec<u8>, _: Duration) -> Doing<'_, Result<Outcome, Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Unreached)))
+    }
+
+    fn read(&self, _: Reading, _: Duration) -> Doing<'_, Result<(), Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Unreached)))
+    }
+
+    fn is_watcher(&self) -> bool {
+        false
+    }
+}

@@ -15,6 +15,7 @@ pub mod config;
 mod conformance;
 pub mod external;
 mod faults;
+pub mod group;
 mod handle;
 mod ids;
 mod leases;
@@ -23,6 +24,7 @@ mod memory;
 mod record;
 mod tend;
 
+pub use backend::Absent;
 pub use backend::Backend;
 pub use backend::Unavailable;
 pub use external::External;

@@ -2,6 +2,7 @@
 
 use super::mesh::MeshError;
 use crate::control::Unusable;
+use crate::history::external::InvalidUrl;
 use crate::observability::logs;
 use crate::observability::traces;
 use crate::replication::core::LoadError;
@@ -54,6 +55,9 @@ pub enum Error {
     /// A newer release wrote what is in the data directory, or it is damaged.
     #[error(transparent)]
     Control(#[from] Unusable),
+    /// The server that is to keep history.
+    #[error(transparent)]
+    History(#[from] InvalidUrl),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),

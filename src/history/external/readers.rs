@@ -129,7 +129,8 @@ impl Inner {
                 known.learn(asked, found);
             }
             if !is_read {
-                let live = Live { state: RefCell::new(State { session: &mut *session, known, lost: None }), runtime, until };
+                let live =
+                    Live { state: RefCell::new(State { session: &mut *session, known, lost: None }), runtime, until };
                 reading(&live);
                 let state = live.state.into_inner();
                 if let Some(lost) = state.lost {
@@ -145,11 +146,7 @@ impl Inner {
     }
 }
 
-fn within<T>(
-    runtime: &Handle,
-    until: Instant,
-    doing: impl Future<Output = Result<T, Lost>>,
-) -> Result<T, Lost> {
+fn within<T>(runtime: &Handle, until: Instant, doing: impl Future<Output = Result<T, Lost>>) -> Result<T, Lost> {
     runtime.block_on(tokio::time::timeout_at(until, doing)).map_err(|_late| Lost::Late).flatten()
 }
 

@@ -72,7 +72,8 @@ impl Redis {
             Some(_) | None => return Err(InvalidUrl::Scheme("rediss://` or `redis://")),
         };
         // The driver's own TLS is left out of the build; it is told of the place alone. The cause is left out: it may quote what is a password.
-        let info = format!("redis://{place}").into_connection_info().map_err(|_may_quote| InvalidUrl::Unparsed(EXAMPLE))?;
+        let info =
+            format!("redis://{place}").into_connection_info().map_err(|_may_quote| InvalidUrl::Unparsed(EXAMPLE))?;
         let unsaid = if is_tls { Trust::Full } else { Trust::Off };
         let tls = Some(Tls::of(&url, unsaid)?).filter(|_| is_tls);
         if tls.as_ref().is_some_and(|it| it.trust < Trust::Encrypt) {
@@ -91,12 +92,15 @@ impl Redis {
         let is_near = host == "localhost" || host.parse().is_ok_and(|it: IpAddr| it.is_loopback());
         match &self.tls {
             Some(tls) => tls.warn_of("redis", is_near),
-            None if !is_near => tracing::warn!("history's server is on the network without TLS: `rediss://` in `--history-url` uses it"),
+            None if !is_near => {
+                tracing::warn!("history's server is on the network without TLS: `rediss://` in `--history-url` uses it")
+            }
             None => {}
         }
         let stream = TcpStream::connect((host.as_str(), *port)).await?;
         stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_MAX).with_interval(SILENT_MAX))?;
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT_MAX).with_interval(SILENT_MAX))?;
         let inner = match &self.tls {
             Some(tls) => self.speak(tls.connect(host, stream).await?).await?,
             None => self.speak(stream).await?,
@@ -173,7 +177,9 @@ impl Connection {
         }
         let has_limit = self.setting("maxmemory").await.is_some_and(|it| it != "0");
         if has_limit && self.setting("maxmemory-policy").await.is_some_and(|it| it.starts_with("allkeys")) {
-            doubts.push("the server throws history away when its memory is full: set `maxmemory-policy noeviction` there");
+            doubts.push(
+                "the server throws history away when its memory is full: set `maxmemory-policy noeviction` there",
+            );
         }
         doubts
     }
@@ -363,7 +369,13 @@ mod tests {
             scan(&mut pipe, &Want::Rows { from: vec![1, 0], to: vec![1, 255], most, is_back });
             String::from_utf8_lossy(&pipe.get_packed_pipeline()).replace("\r\n", " ")
         };
-        assert!(asked(false, 9).contains("ZRANGEBYLEX $18 smg:{history}:keys $3 [\u{1}\0 $3 (\u{1}\u{fffd} $5 LIMIT $1 0 $1 9"));
-        assert!(asked(true, usize::MAX).contains("ZREVRANGEBYLEX $18 smg:{history}:keys $3 (\u{1}\u{fffd} $3 [\u{1}\0 $5 LIMIT $1 0 $2 -1"));
+        assert!(
+            asked(false, 9)
+                .contains("ZRANGEBYLEX $18 smg:{history}:keys $3 [\u{1}\0 $3 (\u{1}\u{fffd} $5 LIMIT $1 0 $1 9")
+        );
+        assert!(
+            asked(true, usize::MAX)
+                .contains("ZREVRANGEBYLEX $18 smg:{history}:keys $3 (\u{1}\u{fffd} $3 [\u{1}\0 $5 LIMIT $1 0 $2 -1")
+        );
     }
 }

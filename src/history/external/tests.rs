@@ -63,8 +63,15 @@ async fn memory_and_a_server_are_backends_alike() {
 #[tokio::test]
 async fn a_server_that_fails_now_and_then_loses_nothing_and_does_nothing_twice() {
     let fake = Fake::default();
-    let fails =
-        [Fail::Connect, Fail::Fetch, Fail::BeforeCommit, Fail::AfterCommit, Fail::Overtaken, Fail::Moments, Fail::AfterCommit];
+    let fails = [
+        Fail::Connect,
+        Fail::Fetch,
+        Fail::BeforeCommit,
+        Fail::AfterCommit,
+        Fail::Overtaken,
+        Fail::Moments,
+        Fail::AfterCommit,
+    ];
     fake.fail(&[fails, fails].concat());
     conformance::suite(|| over(&fake)).await;
 }

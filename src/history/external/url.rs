@@ -5,6 +5,11 @@ use crate::base::secret::Secret;
 /// Why a URL is none. The operator's to correct; nothing was asked of any server. None of these shows the URL: a password is in it.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidUrl {
+    /// There is none.
+    #[error(
+        "`--history-backend` `postgres`, `redis` and `oracle` need `--history-url`, which says where the server is"
+    )]
+    Missing,
     /// It is of something else.
     #[error("`--history-url` must begin with `{0}`")]
     Scheme(&'static str),
@@ -19,7 +24,9 @@ pub enum InvalidUrl {
         expected: &'static str,
     },
     /// The rest of it is not understood.
-    #[error("`--history-url` is not understood: expected `{0}`; encode `@`, `:`, `/`, `?` and `%` in a password as `%40` and so on")]
+    #[error(
+        "`--history-url` is not understood: expected `{0}`; encode `@`, `:`, `/`, `?` and `%` in a password as `%40` and so on"
+    )]
     Unparsed(&'static str),
     /// The file of authorities that it names.
     #[error("`--history-url` names certificates that cannot be used: `{path}`: {why}")]
@@ -30,7 +37,9 @@ pub enum InvalidUrl {
         why: NoRoots,
     },
     /// This binary was built without it.
-    #[error("`--history-backend` is `oracle`, and this binary was built without it: build with `--features oracle`, or choose another")]
+    #[error(
+        "`--history-backend` is `oracle`, and this binary was built without it: build with `--features oracle`, or choose another"
+    )]
     NotBuilt,
     /// This kind has no server.
     #[error("`--history-backend` is none that has a server")]

@@ -44,6 +44,7 @@ pub enum Command {
         /// Which part, from 0 on.
         at: u32,
         /// Its bytes.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// The parts, one after the other, are a [`Command::Of`], encoded.
@@ -107,6 +108,7 @@ pub enum Act {
         /// The number of the first.
         first: u64,
         /// Opaque.
+        #[serde(with = "crate::base::byte_lists")]
         events: Vec<Vec<u8>>,
     },
     /// What nobody makes any more is taken over.
@@ -123,6 +125,7 @@ pub enum Act {
         /// For people.
         created_ms: u64,
         /// JSON.
+        #[serde(with = "serde_bytes")]
         metadata: Vec<u8>,
         /// Its first items.
         items: Vec<Item>,
@@ -136,6 +139,7 @@ pub enum Act {
         /// Which.
         conversation: Id,
         /// JSON.
+        #[serde(with = "serde_bytes")]
         metadata: Vec<u8>,
     },
     /// It goes, with its items. Responses that name it stay.
@@ -175,6 +179,7 @@ pub struct Begin {
     /// Its own input, without what came before.
     pub input: Vec<Item>,
     /// JSON, as it is shown, without status, input and output.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
     /// Under which lease it is made. None: where only one node writes, and what it leaves when it dies is ended at its next start.
     pub lease: Option<Lease>,
@@ -196,6 +201,7 @@ pub struct Finish {
     /// How it ended.
     pub status: Status,
     /// JSON, as [`Begin::body`].
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
     /// What was made.
     pub output: Vec<Item>,

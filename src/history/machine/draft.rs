@@ -54,7 +54,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Writes a row. Answers what it takes, in bytes.
-    pub(super) fn put<T: Serialize>(&mut self, key: &Key<'_>, value: &T) -> u64 {
+    pub(super) fn put<T: Serialize + ?Sized>(&mut self, key: &Key<'_>, value: &T) -> u64 {
         match codec::encode(value) {
             Ok(value) => {
                 let bytes = value.len() as u64;

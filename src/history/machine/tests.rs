@@ -329,7 +329,19 @@ fn a_long_command_comes_in_parts_and_does_what_it_does_whole() {
     let parts = |it: &World| it.rows.values().filter(|it| it.ends_with(&[9; 100])).count();
     assert_eq!(parts(&world), 1);
     world.run(Command::Expire { now_ms: 1000 + STAGED_MS });
+    assert_eq!(parts(&world), 1, "time may have stood still until it began");
+    world.run(Command::Expire { now_ms: 1000 + 2 * STAGED_MS });
     assert_eq!(parts(&world), 0);
+    assert_eq!(world.rows.keys().filter(|it| it[0] == 2 && (4..=6).contains(&it[1])).count(), 0);
+}
+
+#[test]
+fn time_that_has_stood_still_takes_no_upload_away() {
+    let mut world = World::default();
+    let part = |at: u32| Command::Part { upload: 5, at, bytes: vec![9; 10] };
+    assert_eq!(world.run(part(0)), Outcome::Done);
+    world.run(Command::Expire { now_ms: 50_000 * CLOCK_STEP_MS });
+    assert_eq!(world.run(part(1)), Outcome::Done, "it had begun just before");
 }
 
 #[test]
