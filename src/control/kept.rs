@@ -54,6 +54,11 @@ pub(super) async fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
     store.on_disk(write).await
 }
 
+/// Which data directory this store says it is. None: it has had to do with no group.
+pub fn whose(store: &Store) -> Result<Option<StorageId>, StoreError> {
+    Ok(store.read::<Kept>(Key::Own(GROUP))?.map(|it| it.storage))
+}
+
 /// Takes back the grant that a stopped node's data directory has given. False: it belongs to a cluster. Blocks on the disk.
 pub fn reset(store: &Store) -> Result<bool, StoreError> {
     let Some(kept) = store.read::<Kept>(Key::Own(GROUP))? else { return Ok(true) };

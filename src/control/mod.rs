@@ -50,6 +50,7 @@ pub use handle::Status;
 pub use kept::check;
 pub use kept::recover;
 pub use kept::reset;
+pub use kept::whose;
 
 use self::core::bootstrap;
 use self::machine::Refusal;

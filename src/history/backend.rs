@@ -46,6 +46,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads the rows of one moment, which is not before this was called: all that anybody was told before is in them.
     fn read(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>>;
 
+    /// How its group is; None: it has none.
+    fn group(&self) -> Option<super::group::Status> {
+        None
+    }
+
+    /// Lets go of the log that is not needed any more, where there is one. None: there is none.
+    fn snapshot(&self) -> Option<Doing<'_, Result<u64, Unavailable>>> {
+        None
+    }
+
     /// Whether this node is the one that looks after leases and expiry. Several may believe so; what they do twice counts once.
     fn is_watcher(&self) -> bool;
 }

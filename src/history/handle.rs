@@ -13,6 +13,7 @@ use super::backend::Backend;
 use super::backend::Unavailable;
 use super::config::Config;
 use super::config::Scope;
+use super::export::Row;
 use super::leases::Leases;
 use super::machine::Act;
 use super::machine::Command;
@@ -146,6 +147,34 @@ impl Handle {
         read_within(&*self.0.backend, reading, LIMIT).await
     }
 
+    /// Reads with another limit: for what reads everything.
+    pub async fn read_within<R, F>(&self, limit: Duration, reading: F) -> Result<R, Unavailable>
+    where
+        R: Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
+    {
+        read_within(&*self.0.backend, reading, limit).await
+    }
+
+    /// Puts rows of an export in. `at`: rows before these. Nothing else is taken until the last ones are in.
+    pub async fn restore(&self, mut at: u64, rows: Vec<Row>, is_last: bool) -> Result<(), HistoryError> {
+        let until = Clock.now() + LIMIT;
+        let mut pieces = in_pieces(rows).into_iter().peekable();
+        loop {
+            let rows = pieces.next().unwrap_or_default();
+            let is_end = pieces.peek().is_none();
+            let count = rows.len() as u64;
+            let command = self.in_parts(Command::Restore { at, rows, is_last: is_last && is_end }, until).await?;
+            if let Outcome::Refused(refusal) = self.propose(command, until).await? {
+                return Err(refusal.into());
+            }
+            at += count;
+            if is_end {
+                return Ok(());
+            }
+        }
+    }
+
     /// The lease under which this node makes responses, held from now on for as long as it is asked for at least every minute. The first one takes a commit.
     pub async fn lease(&self) -> Result<Lease, Unavailable> {
         self.0.leases.get(&*self.0.backend, &self.0.entropy).await
@@ -177,6 +206,21 @@ pub(super) async fn propose(
     let entry = Entry { id: CommandId(entropy.next_u128()), seen: backend.commands(), command };
     let bytes = entry.encode().map_err(|_bug| Unavailable::Damaged)?;
     backend.propose(bytes, until.saturating_duration_since(Clock.now())).await
+}
+
+/// As many rows in each as go in one command; a long one is alone.
+fn in_pieces(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let (mut pieces, mut bytes) = (Vec::new(), usize::MAX);
+    for row in rows {
+        let len = row.0.len() + row.1.len() + 16;
+        bytes = bytes.saturating_add(len);
+        if bytes > PART_BYTES / 2 {
+            pieces.push(Vec::new());
+            bytes = len;
+        }
+        pieces.last_mut().into_iter().for_each(|it: &mut Vec<Row>| it.push(row.clone()));
+    }
+    pieces
 }
 
 async fn read_within<R, F>(backend: &dyn Backend, reading: F, limit: Duration) -> Result<R, Unavailable>

@@ -13,6 +13,7 @@ pub mod backend;
 pub mod config;
 #[cfg(test)]
 mod conformance;
+pub mod export;
 pub mod external;
 mod faults;
 pub mod group;

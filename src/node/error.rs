@@ -5,6 +5,7 @@ use crate::control::Unusable;
 use crate::history::external::InvalidUrl;
 use crate::observability::logs;
 use crate::observability::traces;
+use crate::raft::StartError;
 use crate::replication::core::LoadError;
 use crate::workers;
 
@@ -57,7 +58,12 @@ pub enum Error {
     Control(#[from] Unusable),
     /// The server that is to keep history.
     #[error(transparent)]
-    History(#[from] InvalidUrl),
+    HistoryUrl(#[from] InvalidUrl),
+    /// The same of history.
+    #[error(
+        "what the data directory has of history cannot be read: {0}: use the release that wrote it, or look at docs/operating/backup.md"
+    )]
+    History(StartError),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -69,7 +75,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Mesh(error) => error.is_usage(),
-            Self::Control(_) => true,
+            Self::Control(_) | Self::History(_) => true,
             _ => false,
         }
     }

@@ -305,6 +305,14 @@ impl<M: Machine> Group<M> {
         read(&self.state.rows())
     }
 
+    /// Lets go of the log up to what has taken effect here, but for what followers that are a little late may need. Answers up to where.
+    pub async fn snapshot(&self) -> Result<u64, ProposeError> {
+        let applied = self.applied();
+        let stopped = |error: Fatal<StorageId>| ProposeError::Stopped(error.to_string());
+        self.raft.trigger().snapshot().await.map_err(stopped)?;
+        Ok(applied)
+    }
+
     /// Waits until an entry has taken effect here.
     pub async fn until_applied(&self, index: u64) {
         self.state.until_applied(index).await;

@@ -283,6 +283,16 @@ impl<M: Machine> StateMachine<M> {
         Ok(outcomes)
     }
 
+    /// Takes all entries that lie on this disk, decided or not. Answers the last one that the state has.
+    pub(super) fn catch_up(&self) -> Result<Option<LogId>, StateError> {
+        let mut machine = self.machine.lock();
+        let first = self.position().0.map_or(0, |it| it.index + 1);
+        let entries: Result<Vec<Entry<TypeConfig>>, StoreError> =
+            self.store.scan(Key::Entry(self.group, first)).map(|entry| entry.map(|it| it.1)).collect();
+        self.apply_each(&mut machine, entries?)?;
+        Ok(self.position().0)
+    }
+
     /// Each in a write of its own: the next one reads the rows that it left. A snapshot that came may have had some of them in it already, because it was made later than it was named; what
     /// they answer nobody waits for then.
     fn apply_each(

@@ -26,6 +26,7 @@ use crate::history::machine::REMEMBERED;
 use crate::history::machine::Refusal;
 use crate::history::machine::Room;
 use crate::history::machine::read;
+use crate::observability::metrics::Registry;
 use crate::raft::Coded as _;
 use crate::raft::Rows;
 
@@ -34,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 fn over(fake: &Fake) -> Arc<External> {
     // Never dropped: tasks end with their owner.
     let tasks: &'static Tasks = Box::leak(Box::new(Tasks::new()));
-    Arc::new(External::over(Arc::new(fake.clone()), &Entropy::seeded(1), tasks))
+    Arc::new(External::over(Arc::new(fake.clone()), &Entropy::seeded(1), &mut Registry::default(), tasks))
 }
 
 /// A response begins. `n`: which command it is.

@@ -23,8 +23,29 @@ mod shared;
 #[cfg(test)]
 mod sim;
 
+use crate::base::ids::StorageId;
+use crate::history::machine::History;
+use crate::raft;
+use crate::storage::Batch;
+use crate::storage::GroupId;
+use crate::storage::Store;
+
 pub use driver::Driver;
 pub use driver::Ground;
 pub use driver::start;
 pub use shared::Replicated;
 pub use shared::Status;
+
+/// Whether this release can read what a data directory has of the group. Blocks on the disk.
+pub fn check(store: &Store) -> Result<(), raft::StartError> {
+    raft::check::<History>(store, GroupId::HISTORY)
+}
+
+/// Makes a stopped member's group one of this node alone, with what it has: for when a majority of the voters is lost for good. False: there is no group. Blocks on the disk.
+pub fn recover(store: &Store, me: StorageId) -> Result<bool, raft::RecoverError> {
+    if raft::voters_on_disk(store, GroupId::HISTORY)?.is_empty() {
+        return Ok(false);
+    }
+    raft::recover::<History>(store, GroupId::HISTORY, me, Batch::default(), |_, _| {})?;
+    Ok(true)
+}

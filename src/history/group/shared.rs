@@ -311,6 +311,17 @@ impl Backend for Replicated {
         Box::pin(async move { timeout(limit, self.have_read(reading)).await.unwrap_or(Err(Unavailable::Unreached)) })
     }
 
+    fn group(&self) -> Option<Status> {
+        Some(self.0.status())
+    }
+
+    fn snapshot(&self) -> Option<Doing<'_, Result<u64, Unavailable>>> {
+        Some(Box::pin(async {
+            let group = self.0.group.load_full().ok_or(Unavailable::Unreached)?;
+            group.snapshot().await.map_err(|_stopped| Unavailable::Unreached)
+        }))
+    }
+
     fn is_watcher(&self) -> bool {
         self.0.leads().is_some()
     }

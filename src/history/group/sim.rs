@@ -306,6 +306,69 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(trouble(2), trouble(2));
 }
 
+#[test]
+fn what_is_left_of_a_lost_majority_goes_on_with_all_that_its_disk_has() {
+    for seed in seeds(2) {
+        let ran = run(seed, async |world| {
+            let mut nodes = Nodes::new(world);
+            nodes.cluster(3).await?;
+            nodes.busy(secs(5)).await?;
+            nodes.world.run(secs(2)).await?;
+            (1..=3).for_each(|at| nodes.kill(at, true));
+            let store = Store::in_memory(nodes.world.at(2).disk.clone());
+            let me = nodes.world.at(2).storage;
+            assert!(super::recover(&store, me).map_err(|error| error.to_string())?);
+            let draw = crate::base::ids::ClusterId(77);
+            crate::control::recover(&store, draw).map_err(|error| error.to_string())?;
+            nodes.world.clusters.clear();
+            nodes.start(2);
+            nodes.world.until_whole(secs(30), 1).await?;
+            nodes.until_whole(1).await?;
+            nodes.busy(secs(2)).await?;
+            // Acknowledged before were all that two of three had; this one had them, too, a moment later.
+            nodes.fits().await
+        });
+        let added = ran.unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(added > 20, "{added}");
+    }
+}
+
+#[test]
+fn a_node_alone_keeps_history_and_is_the_first_of_a_cluster_later() {
+    let ran = run(1, async |world| {
+        let mut nodes = Nodes::new(world);
+        nodes.world.place(1, 1);
+        nodes.world.at(1).level_max = LEVEL;
+        nodes.world.start_alone(1);
+        nodes.attach(1);
+        assert_eq!(
+            items(&nodes.nodes[&1].1).await.map_err(|error| error.to_string()).map(|it| it.len()),
+            Err(Unavailable::Damaged.to_string()),
+            "nothing is there, and reading makes nothing"
+        );
+        nodes.begin().await?;
+        nodes.busy(secs(3)).await?;
+        nodes.world.run(secs(1)).await?;
+        nodes.kill(1, true);
+        nodes.world.start_alone(1);
+        nodes.attach(1);
+        nodes.busy(secs(2)).await?;
+        nodes.world.run(secs(1)).await?;
+        nodes.kill(1, true);
+        for at in 2..=3 {
+            nodes.world.place(at, 3);
+        }
+        nodes.world.at(1).expect = 3;
+        (1..=3).for_each(|at| nodes.start(at));
+        nodes.world.until_whole(secs(60), 3).await?;
+        nodes.until_whole(3).await?;
+        nodes.busy(secs(2)).await?;
+        nodes.fits().await
+    });
+    let added = ran.unwrap_or_else(|what| panic!("{what}"));
+    assert!(added > 30, "{added}");
+}
+
 // === planted bugs: a simulation that finds none of them proves nothing ===
 
 /// Each is found within this many seeds.

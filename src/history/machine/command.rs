@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::ByteBuf;
 
 use crate::history::Id;
 use crate::history::Item;
@@ -72,6 +73,15 @@ pub enum Command {
     Expire {
         /// Milliseconds since 1970 by the leader's clock.
         now_ms: u64,
+    },
+    /// Rows of an export are put in, where nothing is kept yet. Until the last of them nothing else is taken.
+    Restore {
+        /// Rows before these.
+        at: u64,
+        /// Key and value.
+        rows: Vec<(ByteBuf, ByteBuf)>,
+        /// Whether these are the last ones.
+        is_last: bool,
     },
 }
 
@@ -272,6 +282,12 @@ pub enum Refusal {
     /// So many commands came since that nobody knows whether it was carried out.
     #[error("the command is too old")]
     TooOld,
+    /// An export is being put in. Whoever does it goes on, or begins again in an empty place.
+    #[error("an export is being put in here; {0} rows are")]
+    Restoring(u64),
+    /// An export is only put in where nothing is kept.
+    #[error("there is history here already: an export can only be imported where there is none")]
+    NotEmpty,
     /// It is none that this release makes. The proposer's bug.
     #[error("the command is not sound")]
     Unsound,

@@ -68,6 +68,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Writes a row as it is.
+    pub(super) fn put_raw(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.after.changes.insert(key, Some(value));
+    }
+
     pub(super) fn delete(&mut self, key: &Key<'_>) {
         self.delete_raw(key.encode());
     }
