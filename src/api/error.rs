@@ -2,6 +2,7 @@
 //!
 //! Private causes stay in the log. Every body follows the schema of the client's dialect.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,6 +16,11 @@ use crate::dialects::BadRequest;
 use crate::dialects::ErrorText;
 use crate::dialects::Family;
 use crate::dialects::json::Invalid;
+use crate::dialects::responses::Refused as Unfit;
+use crate::history::HistoryError;
+use crate::history::Unavailable;
+use crate::history::machine::Refusal;
+use crate::history::machine::read::Missing;
 use crate::observability::labels::label;
 use crate::replication::core::EditError as TableError;
 use crate::routing::retry::Outcome;
@@ -101,6 +107,31 @@ pub enum ApiError {
     /// An admin edit that could not be kept. The disk's fault, or too many at a time; the edit may be made again.
     #[error("the change was not kept: {0}")]
     NotKept(TableError),
+    /// A field of a request for a response or a conversation. The client's fault.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// No such response, conversation or item: it never was, it was deleted, or it is another's. The client's fault.
+    #[error("there is no {what} `{id}`")]
+    NoRecord {
+        /// What was asked for.
+        what: &'static str,
+        /// Its id, as it came.
+        id: String,
+        /// The field that named it; `None`: the path.
+        param: Option<&'static str>,
+    },
+    /// What is kept, or would be, did not allow it.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A response or a conversation, where nothing is kept. The operator's choice.
+    #[error("responses and conversations are not kept here: `--history-backend` is `none`")]
+    NoHistory,
+    /// Something that only a response in the background allows. The client's fault.
+    #[error("`{0}` cannot be {1}: only a response that was created with `background: true` can")]
+    NotBackground(String, &'static str),
+    /// A response that was to be cancelled has ended. The client's fault.
+    #[error("`{0}` has ended, and is {1}: it cannot be cancelled")]
+    HasEnded(String, &'static str),
     /// Nobody serves anything yet.
     #[error("no worker is registered: start with `--worker-urls URL` or POST /workers {{\"url\": ...}}")]
     NoWorkers,
@@ -133,6 +164,12 @@ pub enum ApiError {
     /// The gateway is stopping.
     #[error("this gateway is shutting down; try again")]
     Draining,
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        Self::History(error.into())
+    }
 }
 
 impl From<EditError> for ApiError {
@@ -342,6 +379,16 @@ impl ApiError {
             Self::UnknownMember(_) => (StatusCode::NOT_FOUND, INVALID, "member_not_found"),
             Self::Refused(_) => (StatusCode::BAD_REQUEST, INVALID, "refused"),
             Self::NotKept(_) => (StatusCode::SERVICE_UNAVAILABLE, "api_error", "not_durable"),
+            Self::Unfit(Unfit::Invalid { .. }) => (StatusCode::BAD_REQUEST, INVALID, "invalid_value"),
+            Self::Unfit(Unfit::Unsupported { .. }) => (StatusCode::BAD_REQUEST, INVALID, "unsupported_value"),
+            Self::NoRecord { param: Some("previous_response_id"), .. } => {
+                (StatusCode::BAD_REQUEST, INVALID, "previous_response_not_found")
+            }
+            Self::NoRecord { .. } => (StatusCode::NOT_FOUND, INVALID, "not_found"),
+            Self::History(error) => history(error),
+            Self::NoHistory => (StatusCode::NOT_FOUND, INVALID, "history_off"),
+            Self::NotBackground(..) => (StatusCode::BAD_REQUEST, INVALID, "not_background"),
+            Self::HasEnded(..) => (StatusCode::BAD_REQUEST, INVALID, "already_ended"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),
             Self::Admission(_) => (StatusCode::TOO_MANY_REQUESTS, RATE_LIMIT, "concurrency_limit"),
             Self::OverBudget(OverBudget::UsedUp { .. }) => {
@@ -381,10 +428,12 @@ impl ApiError {
     #[must_use]
     pub fn text(&self) -> ErrorText {
         let (_, kind, code) = self.classify();
-        let param = match self {
-            Self::BadRequest(error) => Some(error.field()),
-            Self::UnknownModel { .. } | Self::ModelRequired => Some("model"),
-            Self::BadParameter { name, .. } => Some(*name),
+        let param: Option<Cow<'static, str>> = match self {
+            Self::BadRequest(error) => Some(error.field().into()),
+            Self::Unfit(error) => Some(error.field().to_owned().into()),
+            Self::NoRecord { param, .. } => param.map(Into::into),
+            Self::UnknownModel { .. } | Self::ModelRequired => Some("model".into()),
+            Self::BadParameter { name, .. } => Some((*name).into()),
             _ => None,
         };
         ErrorText { message: self.to_string(), kind, code, param }
@@ -413,6 +462,33 @@ impl ApiError {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// What history says. Nothing of it that may pass is ever a 404.
+fn history(error: &HistoryError) -> (StatusCode, &'static str, &'static str) {
+    const INVALID: &str = "invalid_request_error";
+    const UNAVAILABLE: (StatusCode, &str, &str) = (StatusCode::SERVICE_UNAVAILABLE, "api_error", "history_unavailable");
+    match error {
+        HistoryError::Unavailable(_) | HistoryError::Missing(Missing::Unreadable(_)) => UNAVAILABLE,
+        HistoryError::Refused(Refusal::NotFound(_)) | HistoryError::Missing(Missing::NotFound(_)) => {
+            (StatusCode::NOT_FOUND, INVALID, "not_found")
+        }
+        HistoryError::Missing(Missing::Broken { .. }) => {
+            (StatusCode::BAD_REQUEST, INVALID, "previous_response_deleted")
+        }
+        HistoryError::Missing(Missing::TooLarge(_)) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "context_too_large"),
+        HistoryError::Refused(Refusal::Exists(_)) => (StatusCode::CONFLICT, INVALID, "already_exists"),
+        HistoryError::Refused(Refusal::Unfinished(_)) => (StatusCode::CONFLICT, INVALID, "not_ended"),
+        HistoryError::Refused(Refusal::Ended(_)) => (StatusCode::BAD_REQUEST, INVALID, "already_ended"),
+        HistoryError::Refused(Refusal::KeyReused) => (StatusCode::CONFLICT, INVALID, "idempotency_key_reused"),
+        HistoryError::Refused(Refusal::Full(_)) => (StatusCode::INSUFFICIENT_STORAGE, INVALID, "history_full"),
+        HistoryError::Refused(Refusal::TooMany(_)) => (StatusCode::BAD_REQUEST, INVALID, "too_many"),
+        // Nothing else is unsound that comes from here.
+        HistoryError::Refused(Refusal::Unsound) => (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "content_too_large"),
+        HistoryError::Refused(
+            Refusal::Stale | Refusal::Owned | Refusal::NoLease | Refusal::Gap(_) | Refusal::TooOld,
+        ) => UNAVAILABLE,
     }
 }
 

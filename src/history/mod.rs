@@ -20,6 +20,8 @@ mod memory;
 mod record;
 mod tend;
 
+pub use crate::raft::Rows;
+pub use crate::raft::Unreadable;
 pub use backend::Backend;
 pub use backend::Unavailable;
 pub use handle::Handle;
