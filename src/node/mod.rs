@@ -84,6 +84,7 @@ impl Node {
             build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
+        api::responses::start(&gateway);
         about::start(&gateway, address, config.server.tls_cert_path.is_some(), &tasks);
         let edge = api::serve::Edge {
             routes: api::routes::router(&gateway),
