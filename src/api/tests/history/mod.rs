@@ -100,7 +100,9 @@ impl Kept {
         let reading = move |rows: &dyn crate::history::Rows| {
             let all = rows.scan(&[], &[0xFF; 64], usize::MAX, false);
             let told = told.lock().take();
-            drop(told.map(|it| it.send(all.into_iter().flat_map(|(key, value)| [key, value].concat()).collect::<Vec<u8>>())));
+            drop(told.map(|it| {
+                it.send(all.into_iter().flat_map(|(key, value)| [key, value].concat()).collect::<Vec<u8>>())
+            }));
         };
         self.backend.inner.read(Box::new(reading), Duration::ZERO).await.expect("it is memory");
         rows.await.expect("it was read")
