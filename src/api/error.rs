@@ -481,6 +481,8 @@ fn history(error: &HistoryError) -> (StatusCode, &'static str, &'static str) {
         HistoryError::Refused(Refusal::Exists(_)) => (StatusCode::CONFLICT, INVALID, "already_exists"),
         HistoryError::Refused(Refusal::Unfinished(_)) => (StatusCode::CONFLICT, INVALID, "not_ended"),
         HistoryError::Refused(Refusal::Ended(_)) => (StatusCode::BAD_REQUEST, INVALID, "already_ended"),
+        HistoryError::Refused(Refusal::NotEmpty) => (StatusCode::CONFLICT, INVALID, "history_not_empty"),
+        HistoryError::Refused(Refusal::Restoring(_)) => UNAVAILABLE,
         HistoryError::Refused(Refusal::KeyReused) => (StatusCode::CONFLICT, INVALID, "idempotency_key_reused"),
         HistoryError::Refused(Refusal::Full(_)) => (StatusCode::INSUFFICIENT_STORAGE, INVALID, "history_full"),
         HistoryError::Refused(Refusal::TooMany(_)) => (StatusCode::BAD_REQUEST, INVALID, "too_many"),

@@ -157,6 +157,11 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/cluster/links", Admin(cluster::links), "", "LinkList", "Its connections to other nodes"),
     route("POST", "/cluster/drain", Admin(cluster::drain), "", "Drained", "Take this node out of service as SIGTERM does: it finishes what is in flight and ends"),
     route("POST", "/cluster/upgrade/finalize", Admin(cluster::finalize), "", "Finalized", "Raise the feature level as far as every node's release can follow: what a new release brings is used from then on"),
+    route("GET", "/cluster/history", Admin(admin::history::status), "", "HistoryStatus", "How history is at this node: where it is kept, who leads, how far the others are"),
+    route("GET", "/cluster/history/verify", Admin(admin::history::verified), "", "HistoryReport", "Read every row of history and say what does not fit"),
+    route("POST", "/cluster/history/snapshot", Admin(admin::history::snapshot), "", "HistorySnapshot", "Let go of the log of history that is not needed any more"),
+    route("GET", "/cluster/history/export", Admin(admin::history::exported), "", "HistoryFile", "All of history as of one moment, as a file: a backup, or the way to another backend"),
+    route("POST", "/cluster/history/import", Admin(admin::history::imported), "HistoryRows", "HistoryImported", "Put rows of an export in, where nothing is kept; `smg history import` does it whole"),
     route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 

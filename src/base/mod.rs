@@ -1,5 +1,6 @@
 //! Nouns every area shares: ids, time, entropy, tasks, secrets, bounds. Depends on nothing of ours.
 
+pub mod byte_lists;
 pub mod clock;
 pub mod entropy;
 pub mod ids;

@@ -53,6 +53,7 @@ pub(super) fn command() -> Command {
         .subcommands(super::cluster::commands())
         .subcommand(super::top::command())
         .subcommand(super::mesh::command())
+        .subcommand(super::history::command())
 }
 
 fn configuration() -> Command {

@@ -2,6 +2,7 @@
 //!
 //! Absent on purpose: pooling, TLS, redirects. Every wait has a deadline.
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -84,9 +85,39 @@ impl Node {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
-        let answer = tokio::time::timeout(deadline, self.exchange(method, path, body)).await;
-        let (status, bytes) = answer.with_context(|| format!("no answer from {self} in time"))??;
-        let text = String::from_utf8_lossy(&bytes);
+        let body = Bytes::from(body.map(Value::to_string).unwrap_or_default());
+        let mut bytes = Vec::new();
+        let answer = self.exchange(method, path, body, ANSWER_BYTES_MAX, &mut bytes);
+        let status = tokio::time::timeout(deadline, answer)
+            .await
+            .with_context(|| format!("no answer from {self} in time"))??;
+        self.read(status, &bytes)
+    }
+
+    /// Writes what is answered as it comes.
+    pub(super) fn download(&self, deadline: Duration, path: &str, to: &mut dyn Write) -> anyhow::Result<()> {
+        let answer = self.exchange(Method::GET, path, Bytes::new(), usize::MAX, to);
+        let status = self.wait(deadline, answer)?;
+        anyhow::ensure!(status.is_success(), "{self} answered {status}; its log says why");
+        Ok(())
+    }
+
+    /// Sends bytes.
+    pub(super) fn upload(&self, deadline: Duration, path: &str, body: Vec<u8>) -> anyhow::Result<Value> {
+        let mut bytes = Vec::new();
+        let answer = self.exchange(Method::POST, path, body.into(), ANSWER_BYTES_MAX, &mut bytes);
+        let status = self.wait(deadline, answer)?;
+        self.read(status, &bytes)
+    }
+
+    fn wait<T>(&self, deadline: Duration, answer: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answered = runtime.block_on(async { tokio::time::timeout(deadline, answer).await });
+        answered.with_context(|| format!("no answer from {self} in time"))?
+    }
+
+    fn read(&self, status: http::StatusCode, bytes: &[u8]) -> anyhow::Result<Value> {
+        let text = String::from_utf8_lossy(bytes);
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|_not_json| Value::String(text.into_owned()));
         if status.is_success() {
             return Ok(json);
@@ -95,12 +126,15 @@ impl Node {
         bail!("{self} answered {status}: {message}");
     }
 
+    /// Asks; what is answered goes to `to`, at most so many bytes.
     async fn exchange(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
-    ) -> anyhow::Result<(http::StatusCode, Bytes)> {
+        body: Bytes,
+        bytes_max: usize,
+        to: &mut dyn Write,
+    ) -> anyhow::Result<http::StatusCode> {
         let address = (self.host.trim_matches(['[', ']']), self.port);
         let stream = tokio::net::TcpStream::connect(address).await.with_context(|| format!("cannot reach {self}"))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -109,14 +143,16 @@ impl Node {
         if let Some(key) = &self.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.header("content-type", "application/json").body(Full::new(Bytes::from(body)))?;
+        let request = request.header("content-type", "application/json").body(Full::new(body))?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let bytes = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let bytes = bytes.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-            anyhow::Ok((status, bytes))
+            let mut body = Limited::new(response.into_body(), bytes_max);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| anyhow::anyhow!(error))?;
+                frame.data_ref().map_or(Ok(()), |it| to.write_all(it))?;
+            }
+            anyhow::Ok(status)
         };
         // The connection is driven here, beside the answer, so nothing is left running.
         let driven = async {

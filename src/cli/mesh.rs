@@ -12,6 +12,7 @@ use super::say;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
 use crate::control;
+use crate::history::group;
 use crate::storage::Handle;
 use crate::storage::Metrics;
 use crate::storage::Place;
@@ -62,6 +63,9 @@ fn force(path: &Path) -> anyhow::Result<String> {
     let store = store_of(path)?;
     let entropy = Entropy::from_os();
     let draw = ClusterId(entropy.next_u128());
+    if let Some(me) = control::whose(&store)? {
+        group::recover(&store, me)?;
+    }
     let Some(cluster) = control::recover(&store, draw)? else {
         anyhow::bail!("it belongs to no cluster, so there is nothing to go on from: start the node")
     };
@@ -72,7 +76,7 @@ fn force(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The store of a stopped node.
-fn store_of(path: &Path) -> anyhow::Result<Store> {
+pub(super) fn store_of(path: &Path) -> anyhow::Result<Store> {
     anyhow::ensure!(
         path.join(identity::FILE).exists(),
         "`{}` is no data directory of a node with a mesh",

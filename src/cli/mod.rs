@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod configuration;
 mod fleet;
+mod history;
 mod incumbent;
 mod lab;
 mod limits;
@@ -93,6 +94,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("upgrade", matches)) => cluster::upgrade(matches).map_err(Failure::Run),
         Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
         Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
+        Some(("history", matches)) => history::run(matches).map_err(Failure::Run),
         Some(("mesh", matches)) => mesh::run(matches).map_err(Failure::Run),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),
         Some((name, _)) => unreachable!("every subcommand of args::command is dispatched: {name}"),

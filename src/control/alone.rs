@@ -40,17 +40,15 @@ use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::base::tasks::Stop;
 use crate::raft;
-use crate::raft::Asking;
 use crate::raft::Coded as _;
 use crate::raft::Group;
+use crate::raft::Nobody;
 use crate::raft::ProposeError;
 use crate::raft::Timing;
-use crate::raft::frame;
 use crate::raft::frame::Badge;
 use crate::storage::Store;
 use crate::storage::StoreError;
 use crate::storage::keys::Key;
-use crate::transport::RequestError;
 
 /// The data directory of a node without a mesh. Both block on the disk.
 pub trait Ground: Send + Sync + 'static {
@@ -326,25 +324,4 @@ fn passing(config: &Config) -> Passing {
 /// Waits for the disk beside the runtime. Work that was given up, because the runtime goes down, counts as failed.
 async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|_gone| StoreError::Failed)
-}
-
-/// The others: there are none.
-struct Nobody(Badge);
-
-impl raft::Mesh for Nobody {
-    fn ask(&self, _to: StorageId, _bytes: Vec<u8>, _limit: Duration) -> Asking<'_> {
-        Box::pin(std::future::ready(Err(RequestError::NoLink)))
-    }
-}
-
-impl raft::Papers for Nobody {
-    fn badge(&self) -> Badge {
-        self.0
-    }
-
-    fn life_of(&self, _storage: StorageId) -> Option<(u64, u64)> {
-        None
-    }
-
-    fn refused(&self, _by: StorageId, _why: frame::Refusal) {}
 }

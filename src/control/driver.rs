@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Carried;
 use super::Config;
 use super::Peers;
 use super::Standing;
@@ -91,6 +94,7 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         lives: ArcSwap::from_pointee(kept.lives.clone()),
         standing: ArcSwap::from_pointee(Standing::Outside(core.standing())),
         expelled: Mutex::default(),
+        carried: OnceLock::new(),
         config,
     });
     let driver = Driver {
@@ -221,6 +225,10 @@ impl Driver {
     async fn asked(&mut self, request: Request) -> Result<(), Ended> {
         let Request { from, bytes, answer } = request;
         let (now, from) = (Clock.now(), from.storage);
+        if let Some(carried) = self.shared.carried.get().filter(|it| bytes.first() == Some(&it.first_byte())) {
+            self.serve_carried(Arc::clone(carried), from, bytes, answer);
+            return Ok(());
+        }
         let reply = match Message::decode(&bytes) {
             Some(Message::Hello(said)) => {
                 self.core.heard(now, from, said);
@@ -275,7 +283,7 @@ impl Driver {
     }
 
     /// Answers what waits for the group, beside the loop.
-    fn serve(&mut self, from: StorageId, message: Option<Message>, bytes: bytes::Bytes, answer: Reply) {
+    fn serve(&mut self, from: StorageId, message: Option<Message>, bytes: Bytes, answer: Reply) {
         if self.serving.len() >= SERVING_MAX {
             self.shared.metrics.refused(frame::Refusal::Busy);
             if let (None, Ok(reply)) = (message, frame::Answer::Refused(frame::Refusal::Busy.into()).encode()) {
@@ -290,6 +298,19 @@ impl Driver {
                 _ => shared.serve(from, &bytes).await.encode(),
             };
             if let Ok(reply) = reply {
+                answer.send(reply.into());
+            }
+        }));
+    }
+
+    /// Answers what is another group's, beside the loop. Too many are not answered: whoever asks asks again.
+    fn serve_carried(&mut self, carried: Arc<dyn Carried>, from: StorageId, bytes: Bytes, answer: Reply) {
+        if self.serving.len() >= SERVING_MAX {
+            self.shared.metrics.refused(frame::Refusal::Busy);
+            return;
+        }
+        self.serving.spawn(raft::owned(async move {
+            if let Some(reply) = carried.serve(from, bytes).await {
                 answer.send(reply.into());
             }
         }));

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Carried;
+use super::Peers;
 use super::Standing;
 use super::alone::Alone;
+use super::core::voters::Patience;
 use super::error::ControlError;
 use super::machine::Command;
 use super::machine::Outcome;
@@ -13,6 +16,8 @@ use super::shared::Shared;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::raft;
+use crate::raft::Papers;
+use crate::raft::Timing;
 
 /// See the file's header. Clones are the same one.
 #[derive(Clone)]
@@ -89,6 +94,40 @@ impl Handle {
         match &self.0 {
             Way::Meshed(shared) => shared.group.load().as_ref().map(|it| it.read(read)),
             Way::Alone(alone) => alone.read(read),
+        }
+    }
+
+    /// This node has another group, too. Once; frames and messages for it are heard from now on.
+    pub fn carry(&self, carried: Arc<dyn Carried>) {
+        if let Way::Meshed(shared) = &self.0 {
+            let _ = shared.carried.set(carried); // there is one other group
+        }
+    }
+
+    /// What the members of another group are reached by, and what this node shows them. None: there are no others.
+    #[must_use]
+    pub fn ways(&self) -> Option<(Arc<dyn Peers>, Arc<dyn Papers>)> {
+        match &self.0 {
+            Way::Meshed(shared) => Some((Arc::clone(&shared.peers), Arc::clone(shared) as Arc<dyn Papers>)),
+            Way::Alone(_) => None,
+        }
+    }
+
+    /// This data directory.
+    #[must_use]
+    pub fn me(&self) -> StorageId {
+        match &self.0 {
+            Way::Meshed(shared) => shared.config.me,
+            Way::Alone(alone) => alone.me,
+        }
+    }
+
+    /// How patient its groups are.
+    #[must_use]
+    pub fn timing(&self) -> (Timing, Patience) {
+        match &self.0 {
+            Way::Meshed(shared) => (shared.config.timing, shared.config.patience),
+            Way::Alone(_) => (Timing::alone(), Patience::default()),
         }
     }
 

@@ -16,6 +16,8 @@ use crate::storage::StoreError;
 use crate::storage::keys::Key;
 
 pub(super) const GROUP: GroupId = GroupId::CONTROL;
+/// Every group that a data directory may be in: a directory that is no longer the one it was is in none of them.
+const GROUPS: [GroupId; 2] = [GROUP, GroupId::HISTORY];
 
 /// Whether this release can read what a data directory has of its group. A node must not begin on what it cannot read: it would take part in nothing, or stop in the middle.
 /// Blocks on the disk.
@@ -33,7 +35,7 @@ pub(super) fn kept_by(store: &Store, me: StorageId) -> Result<Kept, StoreError> 
             let only = other.and_then(|it| it.stage.cluster().or(it.only));
             let kept = Kept { storage: me, stage: Stage::Fresh, only, lives: Lives::default() };
             let mut batch = Batch::default();
-            raft::clear(GROUP, &mut batch);
+            GROUPS.into_iter().for_each(|it| raft::clear(it, &mut batch));
             batch.put(Key::Own(GROUP), &kept)?;
             store.write_durably(batch)?;
             Ok(kept)
@@ -50,6 +52,11 @@ pub(super) async fn keep(store: &Store, kept: &Kept) -> Result<(), StoreError> {
         store.write_durably(batch)
     };
     store.on_disk(write).await
+}
+
+/// Which data directory this store says it is. None: it has had to do with no group.
+pub fn whose(store: &Store) -> Result<Option<StorageId>, StoreError> {
+    Ok(store.read::<Kept>(Key::Own(GROUP))?.map(|it| it.storage))
 }
 
 /// Takes back the grant that a stopped node's data directory has given. False: it belongs to a cluster. Blocks on the disk.

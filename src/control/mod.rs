@@ -27,9 +27,14 @@ pub mod messages;
 pub mod metrics;
 mod shared;
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 pub use alone::AloneDriver;
 pub use alone::Ground;
@@ -45,12 +50,14 @@ pub use handle::Status;
 pub use kept::check;
 pub use kept::recover;
 pub use kept::reset;
+pub use kept::whose;
 
 use self::core::bootstrap;
 use self::machine::Refusal;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::raft;
+use crate::storage::GroupId;
 
 /// The other nodes.
 pub trait Peers: raft::Mesh {
@@ -59,6 +66,21 @@ pub trait Peers: raft::Mesh {
     /// Data directories whose nodes said goodbye.
     fn left(&self) -> BTreeSet<StorageId>;
 }
+
+/// Another group of the same members: its frames come on the control group's lane and through its gate, and what its nodes say to each other comes there, too.
+pub trait Carried: Send + Sync + 'static {
+    /// Which group.
+    fn id(&self) -> GroupId;
+    /// The group, once this node takes part.
+    fn group(&self) -> Option<Arc<dyn raft::Serve>>;
+    /// First byte of its messages.
+    fn first_byte(&self) -> u8;
+    /// Answers such a message of another node. None: it is not answered.
+    fn serve(&self, from: StorageId, message: Bytes) -> Serving<'_>;
+}
+
+/// An answer in the making.
+pub type Serving<'a> = Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send + 'a>>;
 
 /// How a node stands to the control group, for people: each says what to do, where there is something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

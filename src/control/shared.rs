@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -9,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use super::Carried;
 use super::Config;
 use super::Peers;
 use super::Standing;
@@ -53,6 +55,8 @@ pub(super) struct Shared {
     pub(super) standing: ArcSwap<Standing>,
     /// Why this node was not heard, if it must not go on for it.
     pub(super) expelled: Mutex<Option<Expelled>>,
+    /// Another group of the same members.
+    pub(super) carried: OnceLock<Arc<dyn Carried>>,
 }
 
 /// Who said so.
@@ -113,7 +117,7 @@ impl Latest for Option<Life> {
 }
 
 impl Shared {
-    /// Answers a frame of the group, if it may be heard.
+    /// Answers a frame of a group, if it may be heard.
     pub(super) async fn serve(&self, from: StorageId, bytes: &[u8]) -> frame::Answer {
         let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable).and_then(|it| self.admit(from, it));
         match heard {
@@ -121,7 +125,7 @@ impl Shared {
                 if !group.has_room() && message.is_to_be_kept() {
                     self.metrics.refused(frame::Refusal::Full);
                 }
-                group.serve(message).await
+                group.answer(message).await
             }
             Err(why) => {
                 self.metrics.refused(why);
@@ -130,25 +134,29 @@ impl Shared {
         }
     }
 
-    fn admit(&self, from: StorageId, frame: Frame) -> Result<(Arc<Group<State>>, frame::Message), frame::Refusal> {
-        let group = self.group.load_full().filter(|_| frame.group == GroupId::CONTROL);
-        let cluster = *self.cluster.lock();
-        let (Some(group), Some(cluster)) = (group, cluster) else { return Err(frame::Refusal::Absent) };
+    /// Which group a frame is for, if it is heard. Every group has the control group's members, so that one gate is all groups'.
+    fn admit(&self, from: StorageId, frame: Frame) -> Result<(Arc<dyn raft::Serve>, frame::Message), frame::Refusal> {
+        let Frame { group: id, to, to_life, badge, message } = frame;
+        let (Some(control), Some(cluster)) = (self.group.load_full(), *self.cluster.lock()) else {
+            return Err(frame::Refusal::Absent);
+        };
         let life = self.config.life;
-        if frame.to == self.config.me && frame.to_life.is_some_and(|it| it.0 > life.boot) {
+        if to == self.config.me && to_life.is_some_and(|it| it.0 > life.boot) {
             // Whoever speaks means a later start of this data directory: this process goes on with a copy of it.
             *self.expelled.lock() = Some(Expelled::Member(frame::Refusal::Over));
             return Err(frame::Refusal::OtherStorage);
         }
-        let status = group.status();
+        let status = control.status();
         let members: BTreeSet<StorageId> = status.voters.union(&status.learners).copied().collect();
         let lives = self.lives.load();
-        group.read(|state| {
+        control.read(|state| {
             let (me, applied) = (self.config.me, status.applied);
             let gate = Gate { me, cluster, lives: &lives, state, applied, members: &members };
-            gate.admit(frame.to, from, &frame.badge)
+            gate.admit(to, from, &badge)
         })?;
-        Ok((group, frame.message))
+        let carried = || self.carried.get().filter(|it| it.id() == id).and_then(|it| it.group());
+        let group = if id == GroupId::CONTROL { Some(control as Arc<dyn raft::Serve>) } else { carried() };
+        Ok((group.ok_or(frame::Refusal::Absent)?, message))
     }
 
     /// Answers a command of another member: only a leader takes it.

@@ -12,8 +12,8 @@ use crate::raft::Rows;
 /// Something that takes time.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Reads rows. May run on a thread that waits for disks.
-pub type Reading = Box<dyn FnOnce(&dyn Rows) + Send>;
+/// Reads rows. May run on a thread that waits for disks, and more than once: the last time counts.
+pub type Reading = Box<dyn Fn(&dyn Rows) + Send>;
 
 /// Why there was no answer. Nobody's fault who asked; the same may be asked again, also the same command: it counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,41 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads the rows of one moment, which is not before this was called: all that anybody was told before is in them.
     fn read(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>>;
 
+    /// How its group is; None: it has none.
+    fn group(&self) -> Option<super::group::Status> {
+        None
+    }
+
+    /// Lets go of the log that is not needed any more, where there is one. None: there is none.
+    fn snapshot(&self) -> Option<Doing<'_, Result<u64, Unavailable>>> {
+        None
+    }
+
     /// Whether this node is the one that looks after leases and expiry. Several may believe so; what they do twice counts once.
     fn is_watcher(&self) -> bool;
+}
+
+/// None that could be reached, whatever is asked.
+pub struct Absent;
+
+impl Backend for Absent {
+    fn name(&self) -> &'static str {
+        "absent"
+    }
+
+    fn commands(&self) -> u64 {
+        0
+    }
+
+    fn propose(&self, _: Vec<u8>, _: Duration) -> Doing<'_, Result<Outcome, Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Unreached)))
+    }
+
+    fn read(&self, _: Reading, _: Duration) -> Doing<'_, Result<(), Unavailable>> {
+        Box::pin(std::future::ready(Err(Unavailable::Unreached)))
+    }
+
+    fn is_watcher(&self) -> bool {
+        false
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     LeasesComeBack,
     /// A lease lapses though it was renewed since.
     RenewalsAreMissed,
+    /// A read takes what is here, whatever the leader has.
+    ReadsAskNobody,
 }
 
 crate::base::planted::planted!();

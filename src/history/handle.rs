@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::Id;
 use super::InvalidName;
 use super::Lease;
@@ -11,6 +13,7 @@ use super::backend::Backend;
 use super::backend::Unavailable;
 use super::config::Config;
 use super::config::Scope;
+use super::export::Row;
 use super::leases::Leases;
 use super::machine::Act;
 use super::machine::Command;
@@ -139,9 +142,37 @@ impl Handle {
     pub async fn read<R, F>(&self, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,
-        F: FnOnce(&dyn Rows) -> R + Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
     {
         read_within(&*self.0.backend, reading, LIMIT).await
+    }
+
+    /// Reads with another limit: for what reads everything.
+    pub async fn read_within<R, F>(&self, limit: Duration, reading: F) -> Result<R, Unavailable>
+    where
+        R: Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
+    {
+        read_within(&*self.0.backend, reading, limit).await
+    }
+
+    /// Puts rows of an export in. `at`: rows before these. Nothing else is taken until the last ones are in.
+    pub async fn restore(&self, mut at: u64, rows: Vec<Row>, is_last: bool) -> Result<(), HistoryError> {
+        let until = Clock.now() + LIMIT;
+        let mut pieces = in_pieces(rows).into_iter().peekable();
+        loop {
+            let rows = pieces.next().unwrap_or_default();
+            let is_end = pieces.peek().is_none();
+            let count = rows.len() as u64;
+            let command = self.in_parts(Command::Restore { at, rows, is_last: is_last && is_end }, until).await?;
+            if let Outcome::Refused(refusal) = self.propose(command, until).await? {
+                return Err(refusal.into());
+            }
+            at += count;
+            if is_end {
+                return Ok(());
+            }
+        }
     }
 
     /// The lease under which this node makes responses, held from now on for as long as it is asked for at least every minute. The first one takes a commit.
@@ -177,15 +208,31 @@ pub(super) async fn propose(
     backend.propose(bytes, until.saturating_duration_since(Clock.now())).await
 }
 
+/// As many rows in each as go in one command; a long one is alone.
+fn in_pieces(rows: Vec<Row>) -> Vec<Vec<Row>> {
+    let (mut pieces, mut bytes) = (Vec::new(), usize::MAX);
+    for row in rows {
+        let len = row.0.len() + row.1.len() + 16;
+        bytes = bytes.saturating_add(len);
+        if bytes > PART_BYTES / 2 {
+            pieces.push(Vec::new());
+            bytes = len;
+        }
+        pieces.last_mut().into_iter().for_each(|it: &mut Vec<Row>| it.push(row.clone()));
+    }
+    pieces
+}
+
 async fn read_within<R, F>(backend: &dyn Backend, reading: F, limit: Duration) -> Result<R, Unavailable>
 where
     R: Send + 'static,
-    F: FnOnce(&dyn Rows) -> R + Send + 'static,
+    F: Fn(&dyn Rows) -> R + Send + 'static,
 {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let reading = move |rows: &dyn Rows| drop(answer.send(reading(rows))); // who asked may have gone
+    let answer = Arc::new(Mutex::new(None));
+    let answered = Arc::clone(&answer);
+    let reading = move |rows: &dyn Rows| *answer.lock() = Some(reading(rows));
     backend.read(Box::new(reading), limit).await?;
-    answered.await.map_err(|_unread| Unavailable::Unreached)
+    answered.lock().take().ok_or(Unavailable::Unreached)
 }
 
 /// Milliseconds since 1970, for people and for expiry.

@@ -102,6 +102,7 @@ pub struct Conversation {
     /// When it was made. For people.
     pub created_ms: u64,
     /// What its client noted: JSON. Opaque here.
+    #[serde(with = "serde_bytes")]
     pub metadata: Vec<u8>,
     /// Place of the next item. Never given again.
     pub next: u64,
@@ -119,6 +120,7 @@ pub struct Item {
     /// Its name.
     pub id: Id,
     /// JSON. Opaque here.
+    #[serde(with = "serde_bytes")]
     pub json: Vec<u8>,
 }
 

@@ -19,6 +19,7 @@ use crate::base::seal::Seals;
 use crate::base::tasks::Tasks;
 use crate::config::Config;
 use crate::control;
+use crate::history::group;
 use crate::ledger;
 use crate::limits;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -88,6 +89,7 @@ impl Ground {
         let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics));
         if let Some(store) = storage.opened() {
             control::check(&store)?;
+            group::check(&store).map_err(Error::Unreadable)?;
         }
         let seals: Arc<dyn Seals> = match &mesh {
             Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: storage.clone() }),

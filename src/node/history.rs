@@ -2,29 +2,100 @@
 
 use std::sync::Arc;
 
+use super::error::Error;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+use crate::control;
 use crate::history;
+use crate::history::Absent;
 use crate::history::Backend;
+use crate::history::External;
 use crate::history::Handle;
 use crate::history::Memory;
 use crate::history::config::Config;
 use crate::history::config::Kind;
+use crate::history::external::InvalidUrl;
+use crate::history::group;
+use crate::observability::metrics::Registry;
+use crate::storage;
+use crate::storage::Durability;
+use crate::storage::Store;
 
-const TASK: Task = Task { name: "history", stage: Stage::Agree, on_end: OnEnd::StopNode };
+const TEND: Task = Task { name: "history", stage: Stage::Agree, on_end: OnEnd::StopNode };
+/// Its early end is a disk that failed: nothing may be acknowledged after it.
+const GROUP: Task = Task { name: "history_group", stage: Stage::Agree, on_end: OnEnd::StopNode };
 
-/// Starts it. `me`: this data directory, and which start of it this is.
-pub(super) fn start(config: &Config, me: (StorageId, u64), entropy: &Entropy, tasks: &Tasks) -> Option<Handle> {
+/// What it stands on.
+pub(super) struct Start<'a> {
+    pub(super) storage: &'a storage::Handle,
+    /// None with a mesh and a data directory that cannot be used.
+    pub(super) control: Option<&'a control::Handle>,
+    /// This data directory, and which start of it this is.
+    pub(super) me: (StorageId, u64),
+    pub(super) entropy: &'a Entropy,
+}
+
+/// The data directory.
+struct Own(storage::Handle);
+
+impl group::Ground for Own {
+    fn found(&self) -> Option<Store> {
+        self.0.opened()
+    }
+
+    fn open(&self) -> Option<Store> {
+        self.0.store()
+    }
+}
+
+/// Starts it. None: nothing is kept, as asked.
+pub(super) fn start(
+    config: &Config,
+    start: &Start<'_>,
+    metrics: &mut Registry,
+    tasks: &Tasks,
+) -> Result<Option<Handle>, Error> {
     let backend: Arc<dyn Backend> = match config.history_backend {
-        Kind::None => return None,
-        Kind::Raft | Kind::Memory | Kind::Postgres | Kind::Redis | Kind::Oracle => Arc::new(Memory::default()),
+        Kind::None => return Ok(None),
+        Kind::Raft => replicated(start, metrics, tasks)?,
+        Kind::Memory => Arc::new(Memory::default()),
+        kind @ (Kind::Postgres | Kind::Redis | Kind::Oracle) => {
+            let url = config.history_url.as_ref().ok_or(InvalidUrl::Missing)?;
+            Arc::new(External::start(kind, url, start.entropy, tasks)?)
+        }
     };
-    let handle = Handle::new(backend, config, me, entropy.clone());
+    let handle = Handle::new(backend, config, start.me, start.entropy.clone());
     let tended = handle.clone();
-    tasks.spawn(TASK, |stop| history::run(tended, stop));
-    Some(handle)
+    tasks.spawn(TEND, |stop| history::run(tended, stop));
+    Ok(Some(handle))
+}
+
+/// In the cluster. Where nothing is to be kept, it is in memory, until the restart, as everything else is there.
+fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Result<Arc<dyn Backend>, Error> {
+    let metrics = group::metrics::Metrics::register(metrics);
+    if start.storage.durability() == Durability::Off {
+        tracing::warn!("responses and conversations are kept in memory, until the restart: there is no data directory");
+        return Ok(Arc::new(Memory::default()));
+    }
+    let Some(control) = start.control else {
+        // A node of a cluster that kept them for itself would not find those of others.
+        tracing::error!("responses and conversations cannot be kept: the data directory cannot be used");
+        return Ok(Arc::new(Absent));
+    };
+    let ground = Arc::new(Own(start.storage.clone()));
+    // A thread of its own: what many write must not delay membership.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let backend = {
+        let _here = runtime.enter();
+        let (backend, driver) = group::start(control.clone(), ground, metrics);
+        tasks.spawn(GROUP, |stop| driver.run(stop));
+        backend
+    };
+    let stop = tasks.stop(Stage::Carry);
+    std::thread::Builder::new().name("history".to_owned()).spawn(move || runtime.block_on(stop.cancelled()))?;
+    Ok(Arc::new(backend))
 }

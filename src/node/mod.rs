@@ -157,6 +157,12 @@ impl Node {
         &self.gateway.budgets
     }
 
+    /// What responses and conversations are kept in, for who embeds a node; `None` with `--history-backend none`.
+    #[must_use]
+    pub fn history(&self) -> Option<&crate::history::Handle> {
+        self.gateway.history.as_ref()
+    }
+
     /// Fires when a task ended that the node cannot go on without.
     #[must_use]
     pub fn fatal(&self) -> crate::base::tasks::Stop {

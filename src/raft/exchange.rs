@@ -1,7 +1,7 @@
 //! The rows of a group as a stream: how the state of a machine that is its rows gets to another member.
 //!
-//! `SMGR`, a version byte, then frames: length (4 bytes, little-endian), XXH3 of what follows (8), and a value of [`codec`]. The first frame is a [`Head`], those that follow are rows in the order of
-//! their keys; one of length zero is the last. *Invariant:* a stream is taken only after all of it was read once and found whole.
+//! `SMGR`, a version byte, then [`frames`], each a value of [`codec`]. The first is a [`Head`], those that follow are rows in the order of
+//! their keys; an empty one is the last. *Invariant:* a stream is taken only after all of it was read once and found whole.
 
 use std::io;
 use std::io::Read;
@@ -9,7 +9,6 @@ use std::io::Write;
 
 use serde::Deserialize;
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::LogId;
 use super::state_machine::StoredMembership;
@@ -17,6 +16,7 @@ use crate::storage::GroupRow;
 use crate::storage::GroupView;
 use crate::storage::StoreError;
 use crate::storage::codec;
+use crate::storage::frames;
 
 const BEGINNING: [u8; 5] = *b"SMGR\x01";
 /// About how many bytes of rows a frame has, unless a single one is larger.
@@ -40,24 +40,33 @@ pub(super) enum ExchangeError {
     Store(#[from] StoreError),
 }
 
+impl From<frames::Torn> for ExchangeError {
+    fn from(torn: frames::Torn) -> Self {
+        match torn {
+            frames::Torn::Io(error) => error.into(),
+            frames::Torn::Damaged => Self::Damaged,
+        }
+    }
+}
+
 /// Writes all rows of a view.
 pub(super) fn export(view: &GroupView<'_>, head: &Head, out: &mut dyn Write) -> Result<(), ExchangeError> {
     out.write_all(&BEGINNING)?;
-    write_frame(out, &codec::encode(head).map_err(StoreError::from)?)?;
+    frames::write(out, &codec::encode(head).map_err(StoreError::from)?)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     for row in view.all() {
         let row = row?;
         bytes += row.0.len() + row.1.len();
         rows.push(row);
         if bytes >= FRAME_BYTES {
-            write_frame(out, &codec::encode(&std::mem::take(&mut rows)).map_err(StoreError::from)?)?;
+            frames::write(out, &codec::encode(&std::mem::take(&mut rows)).map_err(StoreError::from)?)?;
             bytes = 0;
         }
     }
     if !rows.is_empty() {
-        write_frame(out, &codec::encode(&rows).map_err(StoreError::from)?)?;
+        frames::write(out, &codec::encode(&rows).map_err(StoreError::from)?)?;
     }
-    write_frame(out, &[])?;
+    frames::write(out, &[])?;
     Ok(out.flush()?)
 }
 
@@ -71,39 +80,12 @@ pub(super) fn import(
     if beginning != BEGINNING {
         return Err(ExchangeError::Damaged);
     }
-    let head = read_frame(&mut from)?.ok_or(ExchangeError::Damaged)?;
+    let head = frames::read(&mut from)?.ok_or(ExchangeError::Damaged)?;
     let head = codec::decode(&head).map_err(|_damage| ExchangeError::Damaged)?;
-    while let Some(frame) = read_frame(&mut from)? {
+    while let Some(frame) = frames::read(&mut from)? {
         take(codec::decode(&frame).map_err(|_damage| ExchangeError::Damaged)?)?;
     }
     Ok(head)
-}
-
-fn write_frame(out: &mut dyn Write, value: &[u8]) -> io::Result<()> {
-    let len = u32::try_from(value.len()).map_err(io::Error::other)?;
-    out.write_all(&len.to_le_bytes())?;
-    out.write_all(&xxh3_64(value).to_le_bytes())?;
-    out.write_all(value)
-}
-
-/// None: the last one.
-fn read_frame(from: &mut impl Read) -> Result<Option<Vec<u8>>, ExchangeError> {
-    let (mut len, mut hash) = ([0; 4], [0; 8]);
-    from.read_exact(&mut len)?;
-    from.read_exact(&mut hash)?;
-    let len = u64::from(u32::from_le_bytes(len));
-    if len > codec::BYTES_MAX as u64 {
-        return Err(ExchangeError::Damaged);
-    }
-    // Read as it comes, so that a length that lies does not make anybody allocate it.
-    let mut value = Vec::new();
-    let read = from.by_ref().take(len).read_to_end(&mut value)?;
-    let is_whole = read as u64 == len && xxh3_64(&value) == u64::from_le_bytes(hash);
-    match (is_whole, len) {
-        (false, _) => Err(ExchangeError::Damaged),
-        (true, 0) => Ok(None),
-        (true, _) => Ok(Some(value)),
-    }
 }
 
 #[cfg(test)]

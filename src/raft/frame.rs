@@ -26,6 +26,8 @@ const BYTES_MAX: usize = Lane::Raft.bytes_max();
 const FRAME: u8 = 1;
 /// First byte of every message of the control group's own.
 pub const CONTROL: u8 = 2;
+/// First byte of every message of the history group's own.
+pub const HISTORY: u8 = 3;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

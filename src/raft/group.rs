@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,6 +153,24 @@ pub struct Parts {
     pub timing: Timing,
 }
 
+/// A group as whoever hears frames for it sees it.
+pub trait Serve: Send + Sync + 'static {
+    /// Answers another member. Whoever calls has looked at the badge.
+    fn answer(&self, message: Message) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
+    /// Whether this disk has room for what it may have to keep.
+    fn has_room(&self) -> bool;
+}
+
+impl<M: Machine> Serve for Group<M> {
+    fn answer(&self, message: Message) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        Box::pin(self.serve(message))
+    }
+
+    fn has_room(&self) -> bool {
+        Self::has_room(self)
+    }
+}
+
 /// One group. Clones are the same one.
 #[derive(Clone)]
 pub struct Group<M: Machine> {
@@ -200,6 +220,12 @@ impl<M: Machine> Group<M> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.store.room_for(2 * self.state.snapshot_bytes()).is_ok() || planted(Fault::FullDisksTakeCommands)
+    }
+
+    /// How large a snapshot is, about, in bytes. 0: none was made or came yet.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.state.snapshot_bytes()
     }
 
     /// Lets another lead while this disk is full: it takes no commands, so it does not tell others that it leads. Nor does it [stand](Self::stand).
@@ -277,6 +303,35 @@ impl<M: Machine> Group<M> {
     /// Reads the rows of what has taken effect here: maybe not the newest. They do not change meanwhile.
     pub fn read_rows<R>(&self, read: impl FnOnce(&dyn Rows) -> R) -> R {
         read(&self.state.rows())
+    }
+
+    /// Lets go of the log up to what has taken effect here, but for what followers that are a little late may need. Answers up to where.
+    pub async fn snapshot(&self) -> Result<u64, ProposeError> {
+        let applied = self.applied();
+        let stopped = |error: Fatal<StorageId>| ProposeError::Stopped(error.to_string());
+        self.raft.trigger().snapshot().await.map_err(stopped)?;
+        Ok(applied)
+    }
+
+    /// Waits until an entry has taken effect here.
+    pub async fn until_applied(&self, index: u64) {
+        self.state.until_applied(index).await;
+    }
+
+    /// The last entry that has taken effect here.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.state.applied()
+    }
+
+    /// Reads rows where waiting for the disk is allowed.
+    pub async fn read_rows_on_disk<R, F>(&self, read: F) -> Result<R, StoreError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&dyn Rows) -> R + Send + 'static,
+    {
+        let state = self.state.clone();
+        self.store.on_disk(move |_| Ok(read(&state.rows()))).await
     }
 
     /// Lets these follow.

@@ -23,6 +23,7 @@ pub mod frame;
 mod group;
 mod log;
 mod network;
+mod nobody;
 mod recover;
 mod rows;
 mod runtime;
@@ -42,6 +43,7 @@ pub use group::Committed;
 pub use group::Group;
 pub use group::Parts;
 pub use group::ProposeError;
+pub use group::Serve;
 pub use group::StartError;
 pub use group::Status;
 pub use group::check;
@@ -50,6 +52,7 @@ pub use group::voters_on_disk;
 pub use network::Asking;
 pub use network::Mesh;
 pub use network::Papers;
+pub use nobody::Nobody;
 pub use recover::RecoverError;
 pub use recover::recover;
 pub use rows::Rows;
@@ -141,7 +144,7 @@ impl Default for Timing {
 
 /// Bytes that only a machine reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Opaque(pub Vec<u8>);
+pub struct Opaque(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 openraft::declare_raft_types!(
     /// What every group is made of. Where a node is reached is membership's to know.

@@ -19,6 +19,7 @@ use super::frame::Frame;
 use super::frame::Message;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
+use crate::storage::GroupId;
 
 thread_local! {
     static NODE: RefCell<Option<Life>> = const { RefCell::new(None) };
@@ -55,9 +56,15 @@ impl Life {
 
     /// Starts a task of this process.
     pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(&self, future: F) {
+        self.within(|| drop(<super::runtime::Runtime as openraft::AsyncRuntime>::spawn(future)));
+    }
+
+    /// Does something as this process: tasks that it starts are its own.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = NODE.with(|it| it.replace(Some(self.clone())));
-        <super::runtime::Runtime as openraft::AsyncRuntime>::spawn(future);
+        let done = work();
         NODE.with(|it| it.replace(before));
+        done
     }
 }
 
@@ -107,11 +114,12 @@ impl<F: Future> Future for Owned<F> {
 /// What a member has promised to whom.
 pub(crate) type Vote = openraft::Vote<StorageId>;
 
-/// The vote that was granted, if this is a request for one and its answer.
-pub(crate) fn granted(asked: &[u8], answered: &[u8]) -> Option<Vote> {
-    let Message::Vote(request) = Frame::decode(asked)?.message else { return None };
+/// The vote that was granted and in which group, if this is a request for one and its answer.
+pub(crate) fn granted(asked: &[u8], answered: &[u8]) -> Option<(GroupId, Vote)> {
+    let frame = Frame::decode(asked)?;
+    let Message::Vote(request) = frame.message else { return None };
     let Answer::Vote(answer) = Answer::decode(answered).ok()? else { return None };
-    answer.vote_granted.then_some(request.vote)
+    answer.vote_granted.then_some((frame.group, request.vote))
 }
 
 /// What a message takes a follower.

@@ -23,6 +23,7 @@ use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::LogId;
 use super::Machine;
@@ -75,12 +76,15 @@ pub(super) struct StateMachine<M> {
     machine: Arc<Mutex<M>>,
     /// Of the last snapshot that was made or came, or of the rows at the start. The next one is not much larger.
     snapshot_bytes: Arc<AtomicU64>,
+    /// The last entry that has taken effect.
+    applied: Arc<watch::Sender<u64>>,
 }
 
 impl<M> Clone for StateMachine<M> {
     fn clone(&self) -> Self {
         let (machine, snapshot_bytes) = (Arc::clone(&self.machine), Arc::clone(&self.snapshot_bytes));
-        Self { store: self.store.clone(), group: self.group, machine, snapshot_bytes }
+        let (store, group, applied) = (self.store.clone(), self.group, Arc::clone(&self.applied));
+        Self { store, group, machine, snapshot_bytes, applied }
     }
 }
 
@@ -88,19 +92,39 @@ impl<M: Machine> StateMachine<M> {
     /// The state of `group`, read back from its rows in `store`.
     pub(super) fn open(store: Store, group: GroupId) -> Result<Self, StateError> {
         if M::IS_ITS_ROWS {
-            let opened = Self { store, group, machine: Arc::default(), snapshot_bytes: Arc::default() };
+            let (machine, snapshot_bytes, applied) = Default::default();
+            let opened = Self { store, group, machine, snapshot_bytes, applied };
             opened.finish_install()?;
+            opened.has_applied();
             return Ok(opened);
         }
         let rows = store.group_rows(group)?;
         let bytes = rows.iter().map(|it| (it.0.len() + it.1.len()) as u64).sum();
         let machine = Arc::new(Mutex::new(restored(&rows)?));
-        Ok(Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)) })
+        let opened =
+            Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)), applied: Arc::default() };
+        opened.has_applied();
+        Ok(opened)
     }
 
     /// The rows as they are now, whatever takes effect meanwhile.
     pub(super) fn rows(&self) -> GroupView<'_> {
         self.store.group_view(self.group)
+    }
+
+    /// The last entry that has taken effect.
+    pub(super) fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Waits until an entry has taken effect.
+    pub(super) async fn until_applied(&self, index: u64) {
+        let _ = self.applied.subscribe().wait_for(|it| *it >= index).await; // the sender is `self`'s
+    }
+
+    /// Tells who waits for it.
+    fn has_applied(&self) {
+        self.applied.send_replace(self.position().0.map_or(0, |it| it.index));
     }
 
     /// How large a snapshot is, about.
@@ -209,6 +233,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         let mut machine = self.machine.lock();
         let applied =
             if M::IS_ITS_ROWS { self.apply_each(&mut machine, entries) } else { self.apply_all(&mut machine, entries) };
+        self.has_applied();
         applied.map_err(|error| write_error(&error))
     }
 
@@ -228,6 +253,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         let install =
             move || if M::IS_ITS_ROWS { machine.install_rows(&meta, reader) } else { machine.install(&meta, reader) };
         let installed = self.store.on_disk(move |_| Ok(install())).await;
+        self.has_applied();
         installed.map_err(StateError::from).flatten().map_err(|error| write_error(&error))
     }
 
@@ -255,6 +281,16 @@ impl<M: Machine> StateMachine<M> {
         let outcomes = outcomes?;
         self.store.write(batch)?;
         Ok(outcomes)
+    }
+
+    /// Takes all entries that lie on this disk, decided or not. Answers the last one that the state has.
+    pub(super) fn catch_up(&self) -> Result<Option<LogId>, StateError> {
+        let mut machine = self.machine.lock();
+        let first = self.position().0.map_or(0, |it| it.index + 1);
+        let entries: Result<Vec<Entry<TypeConfig>>, StoreError> =
+            self.store.scan(Key::Entry(self.group, first)).map(|entry| entry.map(|it| it.1)).collect();
+        self.apply_each(&mut machine, entries?)?;
+        Ok(self.position().0)
     }
 
     /// Each in a write of its own: the next one reads the rows that it left. A snapshot that came may have had some of them in it already, because it was made later than it was named; what

@@ -34,7 +34,7 @@ fn config() -> impl bincode::config::Config {
 }
 
 /// The value as bytes.
-pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = vec![VERSION];
     bincode::serde::encode_into_std_write(value, &mut bytes, config())?;
     Ok(bytes)

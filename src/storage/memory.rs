@@ -143,8 +143,8 @@ impl Disk {
             return Err(StoreError::Failed);
         }
         inner.works(Broken::Fsyncs)?;
-        inner.synced = inner.now.clone();
-        inner.waiting.clear();
+        let Inner { synced, waiting, .. } = &mut *inner;
+        waiting.drain(..).for_each(|it| apply(synced, &it));
         Ok(())
     }
 }

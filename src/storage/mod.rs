@@ -9,6 +9,7 @@
 pub mod codec;
 mod engine;
 mod error;
+pub mod frames;
 mod handle;
 pub mod keys;
 #[cfg(test)]

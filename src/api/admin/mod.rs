@@ -1,6 +1,7 @@
 //! The admin API and the health pages. Edits go through the doors of their areas, which keep them before they answer.
 
 pub mod cluster;
+pub mod history;
 pub mod keys;
 mod limits;
 pub mod members;

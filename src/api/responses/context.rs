@@ -95,7 +95,7 @@ pub(super) async fn gather(
         return Ok(Material { context: Vec::new(), own: given.into_iter().filter_map(whole).collect() });
     }
     let (owner, ids) = (owner.clone(), names.clone());
-    let read = history.read(move |rows| material(rows, &owner, &ids, given, bytes_max)).await?;
+    let read = history.read(move |rows| material(rows, &owner, &ids, &given, bytes_max)).await?;
     read.map_err(|error| names.blame(error))
 }
 
@@ -109,15 +109,15 @@ fn material(
     rows: &dyn Rows,
     owner: &Owner,
     names: &Names,
-    given: Vec<Own>,
+    given: &[Own],
     bytes_max: u64,
 ) -> Result<Material, HistoryError> {
     let mut material = Material::default();
     let mut own = Vec::with_capacity(given.len());
     for item in given {
         own.push(match item {
-            Own::Whole(item) => item,
-            Own::Named(id) => referenced(rows, owner, names, &id)?,
+            Own::Whole(item) => item.clone(),
+            Own::Named(id) => referenced(rows, owner, names, id)?,
         });
     }
     material.own = own;

@@ -11,6 +11,7 @@ use crate::limits::Mint;
 use crate::limits::mint::SHARES_LEN_MAX;
 use crate::raft::COMMAND_BYTES_MAX;
 use crate::raft::Coded;
+use crate::storage::GroupId;
 
 /// Longest name of a node or a zone.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -56,6 +57,13 @@ pub enum Command {
     RaiseLevel {
         /// Never lower than before.
         to: u32,
+    },
+    /// Another group of this cluster begins, at one data directory. The first one counts: two that began would decide apart.
+    BeginGroup {
+        /// Which group.
+        group: GroupId,
+        /// Whose directory.
+        at: StorageId,
     },
 }
 
@@ -146,6 +154,7 @@ impl Command {
             | Self::PutMint { .. }
             | Self::DropMint { .. }
             | Self::RaiseLevel { .. } => 1,
+            Self::BeginGroup { .. } => 2,
         }
     }
 }

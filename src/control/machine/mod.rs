@@ -20,4 +20,4 @@ pub use state::Registration;
 pub use state::State;
 
 /// The highest feature level that this release can work at. A command or behaviour that older releases would misread comes with the next one.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;

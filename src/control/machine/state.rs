@@ -28,6 +28,7 @@ use crate::raft::Machine;
 use crate::raft::RowChange;
 use crate::raft::Rows;
 use crate::raft::Unreadable;
+use crate::storage::GroupId;
 use crate::storage::codec;
 
 /// A data directory that takes part.
@@ -89,6 +90,8 @@ pub struct State {
     mints: BTreeMap<LimitId, Minted>,
     /// Limits that there are no more, and where in the log that was.
     dropped: BTreeMap<LimitId, u64>,
+    /// Where other groups began.
+    groups: BTreeMap<GroupId, StorageId>,
     /// Derived: bytes of all mints.
     mint_bytes: usize,
     /// Derived: what was last done to the shares of which limit, by where in the log that was.
@@ -102,6 +105,7 @@ enum Key {
     Forgotten(StorageId),
     Mint(LimitId),
     Dropped(LimitId),
+    Group(GroupId),
 }
 
 impl Key {
@@ -112,6 +116,7 @@ impl Key {
             Self::Forgotten(it) => [&[3], &it.0.to_be_bytes()[..]].concat(),
             Self::Mint(it) => [&[4], &it.0.to_be_bytes()[..]].concat(),
             Self::Dropped(it) => [&[5], &it.0.to_be_bytes()[..]].concat(),
+            Self::Group(it) => [&[6], &it.0.to_be_bytes()[..]].concat(),
         }
     }
 
@@ -124,10 +129,14 @@ impl Key {
             (3, rest) => storage(rest).map(Self::Forgotten),
             (4, rest) => limit(rest).map(Self::Mint),
             (5, rest) => limit(rest).map(Self::Dropped),
+            (6, rest) => Some(Self::Group(GroupId(u16::from_be_bytes(rest.try_into().ok()?)))),
             _ => None,
         }
     }
 }
+
+/// Other groups of a cluster. Each costs heartbeats, fsyncs and a part of memory of its own.
+const GROUPS_MAX: usize = 16;
 
 type Changes = Vec<RowChange>;
 
@@ -157,6 +166,7 @@ impl Machine for State {
                 self.mint_log.insert(at, limit);
                 self.dropped.insert(limit, at);
             }
+            Key::Group(group) => drop(self.groups.insert(group, read(value)?)),
         }
         Ok(())
     }
@@ -186,6 +196,7 @@ impl State {
             Command::PutMint { seen, mint } => self.put_mint(index, seen, mint, changes),
             Command::DropMint { limit, seen } => self.drop_mint(index, limit, seen, changes),
             Command::RaiseLevel { to } => self.raise(to, changes),
+            Command::BeginGroup { group, at } => self.begin_group(group, at, changes),
         };
         match decided {
             Ok(true) => Outcome::Changed,
@@ -332,6 +343,23 @@ impl State {
     }
 }
 
+impl State {
+    fn begin_group(&mut self, group: GroupId, at: StorageId, changes: &mut Changes) -> Result<bool, Refusal> {
+        if !self.storages.contains_key(&at) {
+            return Err(Refusal::Unknown);
+        }
+        if self.groups.contains_key(&group) {
+            return Ok(false);
+        }
+        if self.groups.len() >= GROUPS_MAX {
+            return Err(Refusal::TooMany(GROUPS_MAX as u64));
+        }
+        put(changes, &Key::Group(group), &at);
+        self.groups.insert(group, at);
+        Ok(true)
+    }
+}
+
 // === what a person decides about a stopped node ===
 
 impl State {
@@ -343,6 +371,10 @@ impl State {
         for other in others {
             self.storages.remove(&other);
             changes.push((Key::Storage(other).encode(), None));
+        }
+        for (group, at) in &mut self.groups {
+            *at = me;
+            put(changes, &Key::Group(*group), at);
         }
     }
 }
@@ -378,6 +410,12 @@ impl State {
     #[must_use]
     pub fn is_forgotten(&self, storage: StorageId) -> bool {
         self.forgotten.contains_key(&storage)
+    }
+
+    /// At which data directory another group began; None: it has not.
+    #[must_use]
+    pub fn began_at(&self, group: GroupId) -> Option<StorageId> {
+        self.groups.get(&group).copied()
     }
 
     /// The shares of a limit.

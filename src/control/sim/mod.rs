@@ -6,7 +6,7 @@ mod disk;
 mod failover;
 mod planted;
 mod troubles;
-mod world;
+pub(crate) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -57,7 +57,7 @@ fn is_copy(standing: &Standing) -> bool {
 }
 
 /// Every seed of the long run, or a few.
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     0..std::env::var("SMG_SIM_SEEDS").ok().and_then(|it| it.parse().ok()).unwrap_or(default)
 }
 

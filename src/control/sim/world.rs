@@ -53,7 +53,7 @@ const FSYNC_MAX: Duration = Duration::from_millis(12);
 const INBOX_MAX: usize = 1024;
 
 /// What the network does.
-pub(super) struct Net {
+pub(crate) struct Net {
     entropy: Entropy,
     processes: BTreeMap<u64, Process>,
     /// Ways that are cut, both directions.
@@ -61,8 +61,8 @@ pub(super) struct Net {
     /// Places that said goodbye.
     left: BTreeSet<u16>,
     loss: f64,
-    /// The last vote that each data directory granted, and by which process: a copy of it runs on another disk.
-    votes: BTreeMap<StorageId, (u16, Vote)>,
+    /// The last vote that each data directory granted in each group, and by which process: a copy of it runs on another disk.
+    votes: BTreeMap<(GroupId, StorageId), (u16, Vote)>,
     broken: Option<String>,
     traffic: Traffic,
 }
@@ -96,8 +96,8 @@ impl Net {
 
     /// Looks at a vote that was granted.
     fn watch(&mut self, voter: StorageId, place: u16, asked: &[u8], answered: &[u8]) {
-        let Some(vote) = raft::sim::granted(asked, answered) else { return };
-        let before = self.votes.insert(voter, (place, vote)).map(|it| it.1);
+        let Some((group, vote)) = raft::sim::granted(asked, answered) else { return };
+        let before = self.votes.insert((group, voter), (place, vote)).map(|it| it.1);
         if before.is_some_and(|before| raft::sim::is_taken_back(&before, &vote)) {
             self.broken.get_or_insert(format!("{voter} voted for {vote} after {}", before.unwrap_or_default()));
         }
@@ -169,22 +169,22 @@ impl Peers for Way {
 }
 
 /// What is at a place.
-pub(super) struct Place {
-    pub(super) storage: StorageId,
-    pub(super) boot: u64,
-    pub(super) expect: usize,
-    pub(super) level_max: u32,
-    pub(super) zone: &'static str,
-    pub(super) disk: Disk,
+pub(crate) struct Place {
+    pub(crate) storage: StorageId,
+    pub(crate) boot: u64,
+    pub(crate) expect: usize,
+    pub(crate) level_max: u32,
+    pub(crate) zone: &'static str,
+    pub(crate) disk: Disk,
     /// The process, while there is one.
-    pub(super) running: Option<Running>,
+    pub(crate) running: Option<Running>,
 }
 
-pub(super) struct Running {
+pub(crate) struct Running {
     id: u64,
-    pub(super) life: raft::sim::Life,
-    pub(super) handle: Handle,
-    pub(super) metrics: Metrics,
+    pub(crate) life: raft::sim::Life,
+    pub(crate) handle: Handle,
+    pub(crate) metrics: Metrics,
     stop: Stop,
     /// Whether it has stopped.
     has_stopped: Arc<AtomicBool>,
@@ -208,22 +208,22 @@ impl Running {
 }
 
 /// The whole.
-pub(super) struct World {
-    pub(super) entropy: Entropy,
-    pub(super) net: Shared,
-    pub(super) places: BTreeMap<u16, Place>,
-    pub(super) patience: Patience,
+pub(crate) struct World {
+    pub(crate) entropy: Entropy,
+    pub(crate) net: Shared,
+    pub(crate) places: BTreeMap<u16, Place>,
+    pub(crate) patience: Patience,
     /// Limits whose shares were acknowledged.
     acked: Arc<Mutex<BTreeSet<LimitId>>>,
     clients: raft::sim::Life,
     proposed: u32,
     ids: u64,
     /// Clusters that anybody ever belonged to.
-    pub(super) clusters: BTreeSet<ClusterId>,
+    pub(crate) clusters: BTreeSet<ClusterId>,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let entropy = Entropy::seeded(seed);
         raft::sim::seed(entropy.clone());
         let (cut, left, votes, processes) = Default::default();
@@ -253,19 +253,19 @@ impl World {
     }
 
     /// Puts an empty disk at a place.
-    pub(super) fn place(&mut self, at: u16, expect: usize) {
+    pub(crate) fn place(&mut self, at: u16, expect: usize) {
         let storage = StorageId(u128::from(self.entropy.next_u64()) << 16 | u128::from(at));
         let disk = Disk::new(self.entropy.clone(), FSYNC_MAX);
         let place = Place { storage, boot: 0, expect, level_max: 1, zone: "", disk, running: None };
         self.places.insert(at, place);
     }
 
-    pub(super) fn at(&mut self, place: u16) -> &mut Place {
+    pub(crate) fn at(&mut self, place: u16) -> &mut Place {
         self.places.get_mut(&place).expect("a place")
     }
 
     /// Starts a process on what is at a place.
-    pub(super) fn start(&mut self, at: u16) {
+    pub(crate) fn start(&mut self, at: u16) {
         let config = self.config(at);
         self.ids += 1;
         let (id, net) = (self.ids, Arc::clone(&self.net));
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// What the next process at a place is told.
-    pub(super) fn config(&mut self, at: u16) -> Config {
+    pub(crate) fn config(&mut self, at: u16) -> Config {
         let draw = ClusterId(u128::from(self.entropy.next_u64()));
         let nonce = self.entropy.next_u64();
         let patience = self.patience;
@@ -306,7 +306,7 @@ impl World {
     }
 
     /// Starts a process without a mesh on what is at a place.
-    pub(super) fn start_alone(&mut self, at: u16) {
+    pub(crate) fn start_alone(&mut self, at: u16) {
         let config = self.config(at);
         self.ids += 1;
         let (id, place) = (self.ids, self.at(at));
@@ -315,32 +315,34 @@ impl World {
     }
 
     /// The process at a place is told to end in good order.
-    pub(super) fn stop(&self, at: u16) {
+    pub(crate) fn stop(&self, at: u16) {
         self.places[&at].running.iter().for_each(|it| it.stop.cancel());
     }
 
     /// Whether the process at a place has stopped, by itself or as it was told.
-    pub(super) fn has_stopped(&self, at: u16) -> bool {
+    pub(crate) fn has_stopped(&self, at: u16) -> bool {
         self.places[&at].running.as_ref().is_some_and(|it| it.has_stopped.load(Ordering::SeqCst))
     }
 
     /// What followers were sent so far.
-    pub(super) fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         self.net.lock().traffic
     }
 
     /// The process ends at once. With the power, what was not fsynced may be lost.
-    pub(super) fn kill(&mut self, at: u16, with_power: bool) {
+    pub(crate) fn kill(&mut self, at: u16, with_power: bool) {
         let place = self.at(at);
         let Some(running) = place.running.take() else { return };
         place.disk = if with_power { place.disk.cut() } else { place.disk.kill() };
         running.life.kill();
         let (storage, store) = (place.storage, Store::in_memory(place.disk.clone()));
-        let kept: Option<Vote> = store.read(Key::Vote(GroupId::CONTROL)).expect("it can be read");
-        let told = self.net.lock().votes.get(&storage).filter(|it| it.0 == at).map(|it| it.1);
-        if told.is_some_and(|told| kept.is_none_or(|kept| raft::sim::is_taken_back(&told, &kept))) {
-            let what = format!("{storage} told a vote that its disk does not have: {told:?}, {kept:?}");
-            self.net.lock().broken.get_or_insert(what);
+        for group in [GroupId::CONTROL, GroupId::HISTORY] {
+            let kept: Option<Vote> = store.read(Key::Vote(group)).expect("it can be read");
+            let told = self.net.lock().votes.get(&(group, storage)).filter(|it| it.0 == at).map(|it| it.1);
+            if told.is_some_and(|told| kept.is_none_or(|kept| raft::sim::is_taken_back(&told, &kept))) {
+                let what = format!("{storage} told a vote that its disk does not have: {told:?}, {kept:?}");
+                self.net.lock().broken.get_or_insert(what);
+            }
         }
         if let Some(process) = self.net.lock().processes.get_mut(&running.id) {
             process.is_dead = true;
@@ -348,7 +350,7 @@ impl World {
     }
 
     /// A new data directory takes the old one's place.
-    pub(super) fn wipe(&mut self, at: u16) {
+    pub(crate) fn wipe(&mut self, at: u16) {
         self.kill(at, true);
         let (expect, zone) = (self.at(at).expect, self.at(at).zone);
         self.place(at, expect);
@@ -356,7 +358,7 @@ impl World {
     }
 
     /// A byte for byte copy of what is at one place now, at another.
-    pub(super) fn copy(&mut self, from: u16, to: u16) {
+    pub(crate) fn copy(&mut self, from: u16, to: u16) {
         let Place { storage, boot, expect, level_max, zone, disk, .. } = self.at(from);
         let copied = Place {
             storage: *storage,
@@ -371,7 +373,7 @@ impl World {
     }
 
     /// Cuts every way between these and all others.
-    pub(super) fn split(&mut self, side: &[u16]) {
+    pub(crate) fn split(&mut self, side: &[u16]) {
         let places: Vec<u16> = self.places.keys().copied().collect();
         let mut net = self.net.lock();
         for a in side {
@@ -381,28 +383,28 @@ impl World {
         }
     }
 
-    pub(super) fn cut(&mut self, a: u16, b: u16) {
+    pub(crate) fn cut(&mut self, a: u16, b: u16) {
         self.net.lock().cut.insert((a.min(b), a.max(b)));
     }
 
-    pub(super) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.net.lock().cut.clear();
     }
 
-    pub(super) fn lose(&mut self, share: f64) {
+    pub(crate) fn lose(&mut self, share: f64) {
         self.net.lock().loss = share;
     }
 
-    pub(super) fn handle(&self, at: u16) -> Option<Handle> {
+    pub(crate) fn handle(&self, at: u16) -> Option<Handle> {
         self.places[&at].running.as_ref().map(|it| it.handle.clone())
     }
 
-    pub(super) fn standing(&self, at: u16) -> Standing {
+    pub(crate) fn standing(&self, at: u16) -> Standing {
         self.handle(at).expect("it runs").status().standing
     }
 
     /// Who leads, as most believe who run.
-    pub(super) fn leader(&self) -> Option<u16> {
+    pub(crate) fn leader(&self) -> Option<u16> {
         let mut believed: BTreeMap<StorageId, usize> = BTreeMap::new();
         for status in self.statuses().values() {
             status.group.leader.into_iter().for_each(|it| *believed.entry(it).or_default() += 1);
@@ -411,13 +413,13 @@ impl World {
         self.places.iter().find(|it| it.1.storage == leader && it.1.running.is_some()).map(|it| *it.0)
     }
 
-    pub(super) fn statuses(&self) -> BTreeMap<u16, control::Status> {
+    pub(crate) fn statuses(&self) -> BTreeMap<u16, control::Status> {
         let running = self.places.iter().filter_map(|it| Some((*it.0, it.1.running.as_ref()?)));
         running.map(|(at, it)| (at, it.handle.status())).collect()
     }
 
     /// The voters, as the leader has them: where they run, or where they are known to lie.
-    pub(super) fn voters(&self) -> BTreeSet<u16> {
+    pub(crate) fn voters(&self) -> BTreeSet<u16> {
         let Some(leader) = self.leader() else { return BTreeSet::new() };
         let voters = self.statuses()[&leader].group.voters.clone();
         let place = |storage: &StorageId| {
@@ -428,12 +430,12 @@ impl World {
     }
 
     /// A client gives out the shares of a limit of its own, at this node.
-    pub(super) fn write(&mut self, at: u16) {
+    pub(crate) fn write(&mut self, at: u16) {
         self.write_over(at, 1);
     }
 
     /// The same over as many nodes as may be.
-    pub(super) fn write_wide(&mut self, at: u16) {
+    pub(crate) fn write_wide(&mut self, at: u16) {
         self.write_over(at, SHARES_LEN_MAX as u64);
     }
 
@@ -450,7 +452,7 @@ impl World {
     }
 
     /// A client asks this node for what is large, and refused.
-    pub(super) fn write_large(&self, at: u16) {
+    pub(crate) fn write_large(&self, at: u16) {
         let Some(handle) = self.handle(at) else { return };
         self.clients.spawn(async move {
             let _ = handle.propose(&commands::large(), Duration::from_secs(5)).await; // is refused, or is not heard
@@ -458,19 +460,19 @@ impl World {
     }
 
     /// The last vote that each place told.
-    pub(super) fn votes(&self) -> BTreeMap<u16, Vote> {
+    pub(crate) fn votes(&self) -> BTreeMap<u16, Vote> {
         let net = self.net.lock();
         let running = self.places.iter().filter(|it| it.1.running.is_some());
-        running.filter_map(|it| Some((*it.0, net.votes.get(&it.1.storage)?.1))).collect()
+        running.filter_map(|it| Some((*it.0, net.votes.get(&(GroupId::CONTROL, it.1.storage))?.1))).collect()
     }
 
     /// Lets time pass.
-    pub(super) async fn pass(&self, lasts: Duration) {
+    pub(crate) async fn pass(&self, lasts: Duration) {
         Clock.sleep(lasts).await;
     }
 
     /// Lets time pass, and looks.
-    pub(super) async fn run(&mut self, lasts: Duration) -> Result<(), String> {
+    pub(crate) async fn run(&mut self, lasts: Duration) -> Result<(), String> {
         let until = Clock.now() + lasts;
         while Clock.now() < until {
             Clock.sleep(Duration::from_millis(50)).await;
@@ -480,7 +482,7 @@ impl World {
     }
 
     /// Lets time pass until something is so.
-    pub(super) async fn until(
+    pub(crate) async fn until(
         &mut self,
         limit: Duration,
         what: &str,
@@ -498,7 +500,7 @@ impl World {
     }
 
     /// All who run are in one group with that many voters.
-    pub(super) async fn until_whole(&mut self, limit: Duration, voters: usize) -> Result<Duration, String> {
+    pub(crate) async fn until_whole(&mut self, limit: Duration, voters: usize) -> Result<Duration, String> {
         let is_so = |it: &Self| {
             let statuses = it.statuses();
             let leaders: BTreeSet<_> = statuses.values().map(|it| it.group.leader).collect();
@@ -525,7 +527,7 @@ impl World {
     }
 
     /// Everything that was acknowledged is at every member.
-    pub(super) async fn nothing_is_lost(&mut self) -> Result<usize, String> {
+    pub(crate) async fn nothing_is_lost(&mut self) -> Result<usize, String> {
         let acked = self.acked.lock().clone();
         let has_all = |it: &Self| {
             let missing =
@@ -543,7 +545,7 @@ impl World {
 }
 
 /// Runs a scenario on virtual time.
-pub(super) fn run<F: Future<Output = Result<T, String>>, T>(
+pub(crate) fn run<F: Future<Output = Result<T, String>>, T>(
     seed: u64,
     scenario: impl FnOnce(World) -> F,
 ) -> Result<T, String> {
@@ -552,11 +554,11 @@ pub(super) fn run<F: Future<Output = Result<T, String>>, T>(
 }
 
 /// A refusal that came, and the one that must.
-pub(super) type Refused = (Option<frame::Refusal>, frame::Refusal);
+pub(crate) type Refused = (Option<frame::Refusal>, frame::Refusal);
 
 impl World {
     /// Asks for votes in a high term, as strangers and as members that are not what they say.
-    pub(super) async fn forge(&self, at: u16, forgotten: StorageId) -> Vec<Refused> {
+    pub(crate) async fn forge(&self, at: u16, forgotten: StorageId) -> Vec<Refused> {
         let target = &self.places[&at];
         let cluster = target.running.as_ref().and_then(|it| it.handle.status().cluster).expect("a cluster").0;
         let mut running = self.places.values().filter(|it| it.running.is_some());
@@ -584,7 +586,7 @@ impl World {
     }
 
     /// Says something to the process at a place, as if it came from a data directory.
-    pub(super) async fn tell(&self, at: u16, from: StorageId, bytes: Vec<u8>) -> Option<bytes::Bytes> {
+    pub(crate) async fn tell(&self, at: u16, from: StorageId, bytes: Vec<u8>) -> Option<bytes::Bytes> {
         let id = self.places[&at].running.as_ref().expect("it runs").id;
         let inbox = self.net.lock().processes[&id].inbox.clone();
         let mut peer = crate::transport::tests::peer(77);

@@ -15,7 +15,7 @@ use crate::raft::Unreadable;
 
 /// [`super::Entry`]s, encoded, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch(pub Vec<Vec<u8>>);
+pub struct Batch(#[serde(with = "crate::base::byte_lists")] pub Vec<Vec<u8>>);
 
 /// What each of them did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::ByteBuf;
 
 use crate::history::Id;
 use crate::history::Item;
@@ -44,6 +45,7 @@ pub enum Command {
         /// Which part, from 0 on.
         at: u32,
         /// Its bytes.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
     },
     /// The parts, one after the other, are a [`Command::Of`], encoded.
@@ -71,6 +73,15 @@ pub enum Command {
     Expire {
         /// Milliseconds since 1970 by the leader's clock.
         now_ms: u64,
+    },
+    /// Rows of an export are put in, where nothing is kept yet. Until the last of them nothing else is taken.
+    Restore {
+        /// Rows before these.
+        at: u64,
+        /// Key and value.
+        rows: Vec<(ByteBuf, ByteBuf)>,
+        /// Whether these are the last ones.
+        is_last: bool,
     },
 }
 
@@ -107,6 +118,7 @@ pub enum Act {
         /// The number of the first.
         first: u64,
         /// Opaque.
+        #[serde(with = "crate::base::byte_lists")]
         events: Vec<Vec<u8>>,
     },
     /// What nobody makes any more is taken over.
@@ -123,6 +135,7 @@ pub enum Act {
         /// For people.
         created_ms: u64,
         /// JSON.
+        #[serde(with = "serde_bytes")]
         metadata: Vec<u8>,
         /// Its first items.
         items: Vec<Item>,
@@ -136,6 +149,7 @@ pub enum Act {
         /// Which.
         conversation: Id,
         /// JSON.
+        #[serde(with = "serde_bytes")]
         metadata: Vec<u8>,
     },
     /// It goes, with its items. Responses that name it stay.
@@ -175,6 +189,7 @@ pub struct Begin {
     /// Its own input, without what came before.
     pub input: Vec<Item>,
     /// JSON, as it is shown, without status, input and output.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
     /// Under which lease it is made. None: where only one node writes, and what it leaves when it dies is ended at its next start.
     pub lease: Option<Lease>,
@@ -196,6 +211,7 @@ pub struct Finish {
     /// How it ended.
     pub status: Status,
     /// JSON, as [`Begin::body`].
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
     /// What was made.
     pub output: Vec<Item>,
@@ -266,6 +282,12 @@ pub enum Refusal {
     /// So many commands came since that nobody knows whether it was carried out.
     #[error("the command is too old")]
     TooOld,
+    /// An export is being put in. Whoever does it goes on, or begins again in an empty place.
+    #[error("an export is being put in here; {0} rows are")]
+    Restoring(u64),
+    /// An export is only put in where nothing is kept.
+    #[error("there is history here already: an export can only be imported where there is none")]
+    NotEmpty,
     /// It is none that this release makes. The proposer's bug.
     #[error("the command is not sound")]
     Unsound,

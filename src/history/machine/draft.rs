@@ -54,7 +54,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Writes a row. Answers what it takes, in bytes.
-    pub(super) fn put<T: Serialize>(&mut self, key: &Key<'_>, value: &T) -> u64 {
+    pub(super) fn put<T: Serialize + ?Sized>(&mut self, key: &Key<'_>, value: &T) -> u64 {
         match codec::encode(value) {
             Ok(value) => {
                 let bytes = value.len() as u64;
@@ -66,6 +66,11 @@ impl<'a> Draft<'a> {
                 0
             }
         }
+    }
+
+    /// Writes a row as it is.
+    pub(super) fn put_raw(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.after.changes.insert(key, Some(value));
     }
 
     pub(super) fn delete(&mut self, key: &Key<'_>) {

@@ -73,7 +73,7 @@ impl Draft<'_> {
                 Some((Some(owner), What::Response(id))) => drop(self.delete_response(&owner, &id)),
                 Some((Some(owner), What::Conversation(id))) => drop(self.delete_conversation(&owner, &id)),
                 Some((Some(owner), What::Key(key))) => self.delete(&Key::Idempotent(&owner, &key)),
-                Some((_, What::Upload(id))) => self.drop_upload(id),
+                Some((_, What::Upload(id))) => self.is_overdue(id, clock_ms),
                 Some((None, _)) | None => {}
             }
         }

@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::Bytes;
 
 use super::EVENTS_MAX;
 use super::command::Outcome;
@@ -125,7 +126,7 @@ impl Draft<'_> {
         }
         let mut bytes = 0;
         for event in events {
-            bytes += self.put(&Key::Event(owner, id, row.events), event);
+            bytes += self.put(&Key::Event(owner, id, row.events), Bytes::new(event));
             row.events += 1;
         }
         row.bytes += bytes;

@@ -3,6 +3,7 @@
 //! *Invariant:* a kind's number is never given to another kind.
 
 use crate::base::ids::StorageId;
+use crate::base::ids::TenantId;
 use crate::history::Id;
 use crate::history::Lease;
 use crate::history::Owner;
@@ -149,6 +150,21 @@ pub(super) fn span(first: &Key<'_>, less: usize) -> (Vec<u8>, Vec<u8>) {
     (from, to)
 }
 
+/// Bounds of the keys of everything that belongs to an owner.
+pub(super) fn owned_rows() -> (Vec<u8>, Vec<u8>) {
+    (vec![OWNED], vec![OWNED + 1])
+}
+
+/// Bounds of all keys.
+pub(super) fn all() -> (Vec<u8>, Vec<u8>) {
+    (vec![OWNED], vec![SYSTEM + 1])
+}
+
+/// Whether a row means something elsewhere. What was handed in for a command that was not made yet does not.
+pub(super) fn is_exported(key: &[u8]) -> bool {
+    matches!(key, [OWNED, ..] | [SYSTEM, 1..=4 | 7 | 8, ..])
+}
+
 /// Bounds of the keys of all leases.
 pub(super) fn leases() -> (Vec<u8>, Vec<u8>) {
     (vec![SYSTEM, 7], vec![SYSTEM, 8])
@@ -185,10 +201,78 @@ fn after(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
+/// A row's key, read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    Response(Owner, Id),
+    Body(Owner, Id),
+    Item(Owner, Id, Side),
+    Event(Owner, Id),
+    Conversation(Owner, Id),
+    Entry(Owner, Id, u64),
+    Place(Owner, Id, Id),
+    Idempotent,
+    Usage(Owner),
+    ItemOf(Owner, Id),
+    Head,
+    Done,
+    DoneAt,
+    Expiry,
+    Upload,
+    Part,
+    Lease,
+    JobOf,
+}
+
+/// Reads a key. None: it is none of this schema.
+pub(super) fn parse(key: &[u8]) -> Option<Parsed> {
+    let (first, mut rest) = key.split_first()?;
+    if *first == SYSTEM {
+        return Some(match rest.first()? {
+            1 => Parsed::Head,
+            2 => Parsed::Done,
+            3 => Parsed::DoneAt,
+            4 => Parsed::Expiry,
+            5 => Parsed::Upload,
+            6 => Parsed::Part,
+            7 => Parsed::Lease,
+            8 => Parsed::JobOf,
+            _ => return None,
+        });
+    }
+    let text = |rest: &mut &[u8]| {
+        let (len, after) = rest.split_first()?;
+        let (text, after) = after.split_at_checked(usize::from(*len))?;
+        *rest = after;
+        String::from_utf8(text.to_vec()).ok()
+    };
+    let (tenant, principal) = (text(&mut rest)?, text(&mut rest)?);
+    let tenant = TenantId::parse(&tenant).ok()?;
+    let owner = Owner::new(&tenant, Some(&principal)).ok()?;
+    let (kind, after) = rest.split_first()?;
+    rest = after;
+    match kind {
+        8 => return Some(Parsed::Idempotent),
+        9 => return Some(Parsed::Usage(owner)),
+        _ => {}
+    }
+    let id = Id::parse(&text(&mut rest)?).ok()?;
+    Some(match kind {
+        1 => Parsed::Response(owner, id),
+        2 => Parsed::Body(owner, id),
+        3 => Parsed::Item(owner, id, if rest.first()? == &1 { Side::Output } else { Side::Input }),
+        4 => Parsed::Event(owner, id),
+        5 => Parsed::Conversation(owner, id),
+        6 => Parsed::Entry(owner, id, u64::from_be_bytes(rest.try_into().ok()?)),
+        7 => Parsed::Place(owner, id, Id::parse(std::str::from_utf8(rest).ok()?).ok()?),
+        10 => Parsed::ItemOf(owner, id),
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::TenantId;
 
     #[test]
     fn every_kind_has_keys_of_its_own_and_a_span_holds_what_begins_alike() {

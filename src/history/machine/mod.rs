@@ -13,10 +13,12 @@ mod jobs;
 mod keys;
 pub mod read;
 mod responses;
+mod restore;
 mod step;
 #[cfg(test)]
 mod tests;
 mod uploads;
+pub mod verify;
 
 use crate::raft;
 use crate::raft::Coded as _;

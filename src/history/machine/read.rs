@@ -1,6 +1,7 @@
 //! What is read, over the rows of one moment. Nothing here names two owners.
 
 use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
 
 use super::CHAIN_LEN_MAX;
 use super::ITEMS_MAX;
@@ -85,7 +86,8 @@ fn list<T: DeserializeOwned>(
 /// A response and its body.
 pub fn response(rows: &dyn Rows, owner: &Owner, id: &Id) -> Result<(Response, Vec<u8>), Missing> {
     let row = get(rows, &Key::Response(owner, id))?.ok_or_else(|| Missing::NotFound(id.clone()))?;
-    Ok((row, get(rows, &Key::Body(owner, id))?.unwrap_or_default()))
+    let body: ByteBuf = get(rows, &Key::Body(owner, id))?.unwrap_or_default();
+    Ok((row, body.into_vec()))
 }
 
 /// Its items, all of one side.
@@ -127,7 +129,8 @@ pub fn item(rows: &dyn Rows, owner: &Owner, item: &Id) -> Result<Item, Missing> 
 /// Events of a response from a number on.
 pub fn events(rows: &dyn Rows, owner: &Owner, id: &Id, from: u64, most: usize) -> Result<Vec<Vec<u8>>, Missing> {
     let (_, to) = span(&Key::Event(owner, id, 0), PLACE_TAIL);
-    Ok(list(rows, (Key::Event(owner, id, from).encode(), to), most, false)?)
+    let events: Vec<ByteBuf> = list(rows, (Key::Event(owner, id, from).encode(), to), most, false)?;
+    Ok(events.into_iter().map(ByteBuf::into_vec).collect())
 }
 
 /// A conversation.

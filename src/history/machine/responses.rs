@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::Bytes;
 
 use super::CHAIN_LEN_MAX;
 use super::CONVERSATION_ITEMS_MAX;
@@ -72,7 +73,8 @@ impl Draft<'_> {
         if let Some(lease) = lease {
             self.take_job(owner, &id, lease)?;
         }
-        let bytes = self.put_items(owner, &id, Side::Input, &input)? + self.put(&Key::Body(owner, &id), &body);
+        let bytes =
+            self.put_items(owner, &id, Side::Input, &input)? + self.put(&Key::Body(owner, &id), Bytes::new(&body));
         self.keep(owner, room, bytes, |usage| usage.responses += 1)?;
         let status = if is_background { Status::Queued } else { Status::InProgress };
         let row = Response {
@@ -112,7 +114,8 @@ impl Draft<'_> {
         }
         self.is_makers(&row, attempt)?;
         let before = self.bytes_len(&Key::Body(owner, &id));
-        let added = self.put(&Key::Body(owner, &id), &body) + self.put_items(owner, &id, Side::Output, &output)?;
+        let added =
+            self.put(&Key::Body(owner, &id), Bytes::new(&body)) + self.put_items(owner, &id, Side::Output, &output)?;
         row.outputs = len(&output);
         row.bytes = (row.bytes + added).saturating_sub(before);
         if matches!(status, Status::Completed | Status::Incomplete) {

@@ -33,6 +33,8 @@ pub(super) struct Head {
     pub(super) staged: u64,
     /// Commands that were carried out, and remembered for a time.
     pub(super) commands: u64,
+    /// Rows of an export that are in, while more are to come.
+    pub(super) restored: Option<u64>,
 }
 
 /// What is remembered of a command.
@@ -47,7 +49,11 @@ pub fn step(rows: &dyn Rows, command: &[u8]) -> Result<(Outcome, Vec<RowChange>)
     let mut draft = Draft::new(rows);
     let is_remembered = match command {
         Command::Of { .. } | Command::Run { .. } => true,
-        Command::Part { .. } | Command::Renew { .. } | Command::Lapse { .. } | Command::Expire { .. } => false,
+        Command::Part { .. }
+        | Command::Renew { .. }
+        | Command::Lapse { .. }
+        | Command::Expire { .. }
+        | Command::Restore { .. } => false,
     };
     let known = if is_remembered { draft.get::<Done>(&Key::Done(id.0)) } else { None };
     let outcome = match known.filter(|_| !planted(Fault::RetriesCountTwice)) {
@@ -86,12 +92,14 @@ impl Draft<'_> {
             Command::Part { upload, at, bytes } => self.part(upload, at, bytes),
             Command::Run { upload, parts } => {
                 let whole = self.assembled(upload, parts)?;
-                let Ok(Command::Of { owner, room, act }) = crate::storage::codec::decode(&whole) else {
-                    return Err(Refusal::Unsound);
-                };
                 self.drop_upload(upload);
-                self.of(&owner, room, *act)
+                match crate::storage::codec::decode(&whole) {
+                    Ok(Command::Of { owner, room, act }) => self.of(&owner, room, *act),
+                    Ok(Command::Restore { at, rows, is_last }) => self.restore(at, &rows, is_last),
+                    Ok(_) | Err(_) => Err(Refusal::Unsound),
+                }
             }
+            Command::Restore { at, rows, is_last } => self.restore(at, &rows, is_last),
             Command::Renew { lease, beat } => self.renew(lease, beat),
             Command::Lapse { lease, beat } => Ok(self.lapse(lease, beat)),
             Command::Expire { now_ms } => Ok(self.expire(now_ms)),
@@ -101,6 +109,9 @@ impl Draft<'_> {
     fn of(&mut self, owner: &Owner, room: Room, act: Act) -> Result<Outcome, Refusal> {
         if !owner.is_sound() || !is_sound(&act) {
             return Err(Refusal::Unsound);
+        }
+        if let Some(rows) = self.head().restored {
+            return Err(Refusal::Restoring(rows));
         }
         match act {
             Act::Begin(begin) => self.begin(owner, room, *begin),

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_bytes::ByteBuf;
+use serde_bytes::Bytes;
 
 use super::CONTENT_BYTES_MAX;
 use super::STAGED_BYTES_MAX;
@@ -18,7 +20,10 @@ use super::step::Head;
 pub(super) struct Upload {
     parts: u32,
     bytes: u64,
+    /// When it is looked at whether it waits for too long.
     expires_ms: u64,
+    /// Whether that has been: time may have stood still before it began.
+    is_late: bool,
 }
 
 impl Draft<'_> {
@@ -26,7 +31,7 @@ impl Draft<'_> {
         let head = self.head();
         let mut upload = match self.get::<Upload>(&Key::Upload(id)) {
             Some(upload) => upload,
-            None => Upload { parts: 0, bytes: 0, expires_ms: head.clock_ms.saturating_add(STAGED_MS) },
+            None => Upload { parts: 0, bytes: 0, expires_ms: head.clock_ms.saturating_add(STAGED_MS), is_late: false },
         };
         if at < upload.parts {
             return Ok(Outcome::Unchanged);
@@ -44,7 +49,7 @@ impl Draft<'_> {
         if upload.parts == 0 {
             self.expires_unowned(What::Upload(id), upload.expires_ms);
         }
-        self.put(&Key::Part(id, at), &bytes);
+        self.put(&Key::Part(id, at), Bytes::new(&bytes));
         upload.parts += 1;
         upload.bytes += len;
         self.put(&Key::Upload(id), &upload);
@@ -58,12 +63,24 @@ impl Draft<'_> {
         if have != parts {
             return Err(Refusal::Gap(have.into()));
         }
+        // All are asked for before the first is looked at: rows that lie at a server come in one go.
+        let found: Vec<Option<ByteBuf>> = (0..parts).map(|at| self.get(&Key::Part(id, at))).collect();
         let mut whole = Vec::new();
-        for at in 0..parts {
-            let part: Vec<u8> = self.get(&Key::Part(id, at)).ok_or(Refusal::Gap(at.into()))?;
-            whole.extend(part);
+        for (at, part) in (0_u32..).zip(found) {
+            whole.extend_from_slice(&part.ok_or(Refusal::Gap(at.into()))?);
         }
         Ok(whole)
+    }
+
+    /// It has waited for long by a clock that may have stood still before it began: it goes only if it still waits for as long after that.
+    pub(super) fn is_overdue(&mut self, id: u128, clock_ms: u64) {
+        let Some(upload) = self.get::<Upload>(&Key::Upload(id)) else { return };
+        if upload.is_late {
+            return self.drop_upload(id);
+        }
+        let expires_ms = clock_ms.saturating_add(STAGED_MS);
+        self.put(&Key::Upload(id), &Upload { expires_ms, is_late: true, ..upload });
+        self.expires_unowned(What::Upload(id), expires_ms);
     }
 
     pub(super) fn drop_upload(&mut self, id: u128) {
