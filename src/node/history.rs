@@ -65,7 +65,7 @@ pub(super) fn start(
         Kind::Memory => Arc::new(Memory::default()),
         kind @ (Kind::Postgres | Kind::Redis | Kind::Oracle) => {
             let url = config.history_url.as_ref().ok_or(InvalidUrl::Missing)?;
-            Arc::new(External::start(kind, url, start.entropy, tasks)?)
+            Arc::new(External::start(kind, url, start.entropy, metrics, tasks)?)
         }
     };
     let handle = Handle::new(backend, config, start.me, start.entropy.clone());

@@ -23,6 +23,7 @@ use smg::history::machine::Entry;
 use smg::history::machine::Outcome;
 use smg::history::machine::Room;
 use smg::history::machine::read;
+use smg::observability::metrics::Registry;
 use smg::raft::Coded as _;
 
 use crate::conformance;
@@ -57,6 +58,17 @@ pub(crate) async fn hold(words: &[String]) {
     println!("{held} claims hold");
 }
 
+/// No password, and no content of anybody, as text or as the numbers of its bytes, whatever a driver logs.
+pub(crate) fn nothing_is_told(log: &[String]) {
+    let numbers: Vec<String> = b"content of".iter().map(ToString::to_string).collect();
+    let bytes = numbers.join(", ");
+    for line in log {
+        let is_told = ["canary", "content of", &bytes].iter().any(|it| line.contains(it));
+        assert!(!is_told, "{line}");
+    }
+    println!("ok  the log has no password and no content ({} lines, down to `trace`)", log.len());
+}
+
 #[derive(Clone, Copy)]
 enum Claim {
     Suite,
@@ -64,6 +76,7 @@ enum Claim {
     Strangers,
     Kills,
     Stalls,
+    Absent,
     Newer,
     Full,
     Away,
@@ -75,6 +88,7 @@ const CLAIMS: &[(&str, Claim)] = &[
     ("a server that cannot be trusted is told nothing", Claim::Strangers),
     ("kill -9 of the server loses nothing that was answered", Claim::Kills),
     ("a server that stands still holds nobody up for longer than he said", Claim::Stalls),
+    ("a gateway starts without its server, and uses it once it is there", Claim::Absent),
     ("what a newer release made is left alone", Claim::Newer),
     ("a gateway that is gone holds nobody up", Claim::Away),
     ("a server without room says so, and goes on once it has some", Claim::Full),
@@ -87,6 +101,7 @@ async fn run(claim: Claim, server: &mut Server) {
         Claim::Strangers => strangers(server).await,
         Claim::Kills => kills(server).await,
         Claim::Stalls => stalls(server).await,
+        Claim::Absent => absent(server).await,
         Claim::Newer => newer(server).await,
         Claim::Full => full(server).await,
         Claim::Away => away(server).await,
@@ -96,7 +111,7 @@ async fn run(claim: Claim, server: &mut Server) {
 fn over(server: &Server, url: &Secret) -> Arc<dyn Backend> {
     // Never dropped: tasks end with their owner.
     let tasks: &'static Tasks = Box::leak(Box::new(Tasks::new()));
-    Arc::new(External::start(server.kind(), url, &Entropy::from_os(), tasks).unwrap())
+    Arc::new(External::start(server.kind(), url, &Entropy::from_os(), &mut Registry::default(), tasks).unwrap())
 }
 
 fn begin(owner: &Owner, response: &str, n: u128) -> Entry {
@@ -204,6 +219,17 @@ async fn stalls(server: &Server) {
     assert!(took < 2 * SHORT, "{took:?}");
     // It may have counted; asked again, it has once.
     assert_eq!(propose(&*backend, &entry, LIMIT).await, Ok(Outcome::Done));
+}
+
+async fn absent(server: &mut Server) {
+    server.kill();
+    let backend = over(server, &server.url());
+    let owner = Gateway::new(Arc::clone(&backend), 1).owner();
+    let entry = begin(&owner, "r1", draw());
+    assert_eq!(propose(&*backend, &entry, SHORT).await, Err(Unavailable::Unreached));
+    assert_eq!(backend.read(Box::new(|rows| drop(rows.get(b"x"))), SHORT).await, Err(Unavailable::Unreached));
+    let (done, ()) = tokio::join!(propose(&*backend, &entry, LIMIT), server.start_again());
+    assert_eq!(done, Ok(Outcome::Done));
 }
 
 async fn newer(server: &Server) {

@@ -13,6 +13,7 @@ use smg::history::External;
 use smg::history::Handle;
 use smg::history::config::Config;
 use smg::history::config::Kind;
+use smg::observability::metrics::Registry;
 
 /// How long each number of writers writes.
 const LASTS: Duration = Duration::from_secs(10);
@@ -20,7 +21,7 @@ const LASTS: Duration = Duration::from_secs(10);
 pub(crate) async fn take(kind: Kind) {
     let server = Server::start(kind).await;
     let (entropy, tasks) = (Entropy::from_os(), Tasks::new());
-    let backend = External::start(kind, &server.url(), &entropy, &tasks).expect("a URL");
+    let backend = External::start(kind, &server.url(), &entropy, &mut Registry::default(), &tasks).expect("a URL");
     let handle = Handle::new(Arc::new(backend), &Config::default(), (StorageId(1), 1), entropy);
     turns::turns(&handle, 4, Duration::from_secs(1)).await;
     println!("| {} | writers | turns/s | commit p50 | commit p99 |", kind.render());

@@ -17,6 +17,7 @@ use smg::raft;
 
 use std::process::ExitCode;
 
+use cluster_tests::Capture;
 use smg::history::config::Kind;
 
 /// Once they took ten times as long as this they will not end.
@@ -32,8 +33,10 @@ fn main() -> ExitCode {
             }
             return;
         }
+        let log = Capture::start();
         let claims = tokio::time::timeout(DEADLINE, claims::hold(&words));
         claims.await.expect("the claims end in time");
+        claims::nothing_is_told(&log.lines());
     });
     ExitCode::SUCCESS
 }

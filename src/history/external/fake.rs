@@ -149,6 +149,10 @@ impl Session for Connection {
         })
     }
 
+    fn has_moments(&self) -> bool {
+        false
+    }
+
     fn end(&mut self) -> Doing<'_, Result<bool, Lost>> {
         let is_one = !self.fake.fails(Fail::Moments);
         Box::pin(async move { Ok(is_one) })

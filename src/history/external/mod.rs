@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod fake;
 mod known;
+mod metrics;
 #[cfg(feature = "oracle")]
 mod oracle;
 mod postgres;
@@ -39,9 +40,12 @@ use super::machine::Outcome;
 use crate::base::entropy::Entropy;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::observability::metrics::Registry;
+use metrics::Metrics;
 use readers::Readers;
 use server::Server;
 pub use url::InvalidUrl;
+use writer::Driver;
 use writer::Writer;
 
 /// Until a connection stands. A server that takes longer is not there for whoever waits.
@@ -53,6 +57,7 @@ pub struct External {
     writer: Writer,
     readers: Readers,
     commands: Arc<AtomicU64>,
+    metrics: Metrics,
 }
 
 impl External {
@@ -62,14 +67,26 @@ impl External {
     }
 
     /// Over the server at `url`. It is connected to when it is first needed; until it is there, nothing is.
-    pub fn start(kind: Kind, url: &Secret, entropy: &Entropy, tasks: &Tasks) -> Result<Self, InvalidUrl> {
-        Ok(Self::over(server(kind, url, tasks)?, entropy, tasks))
+    pub fn start(
+        kind: Kind,
+        url: &Secret,
+        entropy: &Entropy,
+        metrics: &mut Registry,
+        tasks: &Tasks,
+    ) -> Result<Self, InvalidUrl> {
+        Ok(Self::over(server(kind, url, tasks)?, entropy, metrics, tasks))
     }
 
-    fn over(server: Arc<dyn Server>, entropy: &Entropy, tasks: &Tasks) -> Self {
-        let commands = Arc::new(AtomicU64::new(0));
-        let writer = Writer::start(Arc::clone(&server), Arc::clone(&commands), entropy.clone(), tasks);
-        Self { readers: Readers::new(Arc::clone(&server)), server, writer, commands }
+    fn over(server: Arc<dyn Server>, entropy: &Entropy, metrics: &mut Registry, tasks: &Tasks) -> Self {
+        let (commands, metrics) = (Arc::new(AtomicU64::new(0)), Metrics::register(metrics));
+        let driver = Driver::new(Arc::clone(&server), Arc::clone(&commands), metrics.clone(), entropy.clone());
+        Self {
+            readers: Readers::new(Arc::clone(&server)),
+            server,
+            writer: Writer::start(driver, tasks),
+            commands,
+            metrics,
+        }
     }
 }
 
@@ -95,11 +112,17 @@ impl Backend for External {
     }
 
     fn propose(&self, entry: Vec<u8>, limit: Duration) -> Doing<'_, Result<Outcome, Unavailable>> {
-        Box::pin(self.writer.propose(entry, limit))
+        Box::pin(async move {
+            let done = self.writer.propose(entry, limit).await;
+            done.inspect_err(|why| self.metrics.unavailable(*why))
+        })
     }
 
     fn read(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>> {
-        Box::pin(self.readers.read(reading, limit))
+        Box::pin(async move {
+            let done = self.readers.read(reading, limit).await;
+            done.inspect(|()| self.metrics.read()).inspect_err(|why| self.metrics.unavailable(*why))
+        })
     }
 
     /// Every node: none knows of the others, and what they do twice counts once.

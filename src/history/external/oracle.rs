@@ -295,6 +295,10 @@ impl Session for Connection {
         Box::pin(blocking(move || commit(&link.lock(), &changes).map(|()| true).map_err(no_room)))
     }
 
+    fn has_moments(&self) -> bool {
+        true
+    }
+
     fn end(&mut self) -> Doing<'_, Result<bool, Lost>> {
         let (link, has_begun) = (Arc::clone(&self.link), self.begins.take().is_none());
         Box::pin(blocking(move || {

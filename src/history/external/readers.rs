@@ -30,6 +30,9 @@ const CONNECTIONS_MAX: usize = 8;
 /// Reads that wait for one. More are refused at once.
 const WAITING_MAX: usize = 4096;
 
+/// What is remembered of one read, at most: a few of the largest responses.
+const REMEMBERED_BYTES_MAX: usize = 512 << 20;
+
 /// See the file's header.
 pub(super) struct Readers {
     inner: Arc<Inner>,
@@ -94,6 +97,7 @@ impl Inner {
         while let Some(session) = self.idle() {
             match self.read_on(session, reading, runtime, until) {
                 Ok(()) => return Ok(()),
+                Err(lost @ Lost::TooMuch(_)) => return Err(lost),
                 Err(lost) => tracing::debug!(error = %Whole(&lost), "a connection to history's server was lost"),
             }
         }
@@ -129,8 +133,11 @@ impl Inner {
                 known.learn(asked, found);
             }
             if !is_read {
-                let live =
-                    Live { state: RefCell::new(State { session: &mut *session, known, lost: None }), runtime, until };
+                let live = Live {
+                    state: RefCell::new(State { session: &mut *session, known, lost: None, bytes: 0 }),
+                    runtime,
+                    until,
+                };
                 reading(&live);
                 let state = live.state.into_inner();
                 if let Some(lost) = state.lost {
@@ -161,11 +168,13 @@ struct State<'a> {
     session: &'a mut dyn Session,
     known: Known,
     lost: Option<Lost>,
+    /// Of what is known.
+    bytes: usize,
 }
 
 impl Live<'_> {
     fn ask(&self, want: Want) -> Found {
-        let State { session, known, lost } = &mut *self.state.borrow_mut();
+        let State { session, known, lost, bytes } = &mut *self.state.borrow_mut();
         if let Some(found) = known.find(&want) {
             return found.clone();
         }
@@ -174,8 +183,13 @@ impl Live<'_> {
         }
         let wants = vec![want];
         match within(self.runtime, self.until, session.fetch(&wants)) {
+            Ok(mut found) if session.has_moments() => found.pop().unwrap_or_default(),
             Ok(found) => {
                 let first = found.first().cloned().unwrap_or_default();
+                *bytes += first.iter().map(|it| it.0.len() + it.1.len()).sum::<usize>();
+                if *bytes > REMEMBERED_BYTES_MAX {
+                    *lost = Some(Lost::TooMuch(REMEMBERED_BYTES_MAX));
+                }
                 known.learn(wants, found);
                 first
             }

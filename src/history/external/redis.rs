@@ -332,6 +332,10 @@ impl Session for Connection {
         Box::pin(Connection::commit(self, changes))
     }
 
+    fn has_moments(&self) -> bool {
+        false
+    }
+
     fn end(&mut self) -> Doing<'_, Result<bool, Lost>> {
         Box::pin(async move {
             // One that fetched nothing never began.

@@ -52,6 +52,9 @@ pub enum Lost {
         /// What would do.
         known: i64,
     },
+    /// Nobody's fault: a read looks at more than can be remembered of a server that has no moments. Use its own backup.
+    #[error("a read looked at more than {0} bytes, which this server cannot show of one moment")]
+    TooMuch(usize),
     /// The server answered what it cannot have been asked: something else than what the URL says, or a bug.
     #[error("an answer that was not understood")]
     Strange,
@@ -89,6 +92,9 @@ pub trait Session: Send {
 
     /// Ends a [`Purpose::Decide`]. True: the changes are kept, as safely as the server keeps anything. False: somebody else decided meanwhile, and nothing was changed.
     fn commit<'a>(&'a mut self, changes: &'a [RowChange]) -> Doing<'a, Result<bool, Lost>>;
+
+    /// Whether all that a transaction fetches is of one moment anyhow. If not, what was fetched is remembered until its end says so.
+    fn has_moments(&self) -> bool;
 
     /// Ends a [`Purpose::Read`]. Whether all that was fetched is of one moment.
     fn end(&mut self) -> Doing<'_, Result<bool, Lost>>;

@@ -26,6 +26,7 @@ use crate::history::machine::REMEMBERED;
 use crate::history::machine::Refusal;
 use crate::history::machine::Room;
 use crate::history::machine::read;
+use crate::observability::metrics::Registry;
 use crate::raft::Coded as _;
 use crate::raft::Rows;
 
@@ -34,7 +35,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 fn over(fake: &Fake) -> Arc<External> {
     // Never dropped: tasks end with their owner.
     let tasks: &'static Tasks = Box::leak(Box::new(Tasks::new()));
-    Arc::new(External::over(Arc::new(fake.clone()), &Entropy::seeded(1), tasks))
+    Arc::new(External::over(Arc::new(fake.clone()), &Entropy::seeded(1), &mut Registry::default(), tasks))
 }
 
 /// A response begins. `n`: which command it is.
@@ -157,7 +158,7 @@ async fn a_gateway_that_knows_less_than_there_is_may_begin() {
     assert_eq!(propose(&first, &entry).await, Ok(Outcome::Done));
     // Many commands by others: the number is raised, and what was remembered goes.
     let head = Gateway::new(first.clone(), 1).read(|rows| rows.scan(&[2, 1], &[2, 2], 1, false)).await;
-    let number = |it: &[u8]| it.len() - 1;
+    let number = |it: &[u8]| it.len() - 2;
     fake.change(|rows| {
         let (key, mut value) = head[0].clone();
         let at = number(&value);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::CONNECT_LIMIT;
 use super::known::After;
 use super::known::Known;
+use super::metrics::Metrics;
 use super::server::Lost;
 use super::server::Purpose;
 use super::server::Server;
@@ -67,10 +68,9 @@ struct Waiting {
 }
 
 impl Writer {
-    pub(super) fn start(server: Arc<dyn Server>, commands: Arc<AtomicU64>, entropy: Entropy, tasks: &Tasks) -> Self {
+    pub(super) fn start(driver: Driver, tasks: &Tasks) -> Self {
         // BOUND: those that find it full are refused.
         let (queue, waiting) = mpsc::channel(QUEUE_LEN_MAX);
-        let driver = Driver { server, commands, entropy, session: None };
         tasks.spawn(TASK, |stop| driver.run(waiting, stop));
         Self { queue, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)) }
     }
@@ -92,9 +92,11 @@ impl Writer {
     }
 }
 
-struct Driver {
+/// What decides.
+pub(super) struct Driver {
     server: Arc<dyn Server>,
     commands: Arc<AtomicU64>,
+    metrics: Metrics,
     entropy: Entropy,
     session: Option<Box<dyn Session>>,
 }
@@ -109,6 +111,11 @@ enum Tried {
 }
 
 impl Driver {
+    /// `commands`: where the number of all that were carried out is told.
+    pub(super) fn new(server: Arc<dyn Server>, commands: Arc<AtomicU64>, metrics: Metrics, entropy: Entropy) -> Self {
+        Self { server, commands, metrics, entropy, session: None }
+    }
+
     async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>, stop: Stop) {
         loop {
             let first = tokio::select! {
@@ -137,7 +144,7 @@ impl Driver {
 
     /// Tries until it is done or nobody waits.
     async fn carry_out(&mut self, mut batch: Vec<Waiting>) {
-        let mut pause = PAUSE_FIRST;
+        let (mut pause, begun) = (PAUSE_FIRST, Clock.now());
         loop {
             batch.retain(|it| !it.answer.is_closed() && Clock.now() < it.until);
             let Some(until) = batch.iter().map(|it| it.until).max() else { return };
@@ -147,6 +154,7 @@ impl Driver {
             };
             match tried {
                 Ok(Tried::Done(outcomes)) => {
+                    self.metrics.committed(batch.len(), Clock.now() - begun);
                     // Who asked may have gone.
                     batch.into_iter().zip(outcomes).for_each(|(it, outcome)| drop(it.answer.send(Ok(outcome))));
                     return;
@@ -175,6 +183,7 @@ impl Driver {
                     }
                 }
             }
+            self.metrics.retried();
             Clock.sleep(pause.mul_f64(0.5 + self.entropy.unit())).await;
             pause = if self.session.is_some() { PAUSE_FIRST } else { PAUSE_MAX.min(pause * 2) };
         }
@@ -247,7 +256,7 @@ fn refuses(lost: &Lost) -> Option<Unavailable> {
     match lost {
         Lost::NoRoom => Some(Unavailable::NoRoom),
         Lost::Newer { .. } => Some(Unavailable::Damaged),
-        Lost::Late | Lost::Strange | Lost::Io(_) | Lost::Postgres(_) | Lost::Redis(_) => None,
+        Lost::Late | Lost::Strange | Lost::TooMuch(_) | Lost::Io(_) | Lost::Postgres(_) | Lost::Redis(_) => None,
         #[cfg(feature = "oracle")]
         Lost::Oracle(_) => None,
     }
