@@ -128,8 +128,9 @@ fn answer(route: &Route) -> Value {
         content["text/event-stream"] = json!({"schema": {"type": "string"}});
     }
     let text = |doc| json!({"description": doc, "schema": {"type": "string"}});
+    let is_own = matches!(route.serve, Serve::Kept(_));
     json!({
-        "description": "The worker's own answer and status.",
+        "description": if is_own { "The response, or its events." } else { "The worker's own answer and status." },
         "content": content,
         "headers": {
             "x-smg-worker": text("Who answered."),
