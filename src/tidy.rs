@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("limits", &["base", "observability", "transport", "membership"]),
     // It checks the shares that a leader proposes.
     ("control", &["base", "observability", "storage", "transport", "raft", "limits"]),
-    ("history", &["base", "observability", "storage", "raft"]),
+    ("history", &["base", "observability", "storage", "transport", "raft", "control"]),
     ("dialects", &["base"]),
     ("workers", &["base", "observability", "proto", "dialects", "transport", "membership", "replication"]),
     ("ledger", &["base", "observability", "transport", "membership", "replication", "workers"]),

@@ -18,11 +18,11 @@ use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use crate::history::Handle;
+use crate::history::Rows;
 use crate::history::export;
 use crate::history::group;
 use crate::history::machine::verify;
 use crate::history::now_ms;
-use crate::raft::Rows;
 
 use super::super::Response;
 use super::super::audit::Author;

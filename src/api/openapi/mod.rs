@@ -128,9 +128,8 @@ fn answer(route: &Route) -> Value {
         content["text/event-stream"] = json!({"schema": {"type": "string"}});
     }
     let text = |doc| json!({"description": doc, "schema": {"type": "string"}});
-    let is_own = matches!(route.serve, Serve::Kept(_));
     json!({
-        "description": if is_own { "The response, or its events." } else { "The worker's own answer and status." },
+        "description": "The worker's own answer and status.",
         "content": content,
         "headers": {
             "x-smg-worker": text("Who answered."),
@@ -242,7 +241,7 @@ fn errors(route: &Route) -> Vec<ApiError> {
     }
     if matches!(route.serve, Serve::Admin(_))
         && route.method != "GET"
-        && !["Explanation", "Drained", "Finalized"].contains(&route.gives)
+        && !["Explanation", "Drained", "Finalized", "HistorySnapshot", "HistoryImported"].contains(&route.gives)
     {
         errors.push(ApiError::NotKept(TableError::DiskFailed));
     }
@@ -251,6 +250,14 @@ fn errors(route: &Route) -> Vec<ApiError> {
     }
     match route.path {
         "/cluster/upgrade/finalize" => errors.push(ApiError::Refused(String::new())),
+        path if path.starts_with("/cluster/history/") => {
+            errors.extend([ApiError::NoHistory, HistoryError::from(Unavailable::Unreached).into()]);
+            match route.gives {
+                "HistoryImported" => errors.push(HistoryError::from(Refusal::NotEmpty).into()),
+                "HistorySnapshot" | "HistoryFile" => errors.push(ApiError::Refused(String::new())),
+                _ => {}
+            }
+        }
         "/cluster/members/{id}" => {
             errors.extend([ApiError::UnknownMember(String::new()), ApiError::Refused(String::new())])
         }

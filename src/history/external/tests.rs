@@ -163,7 +163,7 @@ async fn a_gateway_that_knows_less_than_there_is_may_begin() {
         let (key, mut value) = head[0].clone();
         let at = number(&value);
         // A count of four bytes, as the format has it.
-        value.splice(at.., [252].into_iter().chain((u32::try_from(REMEMBERED).unwrap() * 2).to_le_bytes()));
+        value.splice(at.., [252].into_iter().chain((u32::try_from(REMEMBERED).unwrap() * 2).to_le_bytes()).chain([0]));
         rows.retain(|key, _| key[..2] != [2, 2]);
         rows.insert(key, value);
     });

@@ -95,15 +95,17 @@ impl Kept {
 
     /// Everything that is kept, keys and values.
     async fn rows(&self) -> Vec<u8> {
-        let rows = Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let read = Arc::clone(&rows);
+        let (told, rows) = tokio::sync::oneshot::channel();
+        let told = parking_lot::Mutex::new(Some(told));
         let reading = move |rows: &dyn crate::history::Rows| {
             let all = rows.scan(&[], &[0xFF; 64], usize::MAX, false);
-            *read.lock() = all.into_iter().flat_map(|(key, value)| [key, value].concat()).collect();
+            let told = told.lock().take();
+            drop(told.map(|it| {
+                it.send(all.into_iter().flat_map(|(key, value)| [key, value].concat()).collect::<Vec<u8>>())
+            }));
         };
         self.backend.inner.read(Box::new(reading), Duration::ZERO).await.expect("it is memory");
-        let rows = std::mem::take(&mut *rows.lock());
-        rows
+        rows.await.expect("it was read")
     }
 
     async fn has(&self, text: &str) -> bool {
