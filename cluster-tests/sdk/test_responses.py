@@ -1,6 +1,6 @@
 """Responses and conversations through the official SDK: each call goes to the next gateway, and all of them know what any was told.
 
-By default one gateway with the backend's workers is started here. `SDK_BASES` (addresses, separated by spaces) names the nodes of a running
+By default a cluster of `SDK_NODES` (three) gateways with the backend's workers is started here. `SDK_BASES` (addresses, separated by spaces) names the nodes of a running
 cluster instead, whose workers are simulated ones; `SDK_KEY` is a key of theirs, if they have any, and `SDK_OTHER_KEY` one of another tenant.
 """
 
@@ -21,6 +21,7 @@ from conftest import client
 
 TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
 OTHER = "sk-another-tenant"
+NODES = int(os.environ.get("SDK_NODES", "3"))
 WEATHER = {"type": "function", "name": "get_weather", "strict": False,
            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -99,17 +100,36 @@ def nodes(backend, tmp_path_factory):
     bases = os.environ.get("SDK_BASES", "").split()
     if bases:
         return (yield Nodes(bases, os.environ.get("SDK_KEY", "sk-none"), os.environ.get("SDK_OTHER_KEY"), os.environ.get("SDK_MODEL", "sim-model")))
-    port = processes.free_port()
-    command = [os.environ["SMG_BIN"], "--worker-urls", *backend.urls(), "--host", "127.0.0.1", "--port", str(port), "--prometheus-port",
-               str(processes.free_port()), "--data-dir", str(tmp_path_factory.mktemp("data")),
-               "--api-key", f"sdk:sdk:user:{backends.KEY}", f"other:other:user:{OTHER}"]
-    process = processes.Process(f"smg-history-{backend.name}", command)
+    ports, meshes = ([processes.free_port() for _ in range(NODES)] for _ in range(2))
+    started, bases = [], [f"http://127.0.0.1:{it}" for it in ports]
     try:
-        process.wait_ready(f"http://127.0.0.1:{port}/readiness", 30)
-        backend.wait_models(f"http://127.0.0.1:{port}")
-        yield Nodes([f"http://127.0.0.1:{port}"], backends.KEY, OTHER, backend.model)
+        for at, (port, mesh) in enumerate(zip(ports, meshes)):
+            command = [os.environ["SMG_BIN"], "--worker-urls", *backend.urls(), "--host", "127.0.0.1", "--port", str(port), "--prometheus-port",
+                       str(processes.free_port()), "--data-dir", str(tmp_path_factory.mktemp("data")), "--ha-mesh", "--mesh-host", "127.0.0.1",
+                       "--mesh-port", str(mesh), "--seeds", *[f"127.0.0.1:{it}" for it in meshes],
+                       "--api-key", f"sdk:sdk:user:{backends.KEY}", f"other:other:user:{OTHER}"]
+            started.append(processes.Process(f"smg-history-{backend.name}-{at}", command))
+        for process, base in zip(started, bases):
+            process.wait_ready(f"{base}/readiness", 60)
+            backend.wait_models(base)
+        nodes = Nodes(bases, backends.KEY, OTHER, backend.model)
+        for each in nodes.clients:
+            until_kept(each, nodes.model)
+        yield nodes
     finally:
-        process.stop()
+        for process in started:
+            process.stop()
+
+
+def until_kept(node: openai.OpenAI, model: str):
+    """Waits until the cluster keeps what this node makes: it forms a group first."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return node.responses.create(model=model, input="say: x")
+        except openai.InternalServerError as error:
+            assert error.status_code == 503 and time.monotonic() < deadline, error
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ mod faults;
 mod field;
 mod field_workers;
 mod h2;
+mod history;
 mod hostile_worker;
 mod lab;
 mod learned;

@@ -8,6 +8,7 @@ use cluster_tests::eventually;
 pub(crate) use cluster_tests::free_ports;
 pub(crate) use cluster_tests::meshed;
 use serde_json::Value;
+use smg::config::Config;
 use smg::node::Node;
 use smg::transport::trust::MeshSecret;
 use tempfile::TempDir;
@@ -22,9 +23,14 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) async fn start(data: TempDir, port: u16, seeds: &[SocketAddr], secret: &[MeshSecret]) -> Self {
+        let config = meshed(data.path(), port, seeds, secret);
+        Self::with(data, config).await
+    }
+
+    pub(crate) async fn with(data: TempDir, config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let node = runtime.spawn(Node::start(meshed(data.path(), port, seeds, secret)));
+        let node = runtime.spawn(Node::start(config));
         let node = node.await.expect("no panic").expect("the node starts");
         Self { runtime, node: Some(node), data }
     }

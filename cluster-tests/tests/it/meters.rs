@@ -122,6 +122,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
         EDITS,
         PROCESS,
         super::control::CONTROL,
+        super::history::HISTORY,
         super::limits::LIMITS,
         super::meters_mesh::MESH,
         super::meters_mesh::LEDGER,

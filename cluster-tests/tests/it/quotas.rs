@@ -89,7 +89,7 @@ async fn a_limit_of_a_model_holds_at_every_endpoint_that_costs_and_needs_no_key(
     let (node, worker, _data) = start(&["model:org/m:requests:minute:0"]).await;
     let at = node.address;
     held(at, "/models/org%2Fm", "requests", 0).await;
-    let models = ROUTES.iter().filter(|it| matches!(it.serve, Serve::Model(_)));
+    let models = ROUTES.iter().filter(|it| matches!(it.serve, Serve::Model(_) | Serve::Kept(_)));
     let mut paths = 0;
     for route in models {
         let answer = call(at, route.method, route.path, "", &body()).await;

@@ -141,7 +141,7 @@ async fn p9_no_secret_reaches_a_log_a_metric_a_trace_an_error_or_a_listing() {
 
 /// Every route for model requests with every header and body, and every fate for those that reach the worker.
 async fn model_requests(node: &Node, worker: &Upstream, sinks: &mut Vec<Sink>) {
-    let paths = ROUTES.iter().filter(|it| matches!(it.serve, Serve::Model(_))).map(|it| it.path);
+    let paths = ROUTES.iter().filter(|it| matches!(it.serve, Serve::Model(_) | Serve::Kept(_))).map(|it| it.path);
     for path in paths {
         for body in bodies() {
             refused(node, path, HEADERS[0], &body, sinks).await;
@@ -172,7 +172,7 @@ async fn refused(node: &Node, path: &str, headers: &str, body: &str, sinks: &mut
     let text = answer.text();
     match answer.status {
         200 => sinks.extend(
-            text.split("data: ").filter(|it| it.contains("\"error\"")).map(|it| Sink("error event", it.to_owned())),
+            text.split("data: ").filter(|it| it.contains("\"error\":{")).map(|it| Sink("error event", it.to_owned())),
         ),
         _ => sinks.push(Sink("error body", text)),
     }

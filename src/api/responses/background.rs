@@ -51,7 +51,7 @@ use super::record::Noted;
 use super::record::Record;
 use super::record::status_of;
 
-const TASK: Task = Task { name: "background response", stage: Stage::Serve, on_end: OnEnd::Fine };
+const TASK: Task = Task { name: "background_response", stage: Stage::Serve, on_end: OnEnd::Fine };
 /// Responses in the background that a node makes at a time. More would only wait in its memory.
 const ACTIVE_MAX: u64 = 1024;
 /// How long an event may wait for those that follow it. Longer, and followers are later; shorter, and each costs a commit of its own.
@@ -326,6 +326,7 @@ async fn watch(record: &Record) -> Stopped {
         if !record.history.is_held(record.lease) {
             return Stopped::Lapsed;
         }
+        let _held = record.history.lease().await; // it is in use, or it would not be renewed any more
         let (owner, id) = (record.owner.clone(), record.id.clone());
         let read = move |rows: &dyn Rows| read::response(rows, &owner, &id).map(|it| it.0);
         match record.history.read(read).await {

@@ -79,7 +79,7 @@ pub(super) struct Making {
 /// Makes it. Answers as soon as it is known how.
 pub(super) async fn serve(making: Making, taken: Taken) -> Response {
     let (told, answer) = oneshot::channel();
-    making.gateway.node.tasks.clone().spawn(TASK, |_| making.run(taken, told));
+    making.gateway.node.tasks.clone().spawn(TASK, |_| making.run_held(taken, told));
     answer.await.unwrap_or_else(|_lost| {
         let error = ApiError::WorkerFailed { cause: super::super::error::WorkerFailure::CutOff, attempts: 1 };
         error.response(crate::dialects::Family::OpenAi) // the task panicked or was aborted
@@ -95,6 +95,23 @@ struct Begun {
 }
 
 impl Making {
+    /// Runs, and keeps the lease in use meanwhile: one that nobody asks for is not renewed.
+    async fn run_held(self, taken: Taken, told: oneshot::Sender<Response>) {
+        let (gateway, history) = (Arc::clone(&self.gateway), self.history.clone());
+        let is_kept = self.begin.is_some();
+        let holding = async {
+            loop {
+                gateway.clock.sleep(TICK).await;
+                let _held = history.lease().await; // what it means when it is not is seen where something is written
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.run(taken, told) => {}
+            () = holding, if is_kept => {}
+        }
+    }
+
     async fn run(self, taken: Taken, mut told: oneshot::Sender<Response>) {
         let keeps_on = self.begin.as_ref().is_some_and(|it| it.key.is_some());
         let begun = Mutex::new(Begun::default());

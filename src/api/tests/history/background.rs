@@ -97,6 +97,24 @@ async fn a_refusal_fails_it_and_a_busy_fleet_is_waited_for() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_response_may_take_minutes_and_its_lease_is_held_all_the_while() {
+    let (_, edge, _) = one([slow(200)]);
+    let path = begun(&edge).await;
+    let end = Clock.now() + Duration::from_secs(500);
+    while status(&edge, &path).await != "completed" {
+        assert!(Clock.now() < end, "{}", status(&edge, &path).await);
+        Clock.sleep(Duration::from_secs(1)).await;
+    }
+    let late = std::iter::once(Step::Wait(Duration::from_secs(200))).chain(whole(200, ANSWER)).collect();
+    let (_, edge, _) = one([late, slow(200)]);
+    assert_eq!(created(&edge, json!({"model": "m", "input": "hi"})).await["status"], "completed");
+    let streamed = edge.post(RESPONSES, r#"{"model":"m","input":"hi","stream":true}"#).await;
+    let last = checked(&streamed.body);
+    assert_eq!(last["status"], "completed");
+    assert_eq!(get(&edge, &path_of(&last)).await.json(), last);
+}
+
 /// A node is gone: what it did is done no more, and its lease is not renewed.
 async fn kill(edge: Edge) {
     for stage in Stage::ALL {
