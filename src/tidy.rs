@@ -43,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "plugins",
             "storage",
             "control",
+            "history",
             "membership",
             "replication",
         ],

@@ -25,6 +25,8 @@ mod memory;
 mod record;
 mod tend;
 
+pub use crate::raft::Rows;
+pub use crate::raft::Unreadable;
 pub use backend::Absent;
 pub use backend::Backend;
 pub use backend::Unavailable;

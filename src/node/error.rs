@@ -56,14 +56,14 @@ pub enum Error {
     /// A newer release wrote what is in the data directory, or it is damaged.
     #[error(transparent)]
     Control(#[from] Unusable),
-    /// The server that is to keep history.
-    #[error(transparent)]
-    HistoryUrl(#[from] InvalidUrl),
     /// The same of history.
     #[error(
         "what the data directory has of history cannot be read: {0}: use the release that wrote it, or look at docs/operating/backup.md"
     )]
-    History(StartError),
+    Unreadable(StartError),
+    /// The server that is to keep history.
+    #[error(transparent)]
+    History(#[from] InvalidUrl),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -75,7 +75,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Mesh(error) => error.is_usage(),
-            Self::Control(_) | Self::History(_) => true,
+            Self::Control(_) | Self::Unreadable(_) | Self::History(_) => true,
             _ => false,
         }
     }

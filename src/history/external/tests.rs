@@ -158,7 +158,7 @@ async fn a_gateway_that_knows_less_than_there_is_may_begin() {
     assert_eq!(propose(&first, &entry).await, Ok(Outcome::Done));
     // Many commands by others: the number is raised, and what was remembered goes.
     let head = Gateway::new(first.clone(), 1).read(|rows| rows.scan(&[2, 1], &[2, 2], 1, false)).await;
-    let number = |it: &[u8]| it.len() - 1;
+    let number = |it: &[u8]| it.len() - 2;
     fake.change(|rows| {
         let (key, mut value) = head[0].clone();
         let at = number(&value);
