@@ -73,12 +73,14 @@ impl Oracle {
         if !is_place || Config::default().set_connect_string(place).is_err() {
             return Err(unparsed);
         }
+        // The driver takes the process' provider, and with two in the build there is none unless one is named. An error: it was, before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self { place: place.to_owned(), user, password: Secret::new(&password) })
     }
 
     fn config(&self) -> Result<Config, Error> {
         let config = Config::default().set_credentials(&self.user, self.password.expose());
-        Ok(config.set_transport_connect_timeout(CONNECT_LIMIT).set_connect_string(&self.place)?)
+        config.set_transport_connect_timeout(Some(CONNECT_LIMIT)).set_connect_string(&self.place)
     }
 }
 

@@ -69,8 +69,16 @@ pub enum Lost {
     Redis(#[from] redis::RedisError),
     /// See there.
     #[cfg(feature = "oracle")]
-    #[error(transparent)]
-    Oracle(#[from] oracledb::Error),
+    #[error("{0}")]
+    Oracle(oracledb::Error),
+}
+
+// Its error is none of the standard library's, so that this cannot be derived.
+#[cfg(feature = "oracle")]
+impl From<oracledb::Error> for Lost {
+    fn from(error: oracledb::Error) -> Self {
+        Self::Oracle(error)
+    }
 }
 
 /// A server. Cheap to ask: nothing is kept open by it.
