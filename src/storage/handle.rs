@@ -162,7 +162,10 @@ impl Inner {
     fn open(&self) -> Option<&Open> {
         let (Place::Named(path) | Place::Default(path)) = &self.place else { return None };
         let opened = self.opened.get_or_init(|| match open(path) {
-            Ok(open) => Some(open),
+            Ok(open) => {
+                open.store.measure(self.metrics.fsync.clone());
+                Some(open)
+            }
             Err(error) => {
                 let advice = error.advice();
                 tracing::error!(%error, advice, "changes made through the admin API will be lost at the restart");

@@ -7,11 +7,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +23,7 @@ use super::engine::Engine;
 use super::engine::Pair;
 use super::keys;
 use super::keys::Key;
+use crate::base::clock::Clock;
 
 /// What the store could not do. The disk's or the operator's fault unless it is [`StoreError::Failed`]'s later echo.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,8 @@ struct Inner {
     written: AtomicU64,
     synced: Mutex<u64>,
     has_failed: AtomicBool,
+    /// How long fsyncs take, where somebody wants to know.
+    fsync: OnceLock<Histogram>,
 }
 
 impl Store {
@@ -110,8 +115,8 @@ impl Store {
     }
 
     fn on(engine: Engine) -> Self {
-        let (written, synced, has_failed) = Default::default();
-        Self(Arc::new(Inner { engine, written, synced, has_failed }))
+        let (written, synced, has_failed, fsync) = Default::default();
+        Self(Arc::new(Inner { engine, written, synced, has_failed, fsync }))
     }
 
     /// Where it lies: for files that belong to it. None: in memory.
@@ -174,10 +179,17 @@ impl Store {
             }
             // ORDER: the count is read before the fsync. A write that lands during it may not be covered by it.
             let covered = self.0.written.load(Ordering::SeqCst);
+            let begun = Clock.now();
             self.0.engine.flush()?;
+            self.0.fsync.get().into_iter().for_each(|it| it.observe((Clock.now() - begun).as_secs_f64()));
             *synced = covered;
             Ok(())
         })
+    }
+
+    /// Fsyncs are measured from now on.
+    pub(super) fn measure(&self, fsync: Histogram) {
+        let _ = self.0.fsync.set(fsync); // it is measured already
     }
 
     /// Whether there is room for this many bytes beside what is kept free. Asks the system each time: it costs a microsecond, and room

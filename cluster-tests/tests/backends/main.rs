@@ -18,7 +18,6 @@ use smg::raft;
 use std::process::ExitCode;
 
 use cluster_tests::Capture;
-use smg::history::config::Kind;
 
 /// Once they took ten times as long as this they will not end.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(600);
@@ -28,9 +27,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         if words.first().is_some_and(|it| it == "bench") {
-            for kind in [Kind::Postgres, Kind::Redis] {
-                figures::take(kind).await;
-            }
+            figures::take().await;
             return;
         }
         let log = Capture::start();

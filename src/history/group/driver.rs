@@ -153,7 +153,7 @@ impl Driver {
         let status = self.shared.control.status();
         let is_member = matches!(status.standing, Standing::Member(_));
         match self.shared.group.load_full() {
-            Some(group) if is_member => self.tend(&group).await,
+            Some(group) if is_member => self.tend(&group),
             Some(group) => {
                 // The control group does not let this node take part any more.
                 if matches!(status.standing, Standing::Expelled(_)) {
@@ -240,7 +240,7 @@ impl Driver {
 
     // === while it is there ===
 
-    async fn tend(&mut self, group: &Arc<Group<History>>) -> Result<(), Ended> {
+    fn tend(&mut self, group: &Arc<Group<History>>) -> Result<(), Ended> {
         let (now, status, me) = (Clock.now(), group.status(), self.shared.me);
         if let Some(why) = status.stopped {
             return Err(Ended::Stopped(why));

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
 
+use super::jobs::Held;
 use super::keys;
 use super::keys::Key;
 use super::keys::Parsed;
 use super::keys::Side;
+use super::step::Head;
 use crate::history::Conversation;
 use crate::history::Id;
 use crate::history::Item;
@@ -91,6 +94,7 @@ fn read<T: DeserializeOwned>(value: &[u8]) -> Option<T> {
     codec::decode(value).ok()
 }
 
+/// Whether a row can be read; what it adds to is counted.
 fn look(
     rows: &dyn Rows,
     key: &Parsed,
@@ -99,44 +103,63 @@ fn look(
     sums: &mut Sums,
     usages: &mut BTreeMap<Owner, Usage>,
 ) -> bool {
-    let has = |key: &Key<'_>| rows.get(&key.encode()).is_some();
-    let mut sum =
-        |owner: &Owner, id: &Id, add: &dyn Fn(&mut Sum)| add(sums.entry((owner.clone(), id.clone())).or_default());
-    let len = value.len() as u64;
+    let mut sum = |owner: &Owner, id: &Id, bytes: usize, count: fn(&mut Sum)| {
+        let sum = sums.entry((owner.clone(), id.clone())).or_default();
+        sum.bytes += bytes as u64;
+        count(sum);
+    };
     match key {
         Parsed::Response(owner, id) => {
             report.total.responses += 1;
-            sum(owner, id, &|_| {});
-            return read::<Response>(value).is_some();
+            sum(owner, id, 0, |_| {});
+            read::<Response>(value).is_some()
         }
         Parsed::Body(owner, id) => {
-            sum(owner, id, &|it| it.bytes += len);
-            return read::<serde_bytes::ByteBuf>(value).is_some();
+            sum(owner, id, value.len(), |_| {});
+            read::<ByteBuf>(value).is_some()
         }
         Parsed::Item(owner, id, side) => {
-            sum(owner, id, &|it| {
-                it.bytes += len;
-                *(if *side == Side::Input { &mut it.inputs } else { &mut it.outputs }) += 1;
-            });
-            return read::<Item>(value).is_some();
+            sum(owner, id, value.len(), if *side == Side::Input { |it| it.inputs += 1 } else { |it| it.outputs += 1 });
+            read::<Item>(value).is_some()
         }
         Parsed::Event(owner, id) => {
-            sum(owner, id, &|it| {
-                it.bytes += len;
-                it.events += 1;
-            });
-            return read::<serde_bytes::ByteBuf>(value).is_some();
+            sum(owner, id, value.len(), |it| it.events += 1);
+            read::<ByteBuf>(value).is_some()
         }
         Parsed::Conversation(owner, id) => {
             report.total.conversations += 1;
-            sum(owner, id, &|_| {});
-            return read::<Conversation>(value).is_some();
+            sum(owner, id, 0, |_| {});
+            read::<Conversation>(value).is_some()
         }
+        Parsed::Entry(owner, id, _) => {
+            sum(owner, id, value.len(), |it| it.entries += 1);
+            refers(rows, key, value, report)
+        }
+        Parsed::Place(..) | Parsed::ItemOf(..) => refers(rows, key, value, report),
+        Parsed::Usage(owner) => {
+            let usage = read::<Usage>(value);
+            report.total.bytes += usage.map_or(0, |it| it.bytes);
+            usages.extend(usage.map(|it| (owner.clone(), it)));
+            usage.is_some()
+        }
+        Parsed::Head => read::<Head>(value).is_some(),
+        Parsed::Lease => read::<Held>(value).is_some(),
+        // Nothing else depends on what these say.
+        Parsed::Idempotent
+        | Parsed::Done
+        | Parsed::DoneAt
+        | Parsed::Expiry
+        | Parsed::Upload
+        | Parsed::Part
+        | Parsed::JobOf => !value.is_empty(),
+    }
+}
+
+/// Whether a row that names another can be read; whether the other is there is told.
+fn refers(rows: &dyn Rows, key: &Parsed, value: &[u8], report: &mut Report) -> bool {
+    let has = |key: &Key<'_>| rows.get(&key.encode()).is_some();
+    match key {
         Parsed::Entry(owner, id, place) => {
-            sum(owner, id, &|it| {
-                it.bytes += len;
-                it.entries += 1;
-            });
             let Some(item) = read::<Item>(value) else { return false };
             let back = rows.get(&Key::Place(owner, id, &item.id).encode()).and_then(|it| read::<u64>(&it));
             if back != Some(*place) {
@@ -155,23 +178,7 @@ fn look(
                 report.fault(|| format!("{item} is said to be of {of}, which is not there"));
             }
         }
-        Parsed::Usage(owner) => {
-            let Some(usage) = read::<Usage>(value) else { return false };
-            report.total.bytes += usage.bytes;
-            usages.insert(owner.clone(), usage);
-        }
-        Parsed::Head => return read::<super::step::Head>(value).is_some(),
-        Parsed::Lease => return read::<super::jobs::Held>(value).is_some(),
-        // Written by this schema or by a later one; nothing else depends on them.
-        Parsed::Idempotent
-        | Parsed::Done
-        | Parsed::DoneAt
-        | Parsed::Expiry
-        | Parsed::Upload
-        | Parsed::Part
-        | Parsed::JobOf => {
-            return !value.is_empty();
-        }
+        _ => {}
     }
     true
 }
