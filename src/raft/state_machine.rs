@@ -95,7 +95,7 @@ impl<M: Machine> StateMachine<M> {
             let (machine, snapshot_bytes, applied) = Default::default();
             let opened = Self { store, group, machine, snapshot_bytes, applied };
             opened.finish_install()?;
-            opened.has_applied();
+            opened.begins_at()?;
             return Ok(opened);
         }
         let rows = store.group_rows(group)?;
@@ -103,7 +103,7 @@ impl<M: Machine> StateMachine<M> {
         let machine = Arc::new(Mutex::new(restored(&rows)?));
         let opened =
             Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)), applied: Arc::default() };
-        opened.has_applied();
+        opened.begins_at()?;
         Ok(opened)
     }
 
@@ -120,6 +120,13 @@ impl<M: Machine> StateMachine<M> {
     /// Waits until an entry has taken effect.
     pub(super) async fn until_applied(&self, index: u64) {
         let _ = self.applied.subscribe().wait_for(|it| *it >= index).await; // the sender is `self`'s
+    }
+
+    /// As the disk has it.
+    fn begins_at(&self) -> Result<(), StoreError> {
+        let applied: Option<LogId> = self.store.read(Key::Applied(self.group))?;
+        self.applied.send_replace(applied.map_or(0, |it| it.index));
+        Ok(())
     }
 
     /// Tells who waits for it.

@@ -26,7 +26,7 @@ impl Metrics {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         Self {
-            fsync: registry.histogram("smg_storage_fsync_seconds", "How long the data directory's disk took to confirm a write. One covers all writes that waited; everything that must survive waits for it. Above 50 ms at p99: the disk is slow, or shared", own_seconds),
+            fsync: registry.histogram("smg_storage_fsync_seconds", "Seconds that the data directory's disk took to confirm a write. One covers all writes that waited; everything that must survive waits for it. Above 50 ms at p99: the disk is slow, or shared", own_seconds),
             durable: registry.gauge("smg_storage_durable", "1 when changes made through the admin API survive a restart, else 0: `/readiness` and the log say why"),
         }
     }

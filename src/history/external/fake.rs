@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -44,6 +46,8 @@ pub(super) struct Fake(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     rows: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Commits that counted.
+    version: AtomicU64,
     /// Whoever decides has it.
     lock: Arc<tokio::sync::Mutex<()>>,
     fails: Mutex<Vec<Fail>>,
@@ -87,7 +91,7 @@ impl Server for Fake {
     fn connect(&self) -> Doing<'_, Result<Box<dyn Session>, Lost>> {
         self.0.counts.lock().connects += 1;
         let is_lost = self.fails(Fail::Connect);
-        let session = Connection { fake: self.clone(), purpose: None, lock: None };
+        let session = Connection { fake: self.clone(), purpose: None, version: 0, lock: None };
         Box::pin(async move { if is_lost { Err(Lost::Late) } else { Ok(Box::new(session) as Box<dyn Session>) } })
     }
 }
@@ -95,12 +99,15 @@ impl Server for Fake {
 struct Connection {
     fake: Fake,
     purpose: Option<Purpose>,
+    /// When it began.
+    version: u64,
     lock: Option<OwnedMutexGuard<()>>,
 }
 
 impl Session for Connection {
     fn begin(&mut self, purpose: Purpose) {
         self.purpose = Some(purpose);
+        self.version = self.fake.0.version.load(Ordering::SeqCst);
     }
 
     fn fetch<'a>(&'a mut self, wants: &'a [Want]) -> Doing<'a, Result<Vec<Found>, Lost>> {
@@ -139,6 +146,7 @@ impl Session for Connection {
                 return Err(Lost::Late);
             }
             let mut rows = self.fake.0.rows.lock();
+            self.fake.0.version.fetch_add(1, Ordering::SeqCst);
             for (key, value) in changes {
                 match value {
                     Some(value) => drop(rows.insert(key.clone(), value.clone())),
@@ -154,7 +162,8 @@ impl Session for Connection {
     }
 
     fn end(&mut self) -> Doing<'_, Result<bool, Lost>> {
-        let is_one = !self.fake.fails(Fail::Moments);
+        let is_same = self.version == self.fake.0.version.load(Ordering::SeqCst);
+        let is_one = !self.fake.fails(Fail::Moments) && is_same;
         Box::pin(async move { Ok(is_one) })
     }
 }

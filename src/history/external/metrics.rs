@@ -29,7 +29,7 @@ impl Metrics {
         Self {
             commands: registry.counter("smg_history_commands", "Commands of history that the server has committed for this node"),
             batches: registry.counter("smg_history_batches", "Transactions of the server that they went in together: commands over batches is how many writers share a commit"),
-            commit: registry.histogram("smg_history_commit_seconds", "From when a group of commands was gathered until the server had committed it, lost connections included", own_seconds),
+            commit: registry.histogram("smg_history_commit_seconds", "Seconds from when a group of commands was gathered until the server had committed it, lost connections included", own_seconds),
             retries: registry.counter("smg_history_retries", "Transactions that failed, or that another gateway was before, and that were made again"),
             reads: registry.counter("smg_history_reads", "Reads that the server answered"),
             unavailable: registry.counters("smg_history_unavailable", "Commands and reads that were given up, by reason. `unreached`: no answer in time; `no_room`: the server is full; `busy`: too many waited; `damaged`: rows cannot be read, or a newer release made them", "reason"),

@@ -149,6 +149,8 @@ impl Inner {
                 self.idle.lock().push(session);
                 return Ok(());
             }
+            // Where nothing was remembered there is nothing to compare.
+            is_read &= !known.asked().is_empty();
         }
     }
 }

@@ -72,10 +72,10 @@ impl Metrics {
             lag: registry.gauge("smg_history_lag_entries", "Entries of the history group's log that this node has and that have not taken effect here"),
             commands: registry.counter("smg_history_commands", "Commands of history that were answered to this node's clients and to nodes that had it decide"),
             batches: registry.counter("smg_history_batches", "Groups of commands that went together into one entry of the log: commands over batches is how many writers share an fsync"),
-            commit: registry.histogram("smg_history_commit_seconds", "From when a group of commands was gathered until a majority had it on disk and it had taken effect", own_seconds),
+            commit: registry.histogram("smg_history_commit_seconds", "Seconds from when a group of commands was gathered until a majority had it on disk and it had taken effect", own_seconds),
             retries: registry.counter("smg_history_retries", "Attempts to bring commands to the leader that failed and were made again"),
             reads: registry.counter("smg_history_reads", "Reads that waited until they had what anybody was told before"),
-            index: registry.histogram("smg_history_read_index_seconds", "How long the leader took to say how far a read must have come, a majority's word that it leads included", own_seconds),
+            index: registry.histogram("smg_history_read_index_seconds", "Seconds that the leader took to say how far a read must have come, a majority's word that it leads included", own_seconds),
             unavailable: registry.counters("smg_history_unavailable", "Commands and reads that were given up, by reason. `unreached`: no leader in time; `no_room`: the leader's disk is full; `busy`: too many waited; `damaged`: rows cannot be read", "reason"),
         }
     }
