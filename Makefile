@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -88,6 +88,10 @@ test-sdk: setup ## the official openai SDK, direct and through smg: simulated wo
 
 test-engines: setup ## the same with real vLLM and SGLang, installed and started by the target; the simulated worker against vLLM
 	@$(ENV) cargo build --locked --bin smg; SMG_BIN="$(DEBUG_BIN)" bash cluster-tests/sdk/run.sh engines
+
+test-backends: setup ## history on real PostgreSQL and Redis, installed and started by the target; ONLY=word chooses, BENCH=1 takes figures with an optimised build
+	@$(ENV) cargo build --locked $(if $(BENCH),--release) -p cluster-tests --bin backends; \
+	bash cluster-tests/backends/run.sh "$(CARGO_TARGET_DIR)/$(if $(BENCH),release,debug)/backends" $(if $(BENCH),bench,$(ONLY))
 
 measure: ## the tree in numbers, against the house's limits
 	@python3 cluster-tests/measure.py src

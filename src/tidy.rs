@@ -43,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "plugins",
             "storage",
             "control",
+            "history",
             "membership",
             "replication",
         ],
@@ -63,12 +64,15 @@ const FENCES: &[(&str, &[&str])] = &[
     ("openraft", &["raft"]),
     ("opentelemetry", &["observability"]),
     ("quinn", &["transport"]),
+    ("oracledb", &["history"]),
     ("rand", &["base"]),
     ("ratatui", &["cli"]),
+    ("redis", &["history"]),
     ("rocksdb", &["storage"]),
     ("rustix", &["storage"]),
     // The client side's certificates are read where a node is put together.
-    ("rustls", &["api", "node", "transport", "workers"]),
+    ("rustls", &["api", "history", "node", "transport", "workers"]),
+    ("tokio_postgres", &["history"]),
     ("tower", &["api"]),
 ];
 

@@ -10,7 +10,9 @@ pub mod disk;
 pub mod h2;
 pub mod net;
 pub mod scrape;
+pub mod servers;
 pub mod tls;
+pub mod turns;
 pub mod upstream;
 
 use std::net::SocketAddr;

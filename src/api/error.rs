@@ -436,15 +436,7 @@ impl ApiError {
             Self::BadParameter { name, .. } => Some((*name).into()),
             _ => None,
         };
-        ErrorText {
-            message: self.to_string(),
-            kind,
-            code,
-            param: param.and_then(|it| match it {
-                std::borrow::Cow::Borrowed(it) => Some(it),
-                std::borrow::Cow::Owned(_) => None,
-            }),
-        }
+        ErrorText { message: self.to_string(), kind, code, param }
     }
 
     /// The whole response in the schema of `family`.

@@ -70,8 +70,15 @@ pub struct Patience {
 pub struct Held {
     /// The body.
     pub bytes: Bytes,
-    #[expect(dead_code, reason = "held for its drop")]
     share: Vec<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// Gives both back.
+    pub fn release(&mut self) {
+        self.bytes = Bytes::new();
+        self.share.clear();
+    }
 }
 
 /// The budget is counted in KiB, so that it fits the semaphore.
@@ -137,6 +144,22 @@ impl Intake {
         }
         let bytes = if joined.is_empty() { first } else { joined.freeze() };
         Ok(Held { bytes, share })
+    }
+
+    /// Holds a body that was made here, under the same budget.
+    pub async fn hold(&self, bytes: Bytes) -> Result<Held, IntakeError> {
+        if bytes.len() > self.body_len_max {
+            return Err(IntakeError::TooLarge { limit: self.body_len_max });
+        }
+        let mut share = Vec::with_capacity(1);
+        self.pay(bytes.len(), &mut share).await?;
+        Ok(Held { bytes, share })
+    }
+
+    /// Longest body that is taken.
+    #[must_use]
+    pub fn body_len_max(&self) -> usize {
+        self.body_len_max
     }
 
     async fn next_piece<B>(&self, body: &mut B, end: Instant) -> Result<Option<Bytes>, IntakeError>

@@ -21,6 +21,7 @@ use crate::observability::metrics::Registry;
 use crate::observability::metrics::own_seconds;
 
 use super::error::WorkerFault;
+use super::responses;
 use super::series::Models;
 
 label! {
@@ -95,6 +96,7 @@ pub struct Metrics {
     keep_alives: Counter,
     attempts: Attempts,
     models: Models,
+    history: responses::metrics::Metrics,
 }
 
 /// Requests and answers by route.
@@ -153,6 +155,7 @@ impl Metrics {
             keep_alives: registry.counter("smg_router_keep_alive_comments", "Comments sent into silent streams. Many: workers take long to the first token"),
             attempts: Attempts::register(registry),
             models: Models::register(registry, models),
+            history: responses::metrics::Metrics::register(registry),
         }
     }
 
@@ -210,6 +213,12 @@ impl Metrics {
     #[must_use]
     pub fn models(&self) -> &Models {
         &self.models
+    }
+
+    /// What is seen of history.
+    #[must_use]
+    pub fn history(&self) -> &responses::metrics::Metrics {
+        &self.history
     }
 
     /// A worker answered an attempt.

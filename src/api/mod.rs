@@ -7,6 +7,7 @@ pub mod admin;
 pub mod audit;
 pub mod candidates;
 pub mod config;
+mod conversations;
 pub mod cors;
 pub mod error;
 pub mod explain;
@@ -17,6 +18,7 @@ pub mod models;
 pub mod openapi;
 pub mod ratelimit;
 mod relay;
+pub mod responses;
 pub mod routes;
 pub mod series;
 pub mod serve;
@@ -57,7 +59,16 @@ pub fn json(value: &serde_json::Value) -> Response {
 /// The last part of a request's path, unescaped; at most 300 characters of it.
 #[must_use]
 pub fn last_segment<B>(request: &http::Request<B>) -> String {
-    let raw = request.uri().path().rsplit('/').next().unwrap_or_default();
+    unescaped(request.uri().path().rsplit('/').next().unwrap_or_default())
+}
+
+/// The part of a path at this place, counted from 0, in the same way.
+#[must_use]
+pub fn segment(path: &str, place: usize) -> String {
+    unescaped(path.trim_start_matches('/').split('/').nth(place).unwrap_or_default())
+}
+
+fn unescaped(raw: &str) -> String {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
     while let [first, tail @ ..] = rest {

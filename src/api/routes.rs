@@ -28,6 +28,7 @@ use super::admin::members;
 use super::admin::policies;
 use super::admin::tenants;
 use super::admin::workers;
+use super::conversations;
 use super::cors;
 use super::error::ApiError;
 use super::error::Code;
@@ -37,12 +38,16 @@ use super::metrics::RouteSeries;
 use super::models;
 use super::openapi;
 use super::relay;
+use super::responses as history;
+use super::responses::records;
 
 /// What serves a route.
 #[derive(Clone, Copy)]
 pub enum Serve {
     /// A model request, with its own key check.
     Model(&'static Wire),
+    /// A model request that history keeps, with its own key check; where none is kept, as [`Serve::Model`].
+    Kept(&'static Wire),
     /// Anybody.
     Public(Handler),
     /// Who may send model requests.
@@ -82,6 +87,7 @@ const fn route(
 }
 
 use Serve::Admin;
+use Serve::Kept;
 use Serve::Model;
 use Serve::Public;
 use Serve::User;
@@ -100,7 +106,19 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/detokenize", Model(&inputs::DETOKENIZE), "TokenizeRequest", "WorkerAnswer", "The worker's own tokenizer, backwards"),
     route("POST", "/detokenize", Model(&inputs::DETOKENIZE), "TokenizeRequest", "WorkerAnswer", "The same"),
     route("POST", "/generate", Model(&sglang::GENERATE), "GenerateRequest", "WorkerAnswer", "SGLang's native generation, streamed or not"),
-    route("POST", "/v1/responses", Model(&responses::WIRE), "ResponsesRequest", "WorkerAnswer", "OpenAI responses, where the worker speaks them"),
+    route("POST", "/v1/responses", Kept(&responses::WIRE), "ResponsesRequest", "Response", "OpenAI responses, streamed or not or in the background, on any worker; with `--history-backend none` as the worker speaks them"),
+    route("GET", "/v1/responses/{id}", User(records::show), "", "Response", "One of them; with `stream=true` its events, after `starting_after`, if it was made in the background"),
+    route("DELETE", "/v1/responses/{id}", User(records::delete), "", "DeletedRecord", "Delete it, for good"),
+    route("POST", "/v1/responses/{id}/cancel", User(records::cancel), "", "Response", "End one in the background"),
+    route("GET", "/v1/responses/{id}/input_items", User(records::input_items), "", "ItemList", "What it was given itself, in pages"),
+    route("POST", "/v1/conversations", User(conversations::create), "NewConversation", "Conversation", "Make a conversation"),
+    route("GET", "/v1/conversations/{id}", User(conversations::show), "", "Conversation", "One of them"),
+    route("POST", "/v1/conversations/{id}", User(conversations::update), "ConversationChange", "Conversation", "Replace its metadata"),
+    route("DELETE", "/v1/conversations/{id}", User(conversations::delete), "", "DeletedRecord", "Delete it and its items, for good; responses that were made in it stay"),
+    route("GET", "/v1/conversations/{id}/items", User(conversations::list), "", "ItemList", "Its items, in pages"),
+    route("POST", "/v1/conversations/{id}/items", User(conversations::add), "NewItems", "ItemList", "Add items to it"),
+    route("GET", "/v1/conversations/{id}/items/{item_id}", User(conversations::show_item), "", "Item", "One of them"),
+    route("DELETE", "/v1/conversations/{id}/items/{item_id}", User(conversations::delete_item), "", "Conversation", "Delete it, for good"),
     route("POST", "/v1/messages", Model(&anthropic::MESSAGES), "MessagesRequest", "WorkerAnswer", "Anthropic messages, where the worker speaks them"),
     route("POST", "/v1/messages/count_tokens", Model(&anthropic::COUNT_TOKENS), "MessagesRequest", "WorkerAnswer", "Their token count"),
     route("GET", "/v1/models", User(models::list), "", "ModelList", "Every model served here"),
@@ -202,7 +220,7 @@ fn fallbacks(router: Router, gateway: &Arc<Gateway>) -> Router {
 async fn counted(gateway: &Arc<Gateway>, series: &RouteSeries, serve: Serve, request: Request<Body>) -> Response {
     gateway.metrics.requested(series);
     // A model request writes its own line when its answer has ended.
-    let has_line = !matches!(serve, Model(_)) && tracing::enabled!(target: "access", tracing::Level::DEBUG);
+    let has_line = !matches!(serve, Model(_) | Kept(_)) && tracing::enabled!(target: "access", tracing::Level::DEBUG);
     let line = has_line.then(|| (request.method().clone(), request.uri().path().to_owned(), gateway.clock.now()));
     let response = dispatch(Arc::clone(gateway), serve, request).await;
     gateway.metrics.answered(series, response.status(), response.extensions().get().map(|it: &Code| it.0));
@@ -217,9 +235,18 @@ async fn counted(gateway: &Arc<Gateway>, series: &RouteSeries, serve: Serve, req
 async fn dispatch(gateway: Arc<Gateway>, serve: Serve, mut request: Request<Body>) -> Response {
     let handler = match serve {
         Model(wire) => return Box::pin(relay::serve(gateway, wire, request)).await,
+        Kept(wire) => {
+            return match gateway.history.clone() {
+                None => Box::pin(relay::serve(gateway, wire, request)).await,
+                Some(kept) => Box::pin(history::create(gateway, kept, request)).await,
+            };
+        }
         Public(handler) => handler,
         User(handler) => match gateway.keys.authenticate(request.headers()) {
-            Ok(_) => handler,
+            Ok(principal) => {
+                request.extensions_mut().insert(principal);
+                handler
+            }
             Err(error) => return ApiError::from(error).response(Family::OpenAi),
         },
         Admin(handler) => {

@@ -132,7 +132,6 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("mcp-config-path", Refused("MCP tools are not supported")),
     flag("backend", Nothing(DETECTED)),
     flag("runtime", Nothing(DETECTED)),
-    flag("history-backend", Nothing("responses are not stored by this version")),
     flag("enable-wasm", Refused("plugins are not supported")),
     flag("jwt-issuer", Refused(TOKENS)),
     flag("jwt-audience", Refused(TOKENS)),

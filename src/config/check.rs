@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::Config;
 use super::error::Problem;
 use crate::base::setting::Setting as _;
+use crate::history::External;
+use crate::history::config::Kind;
+use crate::history::external::InvalidUrl;
 use crate::observability::logs;
 use crate::tenancy::quota::Scope;
 
@@ -24,6 +27,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     limits(config, &mut rules);
     named_limits(config, &mut rules);
     mesh(config, &mut rules);
+    history(config, &mut rules);
     rules.0
 }
 
@@ -171,5 +175,22 @@ fn mesh(config: &Config, rules: &mut Rules) {
         let is_host = |host: &str| !host.contains(':') || host.starts_with('[') && host.ends_with(']');
         let is_seed = parts.is_some_and(|(host, port)| is_host(host) && port.parse::<u16>().is_ok_and(|it| it > 0));
         rules.must(is_seed, || format!("`--seeds` has `{seed}`: expected HOST:PORT such as `10.0.0.2:30001`"));
+    }
+}
+
+fn history(config: &Config, rules: &mut Rules) {
+    let it = &config.history;
+    match it.history_backend {
+        kind @ (Kind::Postgres | Kind::Redis | Kind::Oracle) => {
+            let url = it.history_url.as_ref().ok_or(InvalidUrl::Missing);
+            let checked = url.and_then(|url| External::check(kind, url));
+            if let Err(why) = checked {
+                rules.must(false, || why.to_string());
+            }
+        }
+        kind @ (Kind::Raft | Kind::Memory | Kind::None) => rules.must(it.history_url.is_none(), || {
+            let kind = kind.render();
+            format!("`--history-url` is set, and `--history-backend` is `{kind}`, which has no server: set one of the two otherwise")
+        }),
     }
 }

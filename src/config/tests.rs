@@ -56,6 +56,21 @@ fn a_bad_value_is_named_with_what_was_expected_and_all_are_told_at_once() {
 }
 
 #[test]
+fn a_server_that_keeps_history_is_named_and_its_password_is_not() {
+    let backend = |kind, url| refused(&[("history-backend", &[kind])], &[("SMG_HISTORY_URL", url)], "");
+    for kind in ["postgres", "redis", "oracle"] {
+        assert!(backend(kind, "").contains("need `--history-url`"));
+        assert!(!backend(kind, "http://u:canary@h").contains("canary"));
+    }
+    let expected =
+        if cfg!(feature = "oracle") { "must begin with `oracle://`" } else { "build with `--features oracle`" };
+    assert!(backend("oracle", "http://h").contains(expected));
+    assert!(backend("memory", "redis://h").contains("no server"));
+    load(&[("history-backend", &["postgres"])], &[("SMG_HISTORY_URL", "postgres://u:p@h/d?sslmode=verify-full")], "");
+    load(&[("history-backend", &["redis"])], &[("SMG_HISTORY_URL", "rediss://u:p@h")], "");
+}
+
+#[test]
 fn no_secret_is_in_an_error_or_in_what_is_printed() {
     let canary = "canary-5f3a";
     let broken = format!("[[tenancy.keys]]\nname = \"n\"\nrole = \"root\"\nkey = \"{canary}\"");

@@ -12,6 +12,8 @@ pub mod responses;
 pub mod sglang;
 pub mod sse;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use self::form::Observed;
@@ -98,7 +100,7 @@ pub struct ErrorText {
     /// A stable code for programs.
     pub code: &'static str,
     /// The field at fault.
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
 }
 
 impl Family {

@@ -12,8 +12,8 @@ use crate::raft::Rows;
 /// Something that takes time.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Reads rows. May run on a thread that waits for disks.
-pub type Reading = Box<dyn FnOnce(&dyn Rows) + Send>;
+/// Reads rows. May run on a thread that waits for disks, and more than once: the last time counts.
+pub type Reading = Box<dyn Fn(&dyn Rows) + Send>;
 
 /// Why there was no answer. Nobody's fault who asked; the same may be asked again, also the same command: it counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::Id;
 use super::InvalidName;
 use super::Lease;
@@ -140,7 +142,7 @@ impl Handle {
     pub async fn read<R, F>(&self, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,
-        F: FnOnce(&dyn Rows) -> R + Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
     {
         read_within(&*self.0.backend, reading, LIMIT).await
     }
@@ -149,7 +151,7 @@ impl Handle {
     pub async fn read_within<R, F>(&self, limit: Duration, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,
-        F: FnOnce(&dyn Rows) -> R + Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
     {
         read_within(&*self.0.backend, reading, limit).await
     }
@@ -224,12 +226,13 @@ fn in_pieces(rows: Vec<Row>) -> Vec<Vec<Row>> {
 async fn read_within<R, F>(backend: &dyn Backend, reading: F, limit: Duration) -> Result<R, Unavailable>
 where
     R: Send + 'static,
-    F: FnOnce(&dyn Rows) -> R + Send + 'static,
+    F: Fn(&dyn Rows) -> R + Send + 'static,
 {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    let reading = move |rows: &dyn Rows| drop(answer.send(reading(rows))); // who asked may have gone
+    let answer = Arc::new(Mutex::new(None));
+    let answered = Arc::clone(&answer);
+    let reading = move |rows: &dyn Rows| *answer.lock() = Some(reading(rows));
     backend.read(Box::new(reading), limit).await?;
-    answered.await.map_err(|_unread| Unavailable::Unreached)
+    answered.lock().take().ok_or(Unavailable::Unreached)
 }
 
 /// Milliseconds since 1970, for people and for expiry.

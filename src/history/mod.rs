@@ -11,7 +11,10 @@
 
 pub mod backend;
 pub mod config;
+#[cfg(test)]
+mod conformance;
 pub mod export;
+pub mod external;
 mod faults;
 pub mod group;
 mod handle;
@@ -22,9 +25,12 @@ mod memory;
 mod record;
 mod tend;
 
+pub use crate::raft::Rows;
+pub use crate::raft::Unreadable;
 pub use backend::Absent;
 pub use backend::Backend;
 pub use backend::Unavailable;
+pub use external::External;
 pub use handle::Handle;
 pub use handle::HistoryError;
 pub use handle::LIMIT;

@@ -2,6 +2,7 @@
 
 use super::mesh::MeshError;
 use crate::control::Unusable;
+use crate::history::external::InvalidUrl;
 use crate::observability::logs;
 use crate::observability::traces;
 use crate::raft::StartError;
@@ -59,7 +60,10 @@ pub enum Error {
     #[error(
         "what the data directory has of history cannot be read: {0}: use the release that wrote it, or look at docs/operating/backup.md"
     )]
-    History(StartError),
+    Unreadable(StartError),
+    /// The server that is to keep history.
+    #[error(transparent)]
+    History(#[from] InvalidUrl),
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -71,7 +75,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Mesh(error) => error.is_usage(),
-            Self::Control(_) | Self::History(_) => true,
+            Self::Control(_) | Self::Unreadable(_) | Self::History(_) => true,
             _ => false,
         }
     }

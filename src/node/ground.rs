@@ -89,7 +89,7 @@ impl Ground {
         let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics));
         if let Some(store) = storage.opened() {
             control::check(&store)?;
-            group::check(&store).map_err(Error::History)?;
+            group::check(&store).map_err(Error::Unreadable)?;
         }
         let seals: Arc<dyn Seals> = match &mesh {
             Some(it) => Arc::new(ClusterSeals { cluster: Sealer::new(&it.seal_keys), own: storage.clone() }),

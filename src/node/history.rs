@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::error::Error;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
 use crate::base::tasks::OnEnd;
@@ -12,10 +13,12 @@ use crate::control;
 use crate::history;
 use crate::history::Absent;
 use crate::history::Backend;
+use crate::history::External;
 use crate::history::Handle;
 use crate::history::Memory;
 use crate::history::config::Config;
 use crate::history::config::Kind;
+use crate::history::external::InvalidUrl;
 use crate::history::group;
 use crate::observability::metrics::Registry;
 use crate::storage;
@@ -50,32 +53,49 @@ impl group::Ground for Own {
 }
 
 /// Starts it. None: nothing is kept, as asked.
-pub(super) fn start(config: &Config, start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Option<Handle> {
+pub(super) fn start(
+    config: &Config,
+    start: &Start<'_>,
+    metrics: &mut Registry,
+    tasks: &Tasks,
+) -> Result<Option<Handle>, Error> {
     let backend: Arc<dyn Backend> = match config.history_backend {
-        Kind::None => return None,
-        Kind::Raft => replicated(start, metrics, tasks),
-        Kind::Memory | Kind::Postgres | Kind::Redis | Kind::Oracle => Arc::new(Memory::default()),
+        Kind::None => return Ok(None),
+        Kind::Raft => replicated(start, metrics, tasks)?,
+        Kind::Memory => Arc::new(Memory::default()),
+        kind @ (Kind::Postgres | Kind::Redis | Kind::Oracle) => {
+            let url = config.history_url.as_ref().ok_or(InvalidUrl::Missing)?;
+            Arc::new(External::start(kind, url, start.entropy, metrics, tasks)?)
+        }
     };
     let handle = Handle::new(backend, config, start.me, start.entropy.clone());
     let tended = handle.clone();
     tasks.spawn(TEND, |stop| history::run(tended, stop));
-    Some(handle)
+    Ok(Some(handle))
 }
 
 /// In the cluster. Where nothing is to be kept, it is in memory, until the restart, as everything else is there.
-fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Arc<dyn Backend> {
+fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Result<Arc<dyn Backend>, Error> {
     let metrics = group::metrics::Metrics::register(metrics);
     if start.storage.durability() == Durability::Off {
         tracing::warn!("responses and conversations are kept in memory, until the restart: there is no data directory");
-        return Arc::new(Memory::default());
+        return Ok(Arc::new(Memory::default()));
     }
     let Some(control) = start.control else {
         // A node of a cluster that kept them for itself would not find those of others.
         tracing::error!("responses and conversations cannot be kept: the data directory cannot be used");
-        return Arc::new(Absent);
+        return Ok(Arc::new(Absent));
     };
     let ground = Arc::new(Own(start.storage.clone()));
-    let (backend, driver) = group::start(control.clone(), ground, metrics);
-    tasks.spawn(GROUP, |stop| driver.run(stop));
-    Arc::new(backend)
+    // A thread of its own: what many write must not delay membership.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let backend = {
+        let _here = runtime.enter();
+        let (backend, driver) = group::start(control.clone(), ground, metrics);
+        tasks.spawn(GROUP, |stop| driver.run(stop));
+        backend
+    };
+    let stop = tasks.stop(Stage::Carry);
+    std::thread::Builder::new().name("history".to_owned()).spawn(move || runtime.block_on(stop.cancelled()))?;
+    Ok(Arc::new(backend))
 }

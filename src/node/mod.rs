@@ -84,6 +84,7 @@ impl Node {
             build(&config, &tasks, &mut registry, mesh)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
+        api::responses::start(&gateway);
         about::start(&gateway, address, config.server.tls_cert_path.is_some(), &tasks);
         let edge = api::serve::Edge {
             routes: api::routes::router(&gateway),
@@ -154,6 +155,12 @@ impl Node {
     #[must_use]
     pub fn budgets(&self) -> &Budgets {
         &self.gateway.budgets
+    }
+
+    /// What responses and conversations are kept in, for who embeds a node; `None` with `--history-backend none`.
+    #[must_use]
+    pub fn history(&self) -> Option<&crate::history::Handle> {
+        self.gateway.history.as_ref()
     }
 
     /// Fires when a task ended that the node cannot go on without.

@@ -105,7 +105,7 @@ pub(super) fn build(
     let policies = PolicyEdits::start(Arc::clone(&router), tables.clone(), configured, entropy.clone(), tasks.clone());
     let me = (tables.storage(), ground.identity.as_ref().map_or(1, |it| it.boot));
     let kept = super::history::Start { storage: &storage, control: control.as_ref(), me, entropy: &entropy };
-    let history = super::history::start(&config.history, &kept, metrics, tasks);
+    let history = super::history::start(&config.history, &kept, metrics, tasks)?;
     let server = &config.server;
     let (admission, keys) = admission(config, metrics);
     let tenants =

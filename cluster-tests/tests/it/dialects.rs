@@ -5,11 +5,27 @@ use std::time::Duration;
 use cluster_tests::Client;
 use cluster_tests::Step;
 use cluster_tests::Upstream;
-use cluster_tests::config;
-use cluster_tests::in_turn;
+use cluster_tests::config as kept;
+use cluster_tests::in_turn as kept_in_turn;
 use cluster_tests::node;
 use serde_json::Value;
 use serde_json::json;
+use smg::config::Config;
+use smg::history::config::Kind;
+
+/// Nothing is kept: what `/v1/responses` is asked for passes through like the rest.
+fn passing(mut config: Config) -> Config {
+    config.history.history_backend = Kind::None;
+    config
+}
+
+fn config(workers: &[&Upstream]) -> Config {
+    passing(kept(workers))
+}
+
+fn in_turn(workers: &[&Upstream]) -> Config {
+    passing(kept_in_turn(workers))
+}
 
 /// One endpoint that streams.
 struct Dialect {

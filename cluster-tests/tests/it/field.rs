@@ -35,7 +35,8 @@ fn streams() -> [(&'static str, String, Vec<Step>); 3] {
         (
             RESPONSES,
             r#"{"model":"m","stream":true,"input":"hi"}"#.to_owned(),
-            content(r#"{"type":"response.output_text.delta","sequence_number":0,"delta":"seen"}"#),
+            // It is kept, so its worker is asked for a chat completion.
+            content(r#"{"choices":[{"index":0,"delta":{"content":"seen"}}]}"#),
         ),
     ]
 }
@@ -44,7 +45,6 @@ fn streams() -> [(&'static str, String, Vec<Step>); 3] {
 fn good_end(path: &str) -> Vec<Step> {
     let last = match path {
         MESSAGES => r#"{"type":"message_stop"}"#,
-        RESPONSES => r#"{"type":"response.completed","response":{}}"#,
         _ => "[DONE]",
     };
     vec![Step::events(&[last]), Step::Send(b"0\r\n\r\n".to_vec())]

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::io::BufWriter;
 use std::io::Seek as _;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,7 +108,7 @@ pub fn exported(gateway: Arc<Gateway>, request: Request<Body>) -> Answered {
     Box::pin(async move {
         let handle = handle(&gateway)?;
         let (folder, backend) = (folder(&gateway), handle.backend().name());
-        let file = handle.read_within(ALL_LIMIT, move |rows| written(folder, backend, rows)).await?;
+        let file = handle.read_within(ALL_LIMIT, move |rows| written(&folder, backend, rows)).await?;
         let file = file.map_err(|error| {
             tracing::error!(%error, "the export could not be written");
             ApiError::Refused(format!("the export could not be written to the node's disk: {error}"))
@@ -128,8 +129,8 @@ fn folder(gateway: &Gateway) -> PathBuf {
 }
 
 /// A file without a name: it goes with whoever reads it.
-fn written(folder: PathBuf, backend: &str, rows: &dyn Rows) -> Result<File, export::ExportError> {
-    std::fs::create_dir_all(&folder)?;
+fn written(folder: &Path, backend: &str, rows: &dyn Rows) -> Result<File, export::ExportError> {
+    std::fs::create_dir_all(folder)?;
     let path = folder.join(format!("export-{}-{}", std::process::id(), now_ms()));
     let file = File::options().create_new(true).read(true).write(true).open(&path)?;
     std::fs::remove_file(&path)?;

@@ -21,6 +21,12 @@ use crate::base::ids::TenantId;
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
 use crate::dialects::json;
+use crate::dialects::responses::Refused as Unfit;
+use crate::history::HistoryError;
+use crate::history::Id;
+use crate::history::Unavailable;
+use crate::history::machine::Refusal;
+use crate::history::machine::read::Missing;
 use crate::limits::Kind;
 use crate::replication::core::EditError as TableError;
 use crate::tenancy::admission::Refused;
@@ -115,7 +121,9 @@ fn operation(route: &Route) -> Value {
 
 fn answer(route: &Route) -> Value {
     let mut content = json!({"application/json": {"schema": named(route.gives)}});
-    let Serve::Model(wire) = route.serve else { return json!({"description": route.gives, "content": content}) };
+    let (Serve::Model(wire) | Serve::Kept(wire)) = route.serve else {
+        return json!({"description": route.gives, "content": content});
+    };
     if wire.observe.is_some() {
         content["text/event-stream"] = json!({"schema": {"type": "string"}});
     }
@@ -137,7 +145,11 @@ fn parameters(route: &Route) -> Vec<Value> {
     if route.path.contains("{id}") {
         parameters.push(parameter("id", "path", "Which one."));
     }
-    if matches!(route.serve, Serve::Model(_)) || route.gives == "Explanation" {
+    if route.path.contains("{item_id}") {
+        parameters.push(parameter("item_id", "path", "Which item."));
+    }
+    parameters.extend(history_parameters(route));
+    if matches!(route.serve, Serve::Model(_) | Serve::Kept(_)) || route.gives == "Explanation" {
         parameters.push(parameter(
             "x-smg-routing-key",
             "header",
@@ -148,19 +160,39 @@ fn parameters(route: &Route) -> Vec<Value> {
     parameters
 }
 
+/// What history's routes take besides.
+fn history_parameters(route: &Route) -> Vec<Value> {
+    let query = |name: &str, kind: &str, doc: &str| json!({"name": name, "in": "query", "required": false, "description": doc, "schema": {"type": kind}});
+    let key = json!({"name": "Idempotency-Key", "in": "header", "required": false, "schema": {"type": "string"},
+        "description": "The same request with the same key does once what it does, for a day, at whichever node."});
+    match (route.method, route.gives) {
+        ("GET", "ItemList") => vec![
+            query("limit", "integer", "Items of a page: 1 to 100, 20 if not said."),
+            query("order", "string", "`asc` or `desc`, newest first if not said."),
+            query("after", "string", "The id of the item that the page begins after."),
+        ],
+        ("GET", "Response") => vec![
+            query("stream", "boolean", "Answer as server-sent events."),
+            query("starting_after", "integer", "The number of the event to go on after."),
+        ],
+        ("POST", _) if ["ResponsesRequest", "NewConversation", "NewItems"].contains(&route.takes) => vec![key],
+        _ => Vec::new(),
+    }
+}
+
 fn named(schema: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{schema}")})
 }
 
 fn family(route: &Route) -> Family {
-    if let Serve::Model(wire) = route.serve { wire.family } else { Family::OpenAi }
+    if let Serve::Model(wire) | Serve::Kept(wire) = route.serve { wire.family } else { Family::OpenAi }
 }
 
 /// Who may, for people and for the document.
 fn role(serve: Serve) -> &'static str {
     match serve {
         Serve::Public(_) => "anybody",
-        Serve::Model(_) | Serve::User(_) => "user",
+        Serve::Model(_) | Serve::Kept(_) | Serve::User(_) => "user",
         Serve::Admin(_) => "admin",
     }
 }
@@ -169,7 +201,9 @@ fn security(serve: Serve) -> Value {
     match serve {
         Serve::Public(_) => json!([]),
         // Without any key configured, everybody may (admin: from this machine).
-        Serve::Model(_) | Serve::User(_) | Serve::Admin(_) => json!([{"bearer": []}, {"header": []}, {}]),
+        Serve::Model(_) | Serve::Kept(_) | Serve::User(_) | Serve::Admin(_) => {
+            json!([{"bearer": []}, {"header": []}, {}])
+        }
     }
 }
 
@@ -190,7 +224,7 @@ fn failures(route: &Route) -> BTreeMap<u16, Vec<&'static str>> {
 fn errors(route: &Route) -> Vec<ApiError> {
     let mut errors = match route.serve {
         Serve::Public(_) => Vec::new(),
-        Serve::Model(_) | Serve::User(_) => refused_keys(),
+        Serve::Model(_) | Serve::Kept(_) | Serve::User(_) => refused_keys(),
         Serve::Admin(_) => [refused_keys(), vec![AuthError::NotAdmin.into()]].concat(),
     };
     if !route.takes.is_empty() {
@@ -200,7 +234,7 @@ fn errors(route: &Route) -> Vec<ApiError> {
         errors.push(IntakeError::OverBudget.into());
     }
     match route.serve {
-        Serve::Model(_) => errors.extend(model_errors()),
+        Serve::Model(_) | Serve::Kept(_) => errors.extend(model_errors()),
         Serve::Admin(_) if route.gives == "Explanation" => errors.extend(choice_errors()),
         Serve::Admin(_) if !route.takes.is_empty() => errors.push(ApiError::Refused(String::new())),
         Serve::Admin(_) | Serve::User(_) | Serve::Public(_) => {}
@@ -210,6 +244,9 @@ fn errors(route: &Route) -> Vec<ApiError> {
         && !["Explanation", "Drained", "Finalized"].contains(&route.gives)
     {
         errors.push(ApiError::NotKept(TableError::DiskFailed));
+    }
+    if route.path.starts_with("/v1/responses") || route.path.starts_with("/v1/conversations") {
+        errors.extend(history_errors(route));
     }
     match route.path {
         "/cluster/upgrade/finalize" => errors.push(ApiError::Refused(String::new())),
@@ -227,6 +264,45 @@ fn errors(route: &Route) -> Vec<ApiError> {
         "/v1/models/{id}" => errors.push(unknown_model()),
         "/models/{id}" if route.method != "PATCH" => errors.push(unknown_model()),
         "/readiness" => errors.extend([ApiError::Draining, ApiError::Joining, busy()]),
+        _ => {}
+    }
+    errors
+}
+
+/// What history can say.
+fn history_errors(route: &Route) -> Vec<ApiError> {
+    let id = Id::parse("resp_1").expect("an id");
+    let none = |param| ApiError::NoRecord { what: "", id: String::new(), param };
+    let mut errors = vec![ApiError::Joining, HistoryError::from(Unavailable::Unreached).into()];
+    if !matches!(route.serve, Serve::Kept(_)) {
+        errors.push(ApiError::NoHistory);
+    }
+    if route.path != "/v1/conversations" {
+        errors.push(none(None));
+    }
+    errors.extend([Unfit::invalid("", ""), Unfit::unsupported("", "")].map(ApiError::from));
+    if !route.takes.is_empty() {
+        let refused = [Refusal::Full(0), Refusal::TooMany(0), Refusal::Unsound];
+        errors.extend(refused.map(|it| HistoryError::from(it).into()));
+        errors.extend(json::parse(&Bytes::from_static(b"{")).err().map(ApiError::from));
+        errors.push(ApiError::Encoded(String::new()));
+    }
+    match (route.method, route.path) {
+        ("POST", "/v1/responses") => {
+            errors.push(none(Some("previous_response_id")));
+            let refused = [Refusal::KeyReused, Refusal::Unfinished(id.clone())];
+            errors.extend(refused.map(|it| HistoryError::from(it).into()));
+            let missing = [Missing::Broken { of: id.clone(), gone: id }, Missing::TooLarge(0)];
+            errors.extend(missing.map(|it| HistoryError::from(it).into()));
+        }
+        ("POST", "/v1/conversations" | "/v1/conversations/{id}/items") => {
+            let refused = [Refusal::KeyReused, Refusal::Exists(id)];
+            errors.extend(refused.map(|it| HistoryError::from(it).into()));
+        }
+        ("GET", "/v1/responses/{id}") => errors.push(ApiError::NotBackground(String::new(), "")),
+        ("POST", "/v1/responses/{id}/cancel") => {
+            errors.extend([ApiError::NotBackground(String::new(), ""), ApiError::HasEnded(String::new(), "")]);
+        }
         _ => {}
     }
     errors

@@ -333,7 +333,7 @@ impl Planned {
 }
 
 /// The model asked for, or the only one there is.
-fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
+pub fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
     let fleet = gateway.registry.fleet();
     if fleet.all.is_empty() {
         return Err(ApiError::NoWorkers);

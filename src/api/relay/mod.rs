@@ -10,6 +10,7 @@ mod live;
 mod parser;
 mod spans;
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use http::HeaderValue;
 use http::Request;
 use http::StatusCode;
 use http::header;
+use http::request::Parts;
 use http_body::Body;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -36,6 +38,7 @@ use self::account::Account;
 use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
+pub use self::job::resolve_model;
 use self::live::Live;
 use super::CutShort;
 use super::Response;
@@ -49,29 +52,117 @@ use super::metrics::Stage;
 type Opening = Pin<Box<dyn Future<Output = Result<(Opened, HeaderMap), ApiError>> + Send>>;
 
 /// Longest time between two looks at what ends a request from outside: its total time, and the node's end.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// Serves one model request.
 pub async fn serve<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Request<B>) -> Response
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (head, body) = request.into_parts();
-    let account = Account::open(&gateway, wire, &head);
-    let id = account.request_id.clone();
-    let mut response = match admit(gateway, wire, head, body, account).await {
-        Ok((job, planned)) => {
-            let limits = job.account.as_ref().map(Account::limits).unwrap_or_default();
-            let mut response = answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family));
-            // What refuses says itself why: a worker's own limits are not ours.
-            if response.status().is_success() {
-                response.headers_mut().extend(limits);
-            }
-            response
+    match Taken::take(gateway, wire, request).await {
+        Ok(taken) => taken.ask(std::future::ready(Ok(ControlFlow::Continue(())))).await,
+        Err(refused) => refused,
+    }
+}
+
+/// A model request whose key was checked and whose body is here. Dropped, it counts as one whose client left.
+pub struct Taken {
+    gateway: Arc<Gateway>,
+    wire: &'static Wire,
+    /// Its head.
+    pub head: Parts,
+    /// Its body.
+    pub held: Held,
+    /// Whose it is.
+    pub principal: Arc<Principal>,
+    account: Account,
+}
+
+impl Taken {
+    /// Takes a request in; or answers why not.
+    pub async fn take<B>(gateway: Arc<Gateway>, wire: &'static Wire, request: Request<B>) -> Result<Self, Response>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (head, body) = request.into_parts();
+        let mut account = Account::open(&gateway, wire, &head);
+        let started = account.times.started;
+        let taking = async {
+            let principal = gateway.admit(gateway.keys.authenticate(&head.headers)?)?;
+            let held = read(&gateway, &head, body).await?;
+            gateway.metrics.received(held.bytes.len());
+            account.lap(Stage::Body);
+            Ok((principal, held))
+        };
+        match in_time(&gateway, started, taking).await {
+            Ok((principal, held)) => Ok(Self { gateway, wire, head, held, principal, account }),
+            Err(error) => Err(refuse(account, wire, &error)),
         }
-        Err(error) => error.response(wire.family),
-    };
-    response.headers_mut().insert("x-request-id", id);
+    }
+
+    /// One that was made here.
+    pub fn made(
+        gateway: Arc<Gateway>,
+        wire: &'static Wire,
+        head: Parts,
+        held: Held,
+        principal: Arc<Principal>,
+    ) -> Self {
+        let account = Account::open(&gateway, wire, &head);
+        Self { gateway, wire, head, held, principal, account }
+    }
+
+    /// It is answered without a worker.
+    pub fn answer(mut self, mut response: Response) -> Response {
+        self.account.served(response.status());
+        response.headers_mut().insert("x-request-id", self.account.request_id.clone());
+        response
+    }
+
+    /// It is answered with an error of ours.
+    pub fn refuse(self, error: &ApiError) -> Response {
+        refuse(self.account, self.wire, error)
+    }
+
+    /// Asks a worker, once `before` allows it or has no answer of its own. Until then no worker is chosen.
+    pub async fn ask<F>(self, before: F) -> Response
+    where
+        F: Future<Output = Result<ControlFlow<Response>, ApiError>>,
+    {
+        let (wire, id) = (self.wire, self.account.request_id.clone());
+        let mut response = match admit(self, before).await {
+            Ok(ControlFlow::Continue((job, planned))) => {
+                let limits = job.account.as_ref().map(Account::limits).unwrap_or_default();
+                let mut response = answer(job, planned).await.unwrap_or_else(|error| error.response(wire.family));
+                // What refuses says itself why: a worker's own limits are not ours.
+                if response.status().is_success() {
+                    response.headers_mut().extend(limits);
+                }
+                response
+            }
+            Ok(ControlFlow::Break(response)) => response,
+            Err(error) => error.response(wire.family),
+        };
+        response.headers_mut().insert("x-request-id", id);
+        response
+    }
+}
+
+/// The body of a request, as it must be.
+pub async fn read<B>(gateway: &Gateway, head: &Parts, body: B) -> Result<Held, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|it| *it != "identity") {
+        return Err(ApiError::Encoded(String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect()));
+    }
+    Ok(gateway.intake.read(body).await?)
+}
+
+fn refuse(mut account: Account, wire: &Wire, error: &ApiError) -> Response {
+    account.refused(error);
+    let mut response = error.response(wire.family);
+    response.headers_mut().insert("x-request-id", account.request_id.clone());
     response
 }
 
@@ -98,25 +189,13 @@ async fn in_time<T>(
 }
 
 /// Everything up to the choice of a worker.
-async fn admit<B>(
-    gateway: Arc<Gateway>,
-    wire: &'static Wire,
-    head: http::request::Parts,
-    body: B,
-    mut account: Account,
-) -> Result<(Job, Planned), ApiError>
+async fn admit<F>(taken: Taken, before: F) -> Result<ControlFlow<Response, (Job, Planned)>, ApiError>
 where
-    B: Body<Data = Bytes> + Unpin,
+    F: Future<Output = Result<ControlFlow<Response>, ApiError>>,
 {
+    let Taken { gateway, wire, head, held, principal, mut account } = taken;
     let started = account.times.started;
     let prepared = async {
-        let principal = gateway.admit(gateway.keys.authenticate(&head.headers)?)?;
-        if let Some(encoding) = head.headers.get(header::CONTENT_ENCODING).filter(|it| *it != "identity") {
-            return Err(ApiError::Encoded(String::from_utf8_lossy(encoding.as_bytes()).chars().take(32).collect()));
-        }
-        let held = gateway.intake.read(body).await?;
-        gateway.metrics.received(held.bytes.len());
-        account.lap(Stage::Body);
         let permit = gateway.admission.admit().await?;
         account.lap(Stage::Queue);
         let body = held.bytes.clone();
@@ -126,17 +205,23 @@ where
         job.keep(permit, &account);
         account.lap(Stage::Parse);
         account.allowed(gateway.budgets.take(&job.principal, &job.model, job.expected()).await?);
+        if let ControlFlow::Break(response) = before.await? {
+            account.served(response.status());
+            job.span.settled();
+            return Ok(ControlFlow::Break(response));
+        }
         let planned = job.plan(parsed.prompt.as_ref()).await?;
         account.lap(Stage::Route);
         account.planned(&job, &planned);
-        Ok((job, planned))
+        Ok(ControlFlow::Continue((job, planned)))
     };
     let prepared = in_time(&gateway, started, prepared).await;
     match prepared {
-        Ok((mut job, planned)) => {
+        Ok(ControlFlow::Continue((mut job, planned))) => {
             job.account = Some(account);
-            Ok((job, planned))
+            Ok(ControlFlow::Continue((job, planned)))
         }
+        Ok(ControlFlow::Break(response)) => Ok(ControlFlow::Break(response)),
         Err(error) => {
             account.refused(&error);
             Err(error)
@@ -167,7 +252,7 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
 pub async fn explain(
     gateway: Arc<Gateway>,
     wire: &'static Wire,
-    head: http::request::Parts,
+    head: Parts,
     parsed: &form::Request<'_>,
     held: Held,
     principal: Arc<Principal>,

@@ -153,7 +153,7 @@ fn the_field_at_fault_is_named_where_there_is_one() {
             ApiError::BadParameter { name, .. } => Some(*name),
             _ => None,
         };
-        assert_eq!(error.text().param, expected, "{error:?}");
+        assert_eq!(error.text().param.as_deref(), expected, "{error:?}");
         let text = error.text().message;
         assert!(!text.is_empty() && !text.ends_with('.') && !text.contains('\n'), "{text}");
     }

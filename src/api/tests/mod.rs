@@ -2,6 +2,7 @@
 
 mod bodies;
 mod errors;
+mod history;
 mod relay;
 mod routes;
 mod tenants;
@@ -38,6 +39,7 @@ use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
+use crate::history::Backend;
 use crate::limits;
 use crate::observability::labels::ModelLabels;
 use crate::observability::metrics::Registry as MetricsRegistry;
@@ -69,6 +71,8 @@ struct Settings {
     keys: &'static [&'static str],
     concurrent_max: usize,
     queue_len_max: usize,
+    /// Where history is kept, and by which node.
+    history: Option<(Arc<dyn Backend>, StorageId)>,
 }
 
 /// A node's edge.
@@ -95,7 +99,9 @@ impl Edge {
     }
 
     fn with(settings: Settings) -> Self {
-        let (tasks, entropy) = (Tasks::new(), Entropy::seeded(11));
+        // Nodes of one history draw differently, or one's commands would be taken for another's.
+        let node = settings.history.as_ref().map_or(0, |it| it.1.0 as u64);
+        let (tasks, entropy) = (Tasks::new(), Entropy::seeded(11 + 1000 * node));
         let (workers, mut metrics) = (workers::config::Config::default(), MetricsRegistry::default());
         let dialer = Dialer::new(&workers, tasks.clone(), workers::metrics::Metrics::default()).expect("the defaults");
         let registry = Arc::new(Registry::new(rules(&workers), dialer));
@@ -127,8 +133,12 @@ impl Edge {
         let observers = Observers::alone(StorageId(1), workers.away_max);
         let on_restart = Arc::new(|_, _| ());
         let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
+        let history = settings.history.map(|(backend, storage)| {
+            let config = crate::history::config::Config::default();
+            crate::history::Handle::new(backend, &config, (storage, 1), entropy.clone())
+        });
         let gateway = Gateway {
-            history: None,
+            history: history.clone(),
             tenants: tenancy::edits::Edits::start(
                 Arc::clone(&keys),
                 tables.clone(),

@@ -40,7 +40,7 @@ async fn every_route_asks_for_the_key_its_line_says() {
         let is_let_in = |status: u16| !matches!(status, 401 | 403);
         let expected = match route.serve {
             Serve::Public(_) => (true, true, true),
-            Serve::User(_) | Serve::Model(_) => (false, false, true),
+            Serve::User(_) | Serve::Kept(_) | Serve::Model(_) => (false, false, true),
             Serve::Admin(_) => (false, false, false),
         };
         assert_eq!((is_let_in(none), is_let_in(wrong), is_let_in(user)), expected, "{} {}", route.method, route.path);

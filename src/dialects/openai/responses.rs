@@ -1,4 +1,4 @@
-//! `/v1/responses`, passed through to workers that speak it.
+//! `/v1/responses`: passed through to workers that speak it, or asked of any worker as a chat completion.
 
 use crate::dialects::BadRequest;
 use crate::dialects::Family;
@@ -25,6 +25,9 @@ pub const WIRE: Wire = Wire {
     usage: super::answer_usage,
     tokens: Tokens::PromptAndAnswer,
 };
+
+/// The same endpoint where history has it: what a worker is asked then is a chat completion, made of the request and of what came before.
+pub const KEPT: Wire = Wire { name: WIRE.name, ..super::chat::WIRE };
 
 fn read<'a>(body: &Object<'a>) -> Result<Request<'a>, BadRequest> {
     let mut prompt = Prompt::default();

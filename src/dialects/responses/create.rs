@@ -31,11 +31,13 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub(super) fn invalid(field: impl Into<String>, expected: &'static str) -> Self {
+    /// It is not what the API says.
+    pub fn invalid(field: impl Into<String>, expected: &'static str) -> Self {
         Self::Invalid { field: field.into(), expected }
     }
 
-    pub(super) fn unsupported(field: impl Into<String>, instead: &'static str) -> Self {
+    /// This gateway cannot do it.
+    pub fn unsupported(field: impl Into<String>, instead: &'static str) -> Self {
         Self::Unsupported { field: field.into(), instead }
     }
 
@@ -105,7 +107,7 @@ impl Create {
         // Null is as good as absent everywhere.
         rest.retain(|_, value| !value.is_null());
         let model = text(&mut rest, "model")?.ok_or_else(|| Refused::invalid("model", "the name of a model"))?;
-        let input = input::read(rest.remove("input"))?;
+        let input = input::read(rest.remove("input"), "input")?;
         let previous = text(&mut rest, "previous_response_id")?;
         let conversation = conversation(rest.remove("conversation"))?;
         if previous.is_some() && conversation.is_some() {
@@ -116,6 +118,9 @@ impl Create {
         let is_background = flag(&mut rest, "background")?.unwrap_or(false);
         if is_background && !is_stored {
             return Err(Refused::invalid("store", "true where `background` is: else nobody could read the response"));
+        }
+        if conversation.is_some() && !is_stored {
+            return Err(Refused::invalid("store", "true where `conversation` is given: its items are kept there"));
         }
         let may_truncate = match rest.get("truncation").map(Value::as_str) {
             None | Some(Some("disabled")) => false,
@@ -175,14 +180,19 @@ fn include(given: Option<Value>) -> Result<Vec<String>, Refused> {
     let Some(given) = given else { return Ok(Vec::new()) };
     let names = given.as_array().ok_or_else(|| Refused::invalid("include", "a list of names"))?;
     let known = |it: &Value| match it.as_str() {
-        Some(name) if INCLUDES.contains(&name) => Ok(name.to_owned()),
-        Some(_) => Err(Refused::unsupported(
-            "include",
-            "leave out what is not `message.output_text.logprobs` or `reasoning.encrypted_content`",
-        )),
+        Some(name) => included(name).map(|()| name.to_owned()),
         None => Err(Refused::invalid("include", "a list of names")),
     };
     names.iter().map(known).collect()
+}
+
+/// Whether this can be included in an answer.
+pub fn included(name: &str) -> Result<(), Refused> {
+    if INCLUDES.contains(&name) {
+        return Ok(());
+    }
+    let instead = "leave out what is not `message.output_text.logprobs` or `reasoning.encrypted_content`";
+    Err(Refused::unsupported("include", instead))
 }
 
 fn check(rest: &Object) -> Result<(), Refused> {

@@ -19,21 +19,22 @@ pub enum Given {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference(pub String);
 
-/// Reads an input: a text, or a list of items.
-pub fn read(input: Option<Value>) -> Result<Vec<Given>, Refused> {
+/// Reads an input: a text, or a list of items. `field`: what a refusal calls it.
+pub fn read(input: Option<Value>, field: &str) -> Result<Vec<Given>, Refused> {
     match input {
         None => Ok(Vec::new()),
         Some(Value::String(text)) => {
             let message = serde_json::json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]});
             Ok(message.as_object().cloned().map(Given::Item).into_iter().collect())
         }
-        Some(Value::Array(items)) => items.into_iter().enumerate().map(|(at, it)| item(it, at)).collect(),
-        Some(_) => Err(Refused::invalid("input", "a text or a list of items")),
+        Some(Value::Array(items)) => {
+            items.into_iter().enumerate().map(|(at, it)| item(it, format!("{field}[{at}]"))).collect()
+        }
+        Some(_) => Err(Refused::invalid(field, "a text or a list of items")),
     }
 }
 
-fn item(value: Value, at: usize) -> Result<Given, Refused> {
-    let path = format!("input[{at}]");
+fn item(value: Value, path: String) -> Result<Given, Refused> {
     let Value::Object(mut item) = value else { return Err(Refused::invalid(path, "an item")) };
     let kind = match item.get("type").map(Value::as_str) {
         Some(Some(kind)) => kind.to_owned(),

@@ -8,9 +8,12 @@
 //! final response as it was when it was done. 3. The same answer makes the same items, streamed or whole. Source: OpenAI's API reference for Responses.
 
 mod chat;
+#[cfg(test)]
+pub mod checker;
 mod create;
 mod input;
 mod object;
+mod replay;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -18,13 +21,18 @@ mod tests;
 pub use chat::request;
 pub use create::Create;
 pub use create::Refused;
+pub use create::included;
+pub use create::is_metadata;
 pub use input::Given;
 pub use input::Reference;
 pub use input::named;
+pub use input::read as items;
 pub use object::Body;
 pub use object::Finished;
 pub use object::event;
 pub use object::shown;
+pub use replay::replayed;
+pub use replay::terminal;
 pub use stream::Broken;
 pub use stream::Translator;
 

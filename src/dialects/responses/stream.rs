@@ -85,6 +85,60 @@ impl Translator {
         &self.items
     }
 
+    /// Goes on from an event that was made before, by whoever made it; each in turn from the first on. Afterwards what is open can be ended, not grown.
+    pub fn seen(&mut self, event: &Value) {
+        self.next += 1;
+        let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or_default();
+        let at = event.get("output_index").and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
+        match (text("type"), at.and_then(|it| self.items.get_mut(it)), at) {
+            ("response.output_item.added", _, _) => self.seen_added(event.get("item")),
+            ("response.content_part.added", _, _) => {
+                let kind = event.pointer("/part/type").and_then(Value::as_str);
+                let kind = [Text::Reasoning, Text::Refusal].into_iter().find(|it| Some(it.names().0) == kind);
+                self.open = Open::Text(kind.unwrap_or(Text::Output), String::new(), Vec::new());
+            }
+            ("response.output_text.delta" | "response.reasoning_text.delta" | "response.refusal.delta", _, _) => {
+                if let Open::Text(_, whole, _) = &mut self.open {
+                    whole.push_str(text("delta"));
+                }
+            }
+            ("response.function_call_arguments.delta", Some(item), _) => {
+                if let Some(Value::String(whole)) = item.get_mut("arguments") {
+                    whole.push_str(text("delta"));
+                }
+            }
+            ("response.content_part.done", Some(item), _) => {
+                if let (Some(Value::Array(parts)), Some(part)) = (item.get_mut("content"), event.get("part")) {
+                    parts.push(part.clone());
+                }
+                self.open = Open::Nothing;
+            }
+            ("response.output_item.done", Some(item), Some(at)) => {
+                if let Some(Value::Object(done)) = event.get("item") {
+                    item.clone_from(done);
+                }
+                if let Open::Calls(calls) = &mut self.open {
+                    calls.retain(|it| it.1 != at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn seen_added(&mut self, item: Option<&Value>) {
+        let Some(Value::Object(item)) = item else { return };
+        let at = self.items.len();
+        if item.get("type").and_then(Value::as_str) == Some("function_call") {
+            if !matches!(self.open, Open::Calls(_)) {
+                self.open = Open::Calls(Vec::new());
+            }
+            if let Open::Calls(calls) = &mut self.open {
+                calls.push((at as u64, at));
+            }
+        }
+        self.items.push(item.clone());
+    }
+
     /// Takes a whole answer.
     pub fn whole(&mut self, answer: &Value, draw: Draw<'_>) -> Result<Vec<Value>, Broken> {
         let mut events = Vec::new();

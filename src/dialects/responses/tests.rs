@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
 
+use super::checker::check;
 use super::*;
 
 fn create(body: Value) -> Result<Create, Refused> {
@@ -119,6 +120,10 @@ fn what_cannot_be_done_is_refused_by_name_and_says_what_to_do() {
             "`store` must be true where `background` is",
         ),
         (
+            json!({"model": "m", "input": "x", "conversation": "c", "store": false}),
+            "`store` must be true where `conversation` is given",
+        ),
+        (
             json!({"model": "m", "input": "x", "previous_response_id": "a", "conversation": "b"}),
             "`conversation` must be left out",
         ),
@@ -134,60 +139,6 @@ fn what_cannot_be_done_is_refused_by_name_and_says_what_to_do() {
 }
 
 // === streams ===
-
-/// What a client may rely on, of a whole stream.
-fn check(events: &[Value], last: &Value) {
-    let mut items: Vec<Value> = Vec::new();
-    let mut texts: std::collections::BTreeMap<(u64, u64), String> = Default::default();
-    for (number, event) in (0..).zip(events) {
-        assert_eq!(event["sequence_number"], json!(number), "numbers have no gap: {event}");
-        let kind = event["type"].as_str().unwrap();
-        let at = event["output_index"].as_u64();
-        let part = (at.unwrap_or(0), event["content_index"].as_u64().unwrap_or(0));
-        if let (Some(at), Some(id)) = (at, event.get("item_id")) {
-            assert_eq!(items[at as usize]["id"], *id, "{event}");
-            assert_eq!(items[at as usize]["status"], "in_progress", "nothing grows that is done: {event}");
-        }
-        match kind {
-            "response.output_item.added" => {
-                assert_eq!(at, Some(items.len() as u64));
-                assert_eq!(event["item"]["status"], "in_progress");
-                items.push(event["item"].clone());
-            }
-            "response.content_part.added" => assert!(texts.insert(part, String::new()).is_none()),
-            "response.output_text.delta" | "response.reasoning_text.delta" | "response.refusal.delta" => {
-                texts.get_mut(&part).expect("a part that was added").push_str(event["delta"].as_str().unwrap());
-            }
-            "response.function_call_arguments.delta" => {
-                texts.entry(part).or_default().push_str(event["delta"].as_str().unwrap())
-            }
-            "response.output_text.done" | "response.reasoning_text.done" => {
-                assert_eq!(event["text"], json!(texts[&part]))
-            }
-            "response.refusal.done" => assert_eq!(event["refusal"], json!(texts[&part])),
-            "response.function_call_arguments.done" => {
-                assert_eq!(event["arguments"], json!(texts.get(&part).cloned().unwrap_or_default()));
-            }
-            "response.content_part.done" => {
-                let text = event["part"].get("text").or_else(|| event["part"].get("refusal"));
-                assert_eq!(text, Some(&json!(texts[&part])));
-            }
-            "response.output_item.done" => {
-                let item = &mut items[at.unwrap() as usize];
-                assert_eq!(item["status"], "in_progress");
-                *item = event["item"].clone();
-                assert_ne!(item["status"], "in_progress");
-            }
-            "response.created"
-            | "response.in_progress"
-            | "response.completed"
-            | "response.incomplete"
-            | "response.failed" => {}
-            other => panic!("unknown event {other}"),
-        }
-    }
-    assert_eq!(last["output"], json!(items), "the response has each item as it was when it was done");
-}
 
 struct Ids(u64);
 
@@ -220,9 +171,27 @@ fn streamed(chunks: &[Value]) -> (Value, Vec<Value>) {
     events.extend(more);
     body.finish(&finished);
     let last = shown(&body, finished.status(), translator.items());
+    resumes(&events, &finished);
     events.push(translator.number(&format!("response.{}", finished.status()), json!({"response": last})));
     check(&events, &last);
+    check(&replayed(&last), &last);
     (last, events)
+}
+
+/// Whoever has seen events up to anywhere between two chunks can end what is open as it would have been ended.
+fn resumes(events: &[Value], finished: &Finished) {
+    let last_open = events.iter().rposition(|it| it["type"].as_str().unwrap().ends_with(".delta"));
+    let seen = last_open.map_or(events.len(), |it| it + 1);
+    let mut resumed = Translator::default();
+    events[..seen].iter().for_each(|it| resumed.seen(it));
+    if finished.status() != "completed" {
+        resumed.fail("x", "x");
+    }
+    let (_, more) = resumed.end();
+    let mut whole: Vec<Value> = events[..seen].iter().cloned().chain(more).collect();
+    let last = shown(&Body(Object::new()), "failed", resumed.items());
+    whole.push(resumed.number("response.failed", json!({"response": last})));
+    check(&whole, &last);
 }
 
 fn delta(delta: Value) -> Value {

@@ -13,7 +13,7 @@ use crate::dialects::sse;
 use crate::dialects::sse::Splitter;
 
 fn error(message: &str, param: Option<&'static str>) -> ErrorText {
-    ErrorText { message: message.to_owned(), kind: "overloaded_error", code: "busy", param }
+    ErrorText { message: message.to_owned(), kind: "overloaded_error", code: "busy", param: param.map(Into::into) }
 }
 
 #[test]

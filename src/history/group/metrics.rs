@@ -15,7 +15,7 @@ use crate::raft;
 
 label! {
     /// [`Unavailable`].
-    enum Why {
+    pub(in crate::history) enum Why {
         Unreached = "unreached",
         NoRoom = "no_room",
         Busy = "busy",
