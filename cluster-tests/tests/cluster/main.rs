@@ -85,6 +85,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("history_the_minority_side_says_503_and_never_404", 3, history::says_503),
         Scenario::new("history_a_background_response_outlives_its_node", 3, history::outlives),
         Scenario::new("history_bad_disks", 3, history::bad_disks),
+        Scenario::new("history_a_torn_log_is_caught_up", 3, history::torn_logs),
         Scenario::new("history_full_disks_refuse_and_go_on", 3, history::full_disks),
         Scenario::new("history_store_false_leaves_no_byte", 3, history::no_byte),
         Scenario::new("field_10_history_is_everywhere_and_nobody_elses", 3, history::field_10),

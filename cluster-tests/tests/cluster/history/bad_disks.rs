@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_tests::lasting;
-use cluster_tests::within;
 use serde_json::Value;
 use serde_json::json;
+use smg::base::clock::Clock;
 use smg::storage::Batch;
 use smg::storage::GroupId;
 use smg::storage::Store;
@@ -18,13 +18,14 @@ use super::Fleet;
 use super::STARTING;
 use super::call;
 use crate::case::Case;
-use crate::control::FORMING;
 use crate::control::fill;
 use crate::fleet::Start;
 
 const TORN: usize = 2;
 /// Room for the write buffers and files of three groups, and for what must stay free.
 const SMALL_BYTES: u64 = 96 << 20;
+/// Another leads by then, whoever does not answer.
+const ADDED_MAX: Duration = Duration::from_secs(20);
 /// How long a damaged node may take to read what is damaged.
 const LOOKED_AT: Duration = Duration::from_secs(8);
 
@@ -36,17 +37,28 @@ async fn more(fleet: &Fleet<'_>, conversation: &str, count: usize) {
         let items: Vec<Value> =
             (0..20).map(|it| json!({"role": "user", "content": format!("{it} ").repeat(1000)})).collect();
         let body = json!({"items": items}).to_string();
-        within("items are added", FORMING, async || {
-            let answer = call(fleet.nodes[running[turn % running.len()]].http, &Call::post(&path, &body)).await;
-            let status = answer.map(|it| it.0).unwrap_or_default();
-            assert!([0, 200, 503].contains(&status), "{status}");
-            status == 200
-        })
-        .await;
+        let node = fleet.nodes[running[turn % running.len()]].http;
+        let begun = Clock.now();
+        loop {
+            let answer = call(node, &Call::post(&path, &body)).await;
+            let told = answer.map(|it| (it.0, String::from_utf8_lossy(&it.2).into_owned()));
+            match told {
+                Ok((200, _)) => break,
+                Ok((status, body)) => {
+                    assert_eq!(status, 503, "{body}");
+                    assert!(
+                        Clock.now() - begun < ADDED_MAX,
+                        "not added through {node} for {ADDED_MAX:?}: {status} {body}"
+                    );
+                }
+                Err(error) => assert!(Clock.now() - begun < ADDED_MAX, "{node} for {ADDED_MAX:?}: {error}"),
+            }
+            lasting(Duration::from_millis(50)).await;
+        }
     }
 }
 
-/// The files of RocksDB in a data directory, the largest last.
+/// The files of one kind of RocksDB in a data directory, the largest last.
 fn database(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -89,7 +101,8 @@ fn flip(case: &Case, at: usize, data: &Path) -> usize {
     tables.len()
 }
 
-pub(crate) async fn bad_disks(case: &Case) {
+/// Three nodes with something in history, and room for a fourth process.
+async fn filled<'a>(case: &'a Case) -> (Fleet<'a>, String, Start) {
     let mut fleet = Fleet::new(case, 4);
     let seeds: Vec<_> = fleet.nodes[..3].iter().map(|it| it.mesh.to_string()).collect();
     let start = Start { seeds: Some(seeds), ..Start::default() };
@@ -100,7 +113,17 @@ pub(crate) async fn bad_disks(case: &Case) {
     let conversation = fleet.conversation().await;
     fleet.one_history(3).await;
     more(&fleet, &conversation, 10).await;
+    (fleet, conversation, start)
+}
+
+pub(crate) async fn torn_logs(case: &Case) {
+    let (mut fleet, conversation, start) = filled(case).await;
     torn(case, &mut fleet, &conversation, &start).await;
+    fleet.check_alive();
+}
+
+pub(crate) async fn bad_disks(case: &Case) {
+    let (mut fleet, conversation, start) = filled(case).await;
     in_use(case, &mut fleet, &start).await;
     flipped(case, &mut fleet, &conversation, &start).await;
     garbage(case, &mut fleet, &start).await;
@@ -150,8 +173,8 @@ async fn flipped(case: &Case, fleet: &mut Fleet<'_>, conversation: &str, start: 
     case.bites("there are tables", tables > 0);
     fleet.start(2, start);
     let (mut served, mut refused) = (0, 0);
-    let begun = smg::base::clock::Clock.now();
-    while smg::base::clock::Clock.now() - begun < LOOKED_AT && fleet.process(2).ended().is_none() {
+    let begun = Clock.now();
+    while Clock.now() - begun < LOOKED_AT && fleet.process(2).ended().is_none() {
         match call(fleet.nodes[2].http, &Call::get(&path)).await {
             Ok((200, _, body)) => {
                 served += 1;
@@ -188,7 +211,8 @@ async fn flipped(case: &Case, fleet: &mut Fleet<'_>, conversation: &str, start: 
 async fn garbage(case: &Case, fleet: &mut Fleet<'_>, start: &Start) {
     fleet.kill(1);
     let data = fleet.nodes[1].data.clone();
-    let folder = database(&data, "sst").last().and_then(|it| it.parent().map(Path::to_owned)).expect("a table");
+    let log = database(&data, "log").pop().expect("the database has a log");
+    let folder = log.parent().expect("it is in a folder").to_owned();
     let store = Store::open(&folder).expect("it is ours now");
     let mut batch = Batch::default();
     batch.put(Key::Applied(GroupId::HISTORY), &"what nobody wrote").expect("is encoded");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cluster_tests::Client;
 use cluster_tests::Step;
 use cluster_tests::Upstream;
 use cluster_tests::within;
@@ -13,7 +14,7 @@ use super::Fleet;
 use super::RESPONSES;
 use super::STARTING;
 use super::call;
-use crate::ask::Link;
+use crate::ask::ADMIN_KEY;
 use crate::case::Case;
 use crate::fleet::Start;
 
@@ -73,25 +74,25 @@ async fn chain(fleet: &Fleet<'_>) {
     }
 }
 
-/// A client goes away before its response is completed: the worker is stopped, and the response is not in progress for ever.
+/// A client goes away before its response is completed: the worker is stopped, and the response is over at all, with what the client saw.
 async fn client_leaves(fleet: &Fleet<'_>, worker: &Upstream) {
     worker.script(vec![Step::stream_head(), Step::preamble(), Step::content("hel"), Step::WaitForClose]);
     let before = worker.aborts();
-    let body = json!({"model": "m", "input": "left alone", "stream": true, "metadata": {"who": "leaver"}}).to_string();
-    let conversation = fleet.conversation().await;
-    let body = body.replacen('{', &format!(r#"{{"conversation":"{conversation}","#), 1);
-    let mut link = Link::open(fleet.nodes[1].http).await.expect("it listens");
-    link.deadline = Duration::from_millis(1500);
-    let answer = link.send("POST", RESPONSES, &body).await;
-    assert!(answer.is_err(), "it was not to be answered whole");
-    drop(link);
+    let body = json!({"model": "m", "input": "left alone", "stream": true}).to_string();
+    let mut client = Client::connect(fleet.nodes[1].http).await;
+    client.start_post(RESPONSES, &format!("authorization: Bearer {ADMIN_KEY}\r\n"), &body).await;
+    assert!(client.read_until("\"hel\"").await, "a piece comes");
+    let text = client.unread();
+    let id = text.split("\"id\":\"resp_").nth(1).and_then(|it| it.split('"').next()).expect("an id");
+    let path = format!("{RESPONSES}/resp_{id}");
+    drop(client);
     within("the worker is stopped", OVER_MAX, async || worker.aborts() > before).await;
-    // The conversation has what was asked and what the client saw, once it is over.
-    within("the conversation can be gone on with", OVER_MAX, async || {
-        let items = fleet.told(2, Call::get(&format!("/v1/conversations/{conversation}/items?order=asc"))).await.1;
-        items["data"].as_array().is_some_and(|it| it.len() == 2 && it[1].to_string().contains("hel"))
-    })
-    .await;
+    for at in 0..3 {
+        within("it is over", OVER_MAX, async || fleet.told(at, Call::get(&path)).await.1["status"] == "cancelled")
+            .await;
+        let found = fleet.told(at, Call::get(&path)).await.1;
+        assert!(found["output"].to_string().contains("hel"), "node {at}: {found}");
+    }
 }
 
 /// What was not to be stored is nowhere.

@@ -52,17 +52,19 @@ async fn refused(fleet: &Fleet<'_>, at: usize, conversation: &str, response: &st
         let begun = Clock.now();
         (request, call(node, request).await, Clock.now() - begun)
     }));
-    let mut times = Vec::new();
-    for (request, answer, took) in asked.await {
-        let (status, after, body) =
-            answer.unwrap_or_else(|error| panic!("{} {}: {error}", request.method, request.path));
-        let told = format!("{} {}: {status} {}", request.method, request.path, String::from_utf8_lossy(&body));
-        assert_eq!(status, 503, "{told}");
-        assert!(after.is_some_and(|it| it.parse::<u32>().is_ok_and(|it| it > 0)), "no `Retry-After`: {told}");
-        assert!(took < TOLD_MAX, "{took:?}: {told}");
-        times.push(took);
+    let asked = asked.await;
+    let table = asked.iter().map(|(request, answer, took)| {
+        let told = answer.as_ref().map(|it| (it.0, it.1.clone(), String::from_utf8_lossy(&it.2).into_owned()));
+        format!("{} {} after {took:.1?}: {told:?}", request.method, request.path)
+    });
+    let table = table.collect::<Vec<_>>().join("\n");
+    for (_, answer, took) in &asked {
+        let is_told = answer.as_ref().is_ok_and(|(status, after, _)| {
+            *status == 503 && after.as_ref().is_some_and(|it| it.parse::<u32>().is_ok_and(|it| it > 0))
+        });
+        assert!(is_told && *took < TOLD_MAX, "not told in time that it is not now:\n{table}");
     }
-    times
+    asked.into_iter().map(|it| it.2).collect()
 }
 
 /// The node that leads is cut off, then one that follows.

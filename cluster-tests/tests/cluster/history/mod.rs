@@ -36,6 +36,7 @@ use seen::Seen;
 pub(crate) use background::outlives;
 pub(crate) use bad_disks::bad_disks;
 pub(crate) use bad_disks::full_disks;
+pub(crate) use bad_disks::torn_logs;
 pub(crate) use canary::no_byte;
 pub(crate) use field::field_10;
 pub(crate) use leader::figure as leader_figure;
@@ -45,7 +46,7 @@ pub(crate) use power::disks_that_lie;
 pub(crate) use power::power_cuts;
 
 /// Longer than any promise, so that what is late is seen to be late and not to be nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between a client's tries, and between its requests.
 const PAUSE: Duration = Duration::from_millis(20);
 const CONVERSATIONS: &str = "/v1/conversations";
