@@ -213,18 +213,20 @@ async fn garbage(case: &Case, fleet: &mut Fleet<'_>, start: &Start) {
     let data = fleet.nodes[1].data.clone();
     let log = database(&data, "log").pop().expect("the database has a log");
     let folder = log.parent().expect("it is in a folder").to_owned();
-    let store = Store::open(&folder).expect("it is ours now");
-    let mut batch = Batch::default();
-    batch.put(Key::Applied(GroupId::HISTORY), &"what nobody wrote").expect("is encoded");
-    store.write_durably(batch).expect("is written");
-    drop(store);
-    case.did("node 1 stopped, a value of another kind written into its store");
-    fleet.start(1, start);
-    let status = fleet.process(1).end(STARTING).await;
-    let log = fleet.process(1).log();
-    fleet.nodes[1].process = None;
-    assert_eq!(status.code(), Some(2), "{log}");
-    assert!(log.contains("use the release that wrote it, or look at docs/operating/backup.md"), "{log}");
+    for key in [Key::Vote(GroupId::HISTORY), Key::Applied(GroupId::HISTORY)] {
+        let store = Store::open(&folder).expect("it is ours now");
+        let mut batch = Batch::default();
+        batch.put(key, &"what nobody wrote").expect("is encoded");
+        store.write_durably(batch).expect("is written");
+        drop(store);
+        case.did(format_args!("node 1 stopped, a value of another kind written as its {key:?}"));
+        fleet.start(1, start);
+        let status = fleet.process(1).end(STARTING).await;
+        let log = fleet.process(1).log();
+        fleet.nodes[1].process = None;
+        assert_eq!(status.code(), Some(2), "{key:?}: {status}: {log}");
+        assert!(log.contains("use the release that wrote it, or look at docs/operating/backup.md"), "{log}");
+    }
     case.figure("what cannot be read: exit 2 and what to do");
 }
 

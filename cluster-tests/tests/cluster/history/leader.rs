@@ -47,6 +47,7 @@ async fn kills(case: &Case, kills: usize) -> Vec<Duration> {
             }
             let seen = clients.end().await;
             let last = fleet.items_everywhere(&conversation).await;
+            case.did("what was seen is checked");
             seen.check(&last);
             case.bites("clients noticed", seen.unavailable > 0);
             case.figure(format_args!(

@@ -108,6 +108,7 @@ pub(crate) async fn says_503(case: &Case) {
             lasting(Duration::from_millis(500)).await;
             let seen = clients.end().await;
             let last = fleet.items_everywhere(&conversation).await;
+            case.did("what was seen is checked");
             seen.check(&last);
             for at in 0..3 {
                 let (status, found) = fleet.told(at, Call::get(&format!("/v1/responses/{response}"))).await;

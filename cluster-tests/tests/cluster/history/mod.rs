@@ -305,7 +305,7 @@ impl Client {
             let begun = Clock.now();
             match items(self.nodes[at % self.nodes.len()], &self.conversation).await {
                 Ok(items) => {
-                    let read = Read { begun, ended: Clock.now(), items };
+                    let read = Read { node: at % self.nodes.len(), begun, ended: Clock.now(), items };
                     self.seen.borrow_mut().reads.push(read);
                 }
                 Err(reason) if reason.starts_with("404") => {

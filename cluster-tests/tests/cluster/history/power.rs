@@ -81,6 +81,7 @@ pub(crate) async fn power_cuts(case: &Case) {
             lasting(BETWEEN).await;
             let seen = clients.end().await;
             let last = fleet.items_everywhere(&conversation).await;
+            case.did("what was seen is checked");
             seen.check(&last);
             for (id, response) in &seen.made {
                 for at in 0..3 {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 /// A read that was answered.
 pub(super) struct Read {
+    pub(super) node: usize,
     pub(super) begun: Instant,
     pub(super) ended: Instant,
     pub(super) items: Vec<String>,
@@ -64,10 +65,27 @@ impl Seen {
         let places: BTreeMap<&String, usize> = last.iter().zip(0..).collect();
         for read in &self.reads {
             assert!(last.starts_with(&read.items), "a read is no beginning of the end: {:?}", read.items);
-            let added = self.added.iter().filter(|it| *it.1 < read.begun).map(|it| places[it.0] + 1);
+            let told = self.added.iter().filter(|it| *it.1 < read.begun && places[it.0] >= read.items.len());
+            let told: Vec<_> = told.map(|it| (it.0, ago(*it.1))).collect();
+            let when = (ago(read.begun), ago(read.ended));
+            let it = format!(
+                "a read at node {}, which began and ended {when:?} seconds ago, of {} items",
+                read.node,
+                read.items.len()
+            );
+            assert!(
+                told.is_empty(),
+                "{it} has not what was told before it began: {told:?} seconds ago, of {}",
+                last.len()
+            );
             let before = self.reads.iter().filter(|it| it.ended < read.begun).map(|it| it.items.len());
-            let told = added.chain(before).max().unwrap_or(0);
-            assert!(told <= read.items.len(), "a read has {} items, and {told} were told before", read.items.len());
+            let longest = before.max().unwrap_or(0);
+            assert!(longest <= read.items.len(), "{it} is shorter than one before it, of {longest}");
         }
     }
+}
+
+/// How many seconds ago it was, to be laid beside what was done to the cluster.
+fn ago(at: Instant) -> f64 {
+    ((smg::base::clock::Clock.now() - at).as_secs_f64() * 1000.0).round() / 1000.0
 }
