@@ -254,15 +254,12 @@ impl Client {
         let mut at = self.number;
         while !self.stop.get() {
             let request = Call { key: Some(key), ..Call::post(path, body) };
-            match call(self.nodes[at % self.nodes.len()], &request).await {
-                Ok((status, _, body)) => {
-                    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-                    // A node that has just started does not know yet what its workers serve.
-                    if status != 503 && body["error"]["code"] != "model_not_found" {
-                        return Some((status, body));
-                    }
+            if let Ok((status, _, body)) = call(self.nodes[at % self.nodes.len()], &request).await {
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                // A node that has just started does not know yet what its workers serve.
+                if status != 503 && body["error"]["code"] != "model_not_found" {
+                    return Some((status, body));
                 }
-                Err(_) => {}
             }
             self.seen.borrow_mut().unavailable += 1;
             at += 1;
