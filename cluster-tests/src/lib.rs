@@ -2,10 +2,11 @@
 //!
 //! [`Upstream`] is a worker whose answers are bytes: what a test must be able to break, it writes itself. [`Client`] is a
 //! socket with just enough HTTP to read an answer; [`h2`] and [`tls`] are clients and workers of those. [`net`] is for whole clusters:
-//! machines, a network that can be hurt, processes. Nothing here sleeps: tests wait for conditions with a deadline.
+//! machines, a network that can be hurt, processes; a [`disk`] can lose its power. Nothing here sleeps: tests wait for conditions with a deadline.
 
 pub mod capture;
 pub mod client;
+pub mod disk;
 pub mod h2;
 pub mod net;
 pub mod scrape;

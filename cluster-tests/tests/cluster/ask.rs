@@ -28,6 +28,10 @@ pub(crate) struct Link {
     pub(crate) key: String,
     /// Sent as `x-smg-routing-key`.
     pub(crate) routing_key: Option<String>,
+    /// Sent as `idempotency-key`.
+    pub(crate) idempotency_key: Option<String>,
+    /// How long an answer is waited for; [`DEADLINE`] unless changed.
+    pub(crate) deadline: Duration,
 }
 
 impl Drop for Link {
@@ -47,7 +51,14 @@ impl Link {
         let connection = tokio::spawn(async move {
             let _ = connection.await; // the request that was under way tells why
         });
-        Ok(Self { sender, connection, key: ADMIN_KEY.to_owned(), routing_key: None })
+        Ok(Self {
+            sender,
+            connection,
+            key: ADMIN_KEY.to_owned(),
+            routing_key: None,
+            idempotency_key: None,
+            deadline: DEADLINE,
+        })
     }
 
     /// Whether another request can be sent.
@@ -68,13 +79,17 @@ impl Link {
         if let Some(key) = &self.routing_key {
             request = request.header("x-smg-routing-key", key);
         }
+        if let Some(key) = &self.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let answered = async {
             self.sender.ready().await?;
             let (head, body) = self.sender.send_request(request).await?.into_parts();
             Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
         };
-        let answered = timeout(DEADLINE, answered).await.map_err(|_late| format!("no answer within {DEADLINE:?}"))?;
+        let answered = timeout(self.deadline, answered).await;
+        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
         answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
     }
 }

@@ -54,7 +54,7 @@ impl Fleet<'_> {
         .await
     }
 
-    async fn storage(&self, at: usize) -> String {
+    pub(crate) async fn storage(&self, at: usize) -> String {
         let node = self.ask(at, "GET", "/cluster/node", &Value::Null).await.expect("it answers").1;
         node["storage_id"].as_str().expect("an id").to_owned()
     }
@@ -144,7 +144,7 @@ pub(crate) async fn leaders_killed(case: &Case) {
 }
 
 /// A file that takes all the room of a node's own disk.
-fn fill(fleet: &mut Fleet<'_>, at: usize) -> PathBuf {
+pub(crate) fn fill(fleet: &mut Fleet<'_>, at: usize) -> PathBuf {
     let inside = format!("/proc/{}/root{}", fleet.process(at).id(), fleet.nodes[at].data.display());
     let path = PathBuf::from(inside).join("fill");
     let mut file = std::fs::File::create(&path).expect("is made");

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cluster_tests::Scrape;
+use cluster_tests::disk::Disk;
 use cluster_tests::lasting;
 use cluster_tests::net::Lab;
 use cluster_tests::net::Process;
@@ -42,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) data: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) process: Option<Process>,
+    /// What its data directory is on, when that is a disk of its own. ORDER: after the process, which has it mounted.
+    pub(crate) disk: Option<Disk>,
 }
 
 /// How a node is started, beyond what all have in common.
@@ -78,6 +81,7 @@ impl<'a> Fleet<'a> {
                 data: directory.path().join(format!("node-{at}")),
                 log: directory.path().join(format!("node-{at}.log")),
                 process: None,
+                disk: None,
             }
         };
         let nodes = (0..machines).map(node).collect();
@@ -111,6 +115,9 @@ impl<'a> Fleet<'a> {
         if let Some(size) = start.disk_bytes {
             let data = node.data.display();
             mounts += &format!("mkdir -p {data} && mount -t tmpfs -o size={size} disk {data} && ");
+        }
+        if let Some(disk) = &node.disk {
+            mounts += &format!("mkdir -p {} && {} && ", node.data.display(), disk.mounting(&node.data));
         }
         let mut command = match mounts.as_str() {
             "" => Command::new(binary),

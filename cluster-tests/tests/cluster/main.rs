@@ -11,6 +11,7 @@ mod edits;
 mod fleet;
 mod forming;
 mod forwarding;
+mod history;
 mod killing;
 mod limiting;
 mod load;
@@ -31,6 +32,8 @@ use std::process::ExitCode;
 use runner::Scenario;
 
 fn main() -> ExitCode {
+    // ORDER: before there is another thread. Where it cannot be done, `is_possible` says why.
+    let _ = cluster_tests::disk::own_mounts();
     let is_report = std::env::args().any(|it| it == "--report");
     runner::run(&if is_report { report::all() } else { scenarios() })
 }
@@ -75,6 +78,17 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("field_12_a_settlement_writes_over_no_edit_of_a_limit", 5, limiting::field_12_settling),
         Scenario::new("field_01_a_limit_is_not_multiplied_by_nodes", 8, limiting::field_01_times_nodes),
         Scenario::new("secrets_are_found_nowhere", 3, secrets::nowhere),
+        Scenario::new("history_a_power_cut_of_one_or_of_all_nodes_loses_nothing_acknowledged", 3, history::power_cuts)
+            .on_disks(),
+        Scenario::new("history_on_disks_that_lie_is_lost", 3, history::disks_that_lie).on_disks(),
+        Scenario::new("history_the_leader_is_killed", 3, history::leader_killed),
+        Scenario::new("history_the_minority_side_says_503_and_never_404", 3, history::says_503),
+        Scenario::new("history_a_background_response_outlives_its_node", 3, history::outlives),
+        Scenario::new("history_bad_disks", 3, history::bad_disks),
+        Scenario::new("history_a_torn_log_is_caught_up", 3, history::torn_logs),
+        Scenario::new("history_full_disks_refuse_and_go_on", 3, history::full_disks),
+        Scenario::new("history_store_false_leaves_no_byte", 3, history::no_byte),
+        Scenario::new("field_10_history_is_everywhere_and_nobody_elses", 3, history::field_10),
         Scenario::new("a_worker_on_loopback_is_reached_through_its_node", 3, forwarding::loopback),
     ]
 }

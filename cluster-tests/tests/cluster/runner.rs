@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use cluster_tests::disk;
 use cluster_tests::net;
 use smg::base::clock::Clock;
 use smg::base::entropy::Entropy;
@@ -27,6 +28,7 @@ const FIGURE_DEADLINE: Duration = Duration::from_secs(4 * 3600);
 pub(crate) struct Scenario {
     name: &'static str,
     nodes: usize,
+    needs_disks: bool,
     run: Arc<dyn Fn(&Case) + Send + Sync>,
 }
 
@@ -54,7 +56,12 @@ impl Scenario {
                 assert!(ended.is_ok(), "it did not end within {deadline:?}");
             });
         });
-        Self { name, nodes, run }
+        Self { name, nodes, needs_disks: false, run }
+    }
+
+    /// The same on disks whose power can be cut.
+    pub(crate) fn on_disks(self) -> Self {
+        Self { needs_disks: true, ..self }
     }
 }
 
@@ -63,7 +70,8 @@ pub(crate) fn run(scenarios: &[Scenario]) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     let chosen = scenarios.iter().filter(|it| words.is_empty() || words.iter().any(|word| it.name.contains(word)));
     let chosen: Vec<_> = chosen.collect();
-    if let Err(reason) = net::is_possible() {
+    let has_disks = || if chosen.iter().any(|it| it.needs_disks) { disk::is_possible() } else { Ok(()) };
+    if let Err(reason) = net::is_possible().and_then(|()| has_disks()) {
         return not_run(&chosen, &reason);
     }
     let seed = std::env::var("SEED")

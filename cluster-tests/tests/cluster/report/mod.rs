@@ -27,6 +27,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::figure("detection", detection::curve),
         Scenario::figure("bootstrap", control::bootstrap),
         Scenario::figure("failover", control::failover),
+        Scenario::figure("history_failover", crate::history::leader_figure),
         Scenario::figure("limits", limits::in_trouble),
         Scenario::figure("incumbent_per_process", incumbent_limits::per_process),
         Scenario::figure("incumbent", incumbent::same_questions),
@@ -34,7 +35,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 /// A percentile, in seconds.
-fn percentile(times: &[Duration], share: f64) -> f64 {
+pub(crate) fn percentile(times: &[Duration], share: f64) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let at = ((sorted.len().max(1) - 1) as f64 * share).ceil() as usize;
@@ -42,6 +43,6 @@ fn percentile(times: &[Duration], share: f64) -> f64 {
 }
 
 /// A number from the environment, to measure less or more than usual.
-fn asked(name: &str, usual: usize) -> usize {
+pub(crate) fn asked(name: &str, usual: usize) -> usize {
     std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(usual)
 }

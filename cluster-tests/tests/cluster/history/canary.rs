@@ -1,0 +1,115 @@
+//! `store: false`: of what was asked and answered, no byte is on any disk or in any log. The same words are found when they are stored, so that the search is known to work.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster_tests::Step;
+use cluster_tests::lasting;
+use serde_json::json;
+
+use super::Call;
+use super::Fleet;
+use super::STARTING;
+use super::call;
+use crate::case::Case;
+use crate::fleet::Start;
+
+/// They share nothing that a compression could put one for the other.
+const WORDS: [&str; 3] = ["qzvkwjxhgpbtnmrd", "ylfcsuoaeiwvqkzj", "hxgbpmtdnrkcwyfs"];
+const STORED: [&str; 3] = ["plmoknijbuhvygct", "wsxedcrfvtgbyhnu", "azqswdefrgthyjuk"];
+
+/// All files below a folder, whatever they are called.
+fn files(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, into);
+        } else {
+            into.push(path);
+        }
+    }
+}
+
+/// How many files have it, and how many there are.
+fn found(folder: &Path, word: &str) -> (usize, usize) {
+    let mut all = Vec::new();
+    files(folder, &mut all);
+    let has = |path: &&PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(word.len()).any(|it| it == word.as_bytes())
+    };
+    (all.iter().filter(has).count(), all.len())
+}
+
+/// Asked of one node after the other, streamed and not, alone and in a chain.
+async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 3], is_stored: bool) {
+    let [input, instructions, output] = words;
+    for at in 0..3 {
+        for is_stream in [false, true] {
+            worker.script(match is_stream {
+                false => Step::completion(output),
+                true => vec![Step::stream_head(), Step::preamble(), Step::content(output), Step::end()],
+            });
+            let body = json!({"model": "m", "input": input, "instructions": instructions, "store": is_stored, "stream": is_stream,
+                "metadata": {"is": "canary"}});
+            let (status, _, answer) =
+                call(fleet.nodes[at].http, &Call::post("/v1/responses", &body.to_string())).await.expect("it answers");
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            assert!(status == 200 && text.contains(output), "{status}: {text}");
+            if !is_stored && !is_stream {
+                let id = serde_json::from_slice::<serde_json::Value>(&answer).expect("JSON")["id"].clone();
+                let path = format!("/v1/responses/{}", id.as_str().expect("an id"));
+                assert_eq!(fleet.told((at + 1) % 3, Call::get(&path)).await.0, 404, "it is not kept");
+            }
+        }
+    }
+}
+
+pub(crate) async fn no_byte(case: &Case) {
+    let mut fleet = Fleet::new(case, 3);
+    let worker = fleet.worker("m").await;
+    let start = Start::flags(&["--worker-urls", &worker.url(), "--log-level", "debug"]);
+    for at in 0..3 {
+        fleet.start(at, &start);
+    }
+    fleet.whole(STARTING).await;
+    fleet.all_serve("m", STARTING).await;
+    fleet.conversation().await;
+    fleet.one_history(3).await;
+    ask(&fleet, &worker, WORDS, false).await;
+    ask(&fleet, &worker, STORED, true).await;
+    let (status, _, export) =
+        call(fleet.nodes[1].http, &Call::get("/cluster/history/export")).await.expect("it answers");
+    assert_eq!(status, 200);
+    let exported = fleet.directory.path().join("export");
+    std::fs::write(&exported, &export).expect("is written");
+    for at in 0..3 {
+        let (status, answer) = fleet.told(at, Call::post("/cluster/history/snapshot", "")).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    lasting(Duration::from_secs(1)).await; // what is written in the background
+    case.did("all answered; a snapshot and an export taken");
+    let folder = fleet.directory.path().to_owned();
+    search(case, &folder);
+    // A start writes what was in the log of RocksDB into its files.
+    for at in 0..3 {
+        fleet.kill(at);
+        fleet.start(at, &start);
+    }
+    fleet.whole(STARTING).await;
+    fleet.one_history(3).await;
+    search(case, &folder);
+    let (_, files) = found(&folder, WORDS[0]);
+    case.figure(format_args!("no word in any of {files} files, logs and export included, before and after a restart; the stored ones are found"));
+    fleet.check_alive();
+}
+
+fn search(case: &Case, folder: &Path) {
+    for word in WORDS {
+        assert_eq!(found(folder, word).0, 0, "{word} is on disk");
+    }
+    for word in STORED {
+        case.bites("the search finds what is stored, at all three nodes and in the export", found(folder, word).0 >= 4);
+    }
+}
