@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::Lease;
 use super::backend::Backend;
@@ -64,11 +65,15 @@ impl Leases {
         if let Some(lease) = self.held() {
             return Ok(lease);
         }
-        let _one = self.renewing.lock().await;
-        match self.held() {
-            Some(lease) => Ok(lease),
-            None => self.renew(backend, entropy, handle::LIMIT).await,
-        }
+        // Who waits for another's renewal waits no longer than for its own.
+        let renewed = async {
+            let _one = self.renewing.lock().await;
+            match self.held() {
+                Some(lease) => Ok(lease),
+                None => self.renew(backend, entropy, handle::LIMIT).await,
+            }
+        };
+        timeout(handle::LIMIT, renewed).await.unwrap_or(Err(Unavailable::Unreached))
     }
 
     pub(super) async fn renew_if_used(&self, backend: &dyn Backend, entropy: &Entropy) {

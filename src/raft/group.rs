@@ -213,7 +213,17 @@ impl<M: Machine> Group<M> {
         let stopped = |error: Fatal<StorageId>| ProposeError::Stopped(error.to_string());
         let leads =
             self.raft.with_raft_state(|state| state.server_state == ServerState::Leader).await.map_err(stopped)?;
-        if leads { Ok(()) } else { self.raft.trigger().elect().await.map_err(stopped) }
+        if leads {
+            return Ok(());
+        }
+        self.raft.trigger().elect().await.map_err(stopped)?;
+        // Its own vote, on its own disk, is all that it takes.
+        let mut metrics = self.raft.metrics();
+        let led = metrics.wait_for(|it| it.current_leader == Some(self.me) || it.running_state.is_err()).await;
+        match led.ok().and_then(|it| status(&it).stopped) {
+            Some(why) => Err(ProposeError::Stopped(why)),
+            None => Ok(()),
+        }
     }
 
     /// Whether this disk has room for more entries, and for a snapshot of them.

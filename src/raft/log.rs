@@ -144,8 +144,14 @@ impl RaftLogStorage<TypeConfig> for Log {
         write.await.map_err(|error| StorageIOError::write_vote(&error).into())
     }
 
+    /// A member that led when it stopped does not lead when it starts: openraft would take up the office of the old term at once, and answer reads as far as an unsynced note of what was decided
+    /// says, which is older than what clients were told. It votes as before, and whoever leads next has an entry of its own term decided first.
     async fn read_vote(&mut self) -> Result<Option<Vote<StorageId>>, StorageError> {
-        Ok(read_or_stop(self.store.read(Key::Vote(self.group))))
+        let vote: Option<Vote<StorageId>> = read_or_stop(self.store.read(Key::Vote(self.group)));
+        Ok(vote.map(|it| Vote {
+            committed: it.committed && (!self.has_state || planted(Fault::OfficesOutliveTheProcess)),
+            ..it
+        }))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId<StorageId>>) -> Result<(), StorageError> {

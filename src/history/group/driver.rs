@@ -8,11 +8,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::committer;
+use super::messages::Answer;
 use super::messages::Question;
 use super::metrics::Metrics;
 use super::reader;
 use super::shared::Replicated;
 use super::shared::Shared;
+use super::shared::is_silent_when_full;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
@@ -247,8 +249,8 @@ impl Driver {
         }
         let is_leader = status.leader == Some(me);
         self.shared.metrics.stands(is_leader, &status);
-        let Some(peers) = &self.shared.peers else { return Ok(()) };
-        group.yields(!group.has_room());
+        let Some(peers) = self.shared.peers.clone() else { return Ok(()) };
+        self.make_room_for_another(group, &status, is_leader);
         if self.leader != status.leader {
             self.leader = status.leader;
             let leader = status.leader.map_or_else(|| "nobody".to_owned(), |it| it.to_string());
@@ -271,6 +273,16 @@ impl Driver {
         Ok(())
     }
 
+    /// A leader whose disk is full wants another to lead. With three voters the other has this one's vote, so that nothing stops meanwhile, and where all are full all can still be read. With
+    /// more, this one must fall silent to be missed.
+    fn make_room_for_another(&mut self, group: &Arc<Group<History>>, status: &raft::Status, is_leader: bool) {
+        let is_full = !group.has_room();
+        group.yields(is_full && is_silent_when_full(status));
+        if is_full && is_leader && self.changing.is_empty() {
+            self.hand_over();
+        }
+    }
+
     fn change(&mut self, group: Arc<Group<History>>, change: Change) {
         tracing::info!(?change, "changing who is in the history group");
         self.changing.spawn(raft::owned(async move {
@@ -285,15 +297,26 @@ impl Driver {
         }));
     }
 
-    /// Before a leader stops: the follower that is furthest is to stand for election. None: this node does not lead, or nobody follows.
+    /// A leader that stops, or has no room, wants another to lead: the follower that is furthest is to stand for election. None: this node does not lead, or nobody follows.
     fn hand_over(&mut self) -> Option<Arc<Group<History>>> {
         let (group, me) = (self.shared.group.load_full()?, self.shared.me);
         let (status, active): (_, BTreeSet<StorageId>) = (group.status(), self.shared.peers.as_ref()?.active());
         let can_lead = |it: &StorageId| *it != me && status.voters.contains(it) && active.contains(it);
-        let furthest = status.matched.iter().filter(|it| can_lead(it.0)).max_by_key(|it| it.1);
-        let (to, shared) = (*furthest.filter(|_| status.leader == Some(me))?.0, Arc::clone(&self.shared));
+        let mut others: Vec<_> = status.matched.iter().filter(|it| can_lead(it.0)).map(|it| (*it.1, *it.0)).collect();
+        if others.is_empty() || status.leader != Some(me) {
+            return None;
+        }
+        // The one that is furthest first.
+        others.sort_unstable_by(|a, b| b.cmp(a));
+        let shared = Arc::clone(&self.shared);
         self.changing.spawn(raft::owned(async move {
-            drop(timeout(HAND_OVER_LIMIT, shared.ask(to, Question::Stand)).await); // unheard, another is elected without it
+            for (_, to) in others {
+                // Unheard, or refused by all, another is elected without it.
+                let answer = timeout(HAND_OVER_LIMIT, shared.ask(to, Question::Stand)).await;
+                if matches!(answer, Ok(Some(Answer::Stands(true)))) {
+                    return;
+                }
+            }
         }));
         Some(group)
     }

@@ -170,6 +170,10 @@ impl Shared {
         let target = self.target().ok_or(Unavailable::Unreached)?;
         if target == self.me {
             let group = self.leads().ok_or(Unavailable::Unreached)?;
+            if !group.has_room() && is_silent_when_full(&group.status()) {
+                // To ask for a majority's word is to be heard by it.
+                return Err(Unavailable::NoRoom);
+            }
             let is_confirmed = timeout(ATTEMPT_LIMIT, group.confirm()).await.unwrap_or(false);
             return if is_confirmed { Ok(group.applied()) } else { Err(Unavailable::Unreached) };
         }
@@ -240,6 +244,11 @@ impl Shared {
         }
         Some(Answer::Done(outcomes))
     }
+}
+
+/// Whether a leader without room stops telling that it leads, so that another does.
+pub(super) fn is_silent_when_full(status: &raft::Status) -> bool {
+    status.voters.len() > 3
 }
 
 impl Failed {

@@ -369,13 +369,53 @@ fn a_node_alone_keeps_history_and_is_the_first_of_a_cluster_later() {
     assert!(added > 30, "{added}");
 }
 
+/// The power of all goes, and clients read as soon as anybody runs again.
+fn power_of_all(seed: u64) -> Result<usize, String> {
+    run(seed, async |world| {
+        let mut nodes = Nodes::new(world);
+        nodes.cluster(3).await?;
+        nodes.busy(secs(3)).await?;
+        for _ in 0..3 {
+            (1..=3).for_each(|at| nodes.kill(at, true));
+            nodes.world.run(millis(100)).await?;
+            (1..=3).for_each(|at| nodes.start(at));
+            // Whoever leads hears that it does before all have what it has.
+            nodes.world.lose(0.3);
+            for _ in 0..400 {
+                nodes.ask();
+                nodes.world.run(millis(10)).await?;
+            }
+            nodes.world.lose(0.0);
+            nodes.busy(secs(2)).await?;
+            for _ in 0..30 {
+                nodes.ask();
+                nodes.world.run(millis(5)).await?;
+            }
+        }
+        nodes.until_whole(3).await?;
+        nodes.fits().await
+    })
+}
+
+#[test]
+fn reads_after_the_power_of_all_was_cut_have_what_was_told_before() {
+    for seed in seeds(3) {
+        let added = power_of_all(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(added > 50, "{added}");
+    }
+}
+
 // === planted bugs: a simulation that finds none of them proves nothing ===
 
 /// Each is found within this many seeds.
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn find(what: &str, expected: &str) {
-    let found = SEEDS.into_iter().find_map(|seed| trouble(seed).err().map(|error| (seed, error)));
+    find_in(trouble, what, expected);
+}
+
+fn find_in(scenario: fn(u64) -> Result<usize, String>, what: &str, expected: &str) {
+    let found = SEEDS.into_iter().find_map(|seed| scenario(seed).err().map(|error| (seed, error)));
     let (seed, error) = found.unwrap_or_else(|| panic!("{what} was not found in {SEEDS:?}"));
     assert!(error.contains(expected), "{what}, seed {seed}: {error}");
 }
@@ -406,4 +446,11 @@ fn a_read_that_asks_nobody_has_not_what_was_told() {
     faults::plant(Some(Fault::ReadsAskNobody));
     find("ReadsAskNobody", "a read of");
     faults::plant(None);
+}
+
+#[test]
+fn whoever_led_before_and_leads_when_it_starts_reads_what_is_old() {
+    raft::faults::plant(Some(raft::faults::Fault::OfficesOutliveTheProcess));
+    find_in(power_of_all, "OfficesOutliveTheProcess", "a read of");
+    raft::faults::plant(None);
 }
