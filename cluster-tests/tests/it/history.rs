@@ -28,6 +28,7 @@ pub(crate) const HISTORY: &[&str] = &[
     "smg_history_commit_seconds",
     "smg_history_has_leader",
     "smg_history_is_leader",
+    "smg_history_lag_entries",
     "smg_history_read_index_seconds",
     "smg_history_reads_total",
     "smg_history_responses_begun_total",
@@ -38,6 +39,7 @@ pub(crate) const HISTORY: &[&str] = &[
     "smg_history_term",
     "smg_history_unavailable_total",
     "smg_history_voters",
+    "smg_storage_fsync_seconds",
 ];
 
 const RESPONSES: &str = "/v1/responses";
@@ -122,4 +124,5 @@ async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_
     moved.extend(scrape(survivor).await.moved());
     let still: Vec<_> = HISTORY.iter().filter(|it| !moved.contains(**it)).collect();
     assert!(still.is_empty(), "stood still: {still:?}");
+    nodes.into_iter().for_each(|it| drop(it.crash()));
 }

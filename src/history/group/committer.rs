@@ -27,6 +27,9 @@ const _: () = assert!(BATCH_MAX * 9 < 16 << 10);
 /// Between two attempts.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(50);
 
+/// A leader without room has found another by then, or all are full.
+const FULL_LIMIT: Duration = Duration::from_secs(3);
+
 /// A command, and who waits for what it does.
 pub(super) struct Waiting {
     pub(super) bytes: Vec<u8>,
@@ -78,8 +81,9 @@ async fn carry(shared: &Shared, mut batch: Vec<Waiting>) {
     let (begun, mut why) = (Clock.now(), Unavailable::Unreached);
     loop {
         let now = Clock.now();
+        let is_full = why == Unavailable::NoRoom && now >= begun + FULL_LIMIT;
         let (open, late): (Vec<_>, Vec<_>) =
-            batch.into_iter().filter(|it| !it.answer.is_closed()).partition(|it| now < it.until);
+            batch.into_iter().filter(|it| !it.answer.is_closed()).partition(|it| now < it.until && !is_full);
         batch = open;
         for it in late {
             shared.metrics.unavailable(why);

@@ -69,7 +69,7 @@ impl Metrics {
             term: registry.gauge("smg_history_term", "Term of the history group. Each election raises it; more than a few an hour: a disk or a network is slow"),
             voters: registry.gauge("smg_history_voters", "Voters of the history group as this node knows it"),
             applied: registry.gauge("smg_history_applied", "Last entry of the history group's log that has taken effect at this node"),
-            lag: registry.gauge("smg_history_lag_entries", "Entries of the history group's log that this node has and that have not taken effect here"),
+            lag: registry.gauge("smg_history_lag_entries", "Entries that the member that is furthest behind lacks, at the leader; 0 elsewhere. Alert when it grows for minutes: that member is gone, or its disk is slow"),
             commands: registry.counter("smg_history_commands", "Commands of history that were answered to this node's clients and to nodes that had it decide"),
             batches: registry.counter("smg_history_batches", "Groups of commands that went together into one entry of the log: commands over batches is how many writers share an fsync"),
             commit: registry.histogram("smg_history_commit_seconds", "Seconds from when a group of commands was gathered until a majority had it on disk and it had taken effect", own_seconds),
@@ -87,7 +87,8 @@ impl Metrics {
         self.term.set(number(status.term));
         self.voters.set(number(status.voters.len() as u64));
         self.applied.set(number(status.applied));
-        self.lag.set(number(status.last.saturating_sub(status.applied)));
+        let behind = status.matched.values().map(|it| status.last.saturating_sub(*it)).max().unwrap_or(0);
+        self.lag.set(number(if is_leader { behind } else { 0 }));
     }
 
     pub(super) fn committed(&self, commands: usize, took: Duration) {
