@@ -60,6 +60,11 @@ def merged(found: list) -> list:
     return result
 
 
+def by_choice(found: list) -> list:
+    """Events choice by choice: which of several speaks first is a matter of time, also between two answers of one engine."""
+    return sorted(found, key=_lane)
+
+
 def _lane(event) -> int:
     """The choice an event is about; what is about none comes after all that are."""
     choices = event.get("choices") if isinstance(event, dict) else None

@@ -26,7 +26,9 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backends").split(",")
+        # What asks for words that only some workers say names them.
+        said_by = getattr(metafunc.module, "BACKENDS", backends.ALL)
+        names = [it for it in metafunc.config.getoption("--backends").split(",") if it in said_by]
         metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 
@@ -153,7 +155,9 @@ class Both:
 
     def comparable(self, exchange: Exchange):
         body = compare.mask(exchange.body, compare.MASKED | self.backend.masked)
-        return compare.merged(body) if self.backend.coalesces and isinstance(body, list) else body
+        if not isinstance(body, list):
+            return body
+        return compare.merged(body) if self.backend.coalesces else compare.by_choice(body)
 
     def cell(self, text: str) -> None:
         before = cells.get((self.feature, self.backend.name))

@@ -19,6 +19,7 @@ import backends
 import processes
 from conftest import client
 
+BACKENDS = ["sim"]  # what is said is echoed, so that what a model was given can be seen
 TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
 OTHER = "sk-another-tenant"
 NODES = int(os.environ.get("SDK_NODES", "3"))
