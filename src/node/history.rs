@@ -1,12 +1,16 @@
 //! The history of this node: where it is kept, and what looks after it.
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Runtime;
 
 use super::error::Error;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
 use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
+use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
 use crate::control;
@@ -28,6 +32,9 @@ use crate::storage::Store;
 const TEND: Task = Task { name: "history", stage: Stage::Agree, on_end: OnEnd::StopNode };
 /// Its early end is a disk that failed: nothing may be acknowledged after it.
 const GROUP: Task = Task { name: "history_group", stage: Stage::Agree, on_end: OnEnd::StopNode };
+
+/// Ends the thread of the group.
+const THREAD: Task = Task { name: "history_thread", stage: Stage::Carry, on_end: OnEnd::Log };
 
 /// What it stands on.
 pub(super) struct Start<'a> {
@@ -95,7 +102,34 @@ fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Resul
         tasks.spawn(GROUP, |stop| driver.run(stop));
         backend
     };
-    let stop = tasks.stop(Stage::Carry);
-    std::thread::Builder::new().name("history".to_owned()).spawn(move || runtime.block_on(stop.cancelled()))?;
+    let thread = Thread::run(runtime)?;
+    tasks.spawn(THREAD, |stop| async move {
+        stop.cancelled().await;
+        drop(thread);
+    });
     Ok(Arc::new(backend))
+}
+
+/// A thread with a runtime. It ends, with all that runs on it, when this is dropped: also when the node's own runtime is, however that came.
+struct Thread {
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Thread {
+    fn run(runtime: Runtime) -> std::io::Result<Self> {
+        let stop = Stop::new();
+        let stopped = stop.clone();
+        let named = std::thread::Builder::new().name("history".to_owned());
+        let thread = named.spawn(move || runtime.block_on(stopped.cancelled()))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // A panic in it was logged.
+        self.thread.take().into_iter().for_each(|it| drop(it.join()));
+    }
 }
