@@ -225,8 +225,8 @@ impl Driver {
     async fn asked(&mut self, request: Request) -> Result<(), Ended> {
         let Request { from, bytes, answer } = request;
         let (now, from) = (Clock.now(), from.storage);
-        if let Some(carried) = self.shared.carried.get().filter(|it| bytes.first() == Some(&it.first_byte())) {
-            self.serve_carried(Arc::clone(carried), from, bytes, answer);
+        if let Some(carried) = self.shared.carried().filter(|it| bytes.first() == Some(&it.first_byte())) {
+            self.serve_carried(carried, from, bytes, answer);
             return Ok(());
         }
         let reply = match Message::decode(&bytes) {

@@ -97,10 +97,10 @@ impl Handle {
         }
     }
 
-    /// This node has another group, too. Once; frames and messages for it are heard from now on.
-    pub fn carry(&self, carried: Arc<dyn Carried>) {
+    /// This node has another group, too, for as long as somebody holds it. Once; frames and messages for it are heard from now on.
+    pub fn carry(&self, carried: &Arc<dyn Carried>) {
         if let Way::Meshed(shared) = &self.0 {
-            let _ = shared.carried.set(carried); // there is one other group
+            let _ = shared.carried.set(Arc::downgrade(carried)); // there is one other group
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::Weak;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -55,8 +56,8 @@ pub(super) struct Shared {
     pub(super) standing: ArcSwap<Standing>,
     /// Why this node was not heard, if it must not go on for it.
     pub(super) expelled: Mutex<Option<Expelled>>,
-    /// Another group of the same members.
-    pub(super) carried: OnceLock<Arc<dyn Carried>>,
+    /// Another group of the same members. Weak: it holds this.
+    pub(super) carried: OnceLock<Weak<dyn Carried>>,
 }
 
 /// Who said so.
@@ -117,6 +118,11 @@ impl Latest for Option<Life> {
 }
 
 impl Shared {
+    /// The other group of this node, if there is one.
+    pub(super) fn carried(&self) -> Option<Arc<dyn Carried>> {
+        self.carried.get().and_then(Weak::upgrade)
+    }
+
     /// Answers a frame of a group, if it may be heard.
     pub(super) async fn serve(&self, from: StorageId, bytes: &[u8]) -> frame::Answer {
         let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable).and_then(|it| self.admit(from, it));
@@ -154,7 +160,7 @@ impl Shared {
             let gate = Gate { me, cluster, lives: &lives, state, applied, members: &members };
             gate.admit(to, from, &badge)
         })?;
-        let carried = || self.carried.get().filter(|it| it.id() == id).and_then(|it| it.group());
+        let carried = || self.carried().filter(|it| it.id() == id).and_then(|it| it.group());
         let group = if id == GroupId::CONTROL { Some(control as Arc<dyn raft::Serve>) } else { carried() };
         Ok((group.ok_or(frame::Refusal::Absent)?, message))
     }

@@ -84,7 +84,7 @@ pub struct Driver {
 pub fn start(control: control::Handle, ground: Arc<dyn Ground>, metrics: Metrics) -> (Replicated, Driver) {
     let (shared, commands, reads) = Shared::new(control, metrics);
     let shared = Arc::new(shared);
-    shared.control.carry(Arc::clone(&shared) as Arc<dyn Carried>);
+    shared.control.carry(&(Arc::clone(&shared) as Arc<dyn Carried>));
     let mut serving = JoinSet::new();
     serving.spawn(raft::owned(committer::run(Arc::clone(&shared), commands)));
     serving.spawn(raft::owned(reader::run(Arc::clone(&shared), reads)));
