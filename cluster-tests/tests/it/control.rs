@@ -93,7 +93,8 @@ async fn three_nodes_agree_lose_their_leader_and_forget_it() {
     let took = within("another leads", FAILOVER * 5, has_another).await;
     println!("another led {took:?} after the crash; longest election 2 s, mark {FAILOVER:?}");
     let answer = Client::connect(left[0]).await.call("POST", "/cluster/upgrade/finalize", "").await.json();
-    assert_eq!((answer["feature_level"].clone(), answer["agreed"].clone()), (1.into(), true.into()), "{answer}");
+    let level = smg::control::machine::LEVEL.into();
+    assert_eq!((answer["feature_level"].clone(), answer["agreed"].clone()), (level, true.into()), "{answer}");
     // It does not come back, and somebody says so.
     nodes[0].1.sees(addresses[place], "down").await;
     let mut client = Client::connect(left[0]).await;
