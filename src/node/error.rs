@@ -64,6 +64,9 @@ pub enum Error {
     /// The server that is to keep history.
     #[error(transparent)]
     History(#[from] InvalidUrl),
+    /// A part of it ended that it cannot go on without. It has stopped in good order.
+    #[error("stopped, because a part of the node failed: the log says which, and why")]
+    Failed,
     /// Threads or the runtime.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),

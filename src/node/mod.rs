@@ -243,22 +243,23 @@ pub fn run(loaded: Loaded, stop: &Stop) -> Result<(), Error> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut loaded = loaded;
         let node = Node::start(loaded.config.clone()).await?;
-        loop {
+        let has_failed = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = node.fatal().cancelled_owned() => break,
-                () = stop.cancelled() => break,
-                () = node.gateway.phase.asked() => break,
+                _ = terminate.recv() => break false,
+                _ = interrupt.recv() => break false,
+                () = node.fatal().cancelled_owned() => break true,
+                () = stop.cancelled() => break false,
+                () = node.gateway.phase.asked() => break false,
                 _ = hangup.recv() => loaded = node.reload(loaded, log.as_ref()),
             }
-        }
+        };
         tokio::select! {
             () = node.shutdown() => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        Ok(())
+        // Whoever watches the process must not take this for a wish.
+        if has_failed { Err(Error::Failed) } else { Ok(()) }
     })
 }
 
