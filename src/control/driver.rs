@@ -11,7 +11,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::Carried;
 use super::Config;
@@ -40,6 +39,9 @@ use super::metrics::Metrics;
 use super::shared::Expelled;
 use super::shared::Shared;
 use super::shared::registered;
+use super::tenure;
+use super::tenure::HAND_OVER_LIMIT;
+use super::tenure::Tenure;
 use crate::base::clock::Clock;
 use crate::base::clock::Instant;
 use crate::base::ids::ClusterId;
@@ -62,8 +64,6 @@ const HELLO_EVERY: [Duration; 2] = [Duration::from_millis(500), Duration::from_s
 const ASK_LIMIT: Duration = Duration::from_secs(1);
 /// A registration in the log that was not answered is proposed again after this.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(5);
-/// A leader that stops waits so long for another one: a vote takes two fsyncs and two ways.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 /// Messages that are answered at a time. Beyond it they are refused and counted: whoever asks asks again.
 const SERVING_MAX: usize = 256;
 
@@ -105,8 +105,7 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         kept,
         registering: None,
         refusal: None,
-        leader: None,
-        leads: None,
+        tenure: Tenure::default(),
         hello_at: Clock.now(),
         asking: JoinSet::new(),
         serving: JoinSet::new(),
@@ -136,10 +135,7 @@ pub struct Driver {
     registering: Option<Registering>,
     /// Why this node must not take part.
     refusal: Option<Refusal>,
-    /// Who leads, as was said last.
-    leader: Option<StorageId>,
-    /// The term it leads in, and since when.
-    leads: Option<(u64, Instant)>,
+    tenure: Tenure,
     hello_at: Instant,
     /// BOUND: a few for each member of the mesh; no round begins before the last one ended.
     asking: JoinSet<Answered>,
@@ -165,12 +161,7 @@ impl Driver {
     pub async fn run(mut self, stop: Stop) {
         let mut ended = self.drive(&stop).await;
         if let (Ok(()), Some(group)) = (&ended, self.hand_over()) {
-            // ORDER: it goes on until another leads, because its own vote is needed for that.
-            let goes_on = Stop::new();
-            ended = tokio::select! {
-                ended = self.go_on(&goes_on) => ended,
-                _ = timeout(HAND_OVER_LIMIT, group.is_led_by_another()) => Ok(()), // later, another is elected without it
-            };
+            ended = tenure::until_another_leads(&group, self.go_on(&Stop::new())).await;
         }
         if let Err(ended) = ended {
             tracing::error!(error = %ended, "stopping, so that nothing is acknowledged that may be lost");
@@ -272,10 +263,8 @@ impl Driver {
     /// Before a leader stops: the follower that is furthest is to stand for election. None: this node does not lead, or nobody follows.
     fn hand_over(&mut self) -> Option<Arc<Group<State>>> {
         let (group, me, cluster) = (self.shared.group.load_full()?, self.shared.config.me, self.kept.stage.cluster()?);
-        let (status, active) = (group.status(), self.shared.peers.active());
-        let can_lead = |it: &StorageId| *it != me && status.voters.contains(it) && active.contains(it);
-        let furthest = status.matched.iter().filter(|it| can_lead(it.0)).max_by_key(|it| it.1);
-        let (to, shared) = (*furthest.filter(|_| status.leader == Some(me))?.0, Arc::clone(&self.shared));
+        let to = *tenure::successors(&group.status(), me, &self.shared.peers.active()).first()?;
+        let shared = Arc::clone(&self.shared);
         self.serving.spawn(raft::owned(async move {
             drop(shared.ask(to, &Message::Stand { cluster }, HAND_OVER_LIMIT).await); // unheard, another is elected without it
         }));
@@ -465,21 +454,12 @@ impl Driver {
         group.yields(!group.has_room());
         let is_leader = status.leader == Some(self.shared.config.me);
         self.shared.metrics.stands(is_leader, &status);
-        if self.leader != status.leader {
-            self.leader = status.leader;
-            let leader = status.leader.map_or_else(|| "nobody".to_owned(), |it| it.to_string());
-            tracing::info!(leader, term = status.term, "who leads the control group");
-        }
-        self.leads = match self.leads {
-            Some((term, since)) if is_leader && term == status.term => Some((term, since)),
-            _ if is_leader => Some((status.term, now)),
-            _ => None,
-        };
+        let since = self.tenure.look(now, self.shared.config.me, &status, "control");
         if let Stage::Founding { cluster } = self.kept.stage {
             self.found(&group, cluster, is_leader).await?;
         }
         self.register_in_log(&group);
-        if let Some((_, since)) = self.leads.filter(|_| self.changing.is_empty()) {
+        if let Some(since) = since.filter(|_| self.changing.is_empty()) {
             let (heard, left) = (group.heard(), self.shared.peers.left());
             let me = self.shared.config.me;
             let change = group.read(|state| {
@@ -537,16 +517,7 @@ impl Driver {
 
     fn change(&mut self, group: Arc<Group<State>>, change: Change) {
         tracing::info!(?change, "changing who is in the control group");
-        self.changing.spawn(raft::owned(async move {
-            let changed = match change {
-                Change::AddLearner(whom) => group.add_learner(whom).await,
-                Change::RemoveLearner(whom) => group.remove_learner(whom).await,
-                Change::SetVoters(voters) => group.set_voters(voters).await,
-            };
-            if let Err(error) = changed {
-                tracing::debug!(%error, "the change was not made; it is looked at again");
-            }
-        }));
+        self.changing.spawn(raft::owned(async move { tenure::make(&group, change).await }));
     }
 
     /// Asks the others how they stand.

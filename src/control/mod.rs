@@ -28,6 +28,7 @@ pub mod metrics;
 mod shared;
 #[cfg(test)]
 pub(crate) mod sim;
+pub mod tenure;
 
 use std::collections::BTreeSet;
 use std::future::Future;

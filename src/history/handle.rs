@@ -218,7 +218,9 @@ fn in_pieces(rows: Vec<Row>) -> Vec<Vec<Row>> {
             pieces.push(Vec::new());
             bytes = len;
         }
-        pieces.last_mut().into_iter().for_each(|it: &mut Vec<Row>| it.push(row.clone()));
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(row);
+        }
     }
     pieces
 }

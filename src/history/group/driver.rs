@@ -1,6 +1,6 @@
 //! The task that looks after this node's part in the history group.
 
-use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,6 @@ use super::shared::Replicated;
 use super::shared::Shared;
 use super::shared::is_silent_when_full;
 use crate::base::clock::Clock;
-use crate::base::clock::Instant;
 use crate::base::ids::StorageId;
 use crate::base::tasks::Stop;
 use crate::control;
@@ -27,6 +26,9 @@ use crate::control::core::voters::Change;
 use crate::control::core::voters::Seen;
 use crate::control::machine::Command;
 use crate::control::machine::Outcome;
+use crate::control::tenure;
+use crate::control::tenure::HAND_OVER_LIMIT;
+use crate::control::tenure::Tenure;
 use crate::history::machine::History;
 use crate::raft;
 use crate::raft::Group;
@@ -41,8 +43,6 @@ const TICK: Duration = Duration::from_millis(250);
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// A decision of the control group takes no longer, unless it has no leader.
 const CONTROL_LIMIT: Duration = Duration::from_secs(5);
-/// A leader that stops waits so long for another one: a vote takes two fsyncs and two ways.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 /// The data directory of this node.
 pub trait Ground: Send + Sync + 'static {
@@ -71,9 +71,7 @@ pub struct Driver {
     candidacy: JoinSet<()>,
     /// BOUND: one change of members at a time.
     changing: JoinSet<()>,
-    /// The term this node leads in, and since when.
-    leads: Option<(u64, Instant)>,
-    leader: Option<StorageId>,
+    tenure: Tenure,
     is_wanted: bool,
     /// Whether it was looked at what is on disk.
     has_looked: bool,
@@ -89,15 +87,14 @@ pub fn start(control: control::Handle, ground: Arc<dyn Ground>, metrics: Metrics
     serving.spawn(raft::owned(committer::run(Arc::clone(&shared), commands)));
     serving.spawn(raft::owned(reader::run(Arc::clone(&shared), reads)));
     let (candidacy, changing) = Default::default();
-    let (leads, leader, is_wanted, has_looked, has_told) = Default::default();
+    let (tenure, is_wanted, has_looked, has_told) = Default::default();
     let driver = Driver {
         shared: Arc::clone(&shared),
         ground,
         serving,
         candidacy,
         changing,
-        leads,
-        leader,
+        tenure,
         is_wanted,
         has_looked,
         has_told,
@@ -110,12 +107,7 @@ impl Driver {
     pub async fn run(mut self, stop: Stop) {
         let mut ended = self.drive(&stop).await;
         if let (Ok(()), Some(group)) = (&ended, self.hand_over()) {
-            // ORDER: it goes on until another leads, because its own vote is needed for that.
-            let goes_on = Stop::new();
-            ended = tokio::select! {
-                ended = self.drive(&goes_on) => ended,
-                _ = timeout(HAND_OVER_LIMIT, group.is_led_by_another()) => Ok(()), // later, another is elected without it
-            };
+            ended = tenure::until_another_leads(&group, self.drive(&Stop::new())).await;
         }
         if let Err(ended) = ended {
             tracing::error!(error = %ended, "stopping, so that nothing is acknowledged that may be lost");
@@ -130,14 +122,21 @@ impl Driver {
         loop {
             self.tick().await?;
             let group = self.shared.group.load_full();
-            let pause = self.pause(group.is_some());
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                why = failed(group) => return Err(Ended::Stopped(why)),
-                () = self.shared.wanted.notified() => self.is_wanted = true,
-                Some(_) = self.changing.join_next(), if !self.changing.is_empty() => {}
-                () = pass(pause) => {}
+            let mut pass = pin!(pass(self.pause(group.is_some())));
+            let mut failed = pin!(failed(group));
+            // ORDER: what was changed is looked at with the next tick. A change that is refused at once is not made again at once.
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    why = &mut failed => return Err(Ended::Stopped(why)),
+                    () = self.shared.wanted.notified(), if !self.is_wanted => {
+                        self.is_wanted = true;
+                        break;
+                    }
+                    Some(_) = self.changing.join_next(), if !self.changing.is_empty() => {}
+                    () = &mut pass => break,
+                }
             }
         }
     }
@@ -251,17 +250,8 @@ impl Driver {
         self.shared.metrics.stands(is_leader, &status);
         let Some(peers) = self.shared.peers.clone() else { return Ok(()) };
         self.make_room_for_another(group, &status, is_leader);
-        if self.leader != status.leader {
-            self.leader = status.leader;
-            let leader = status.leader.map_or_else(|| "nobody".to_owned(), |it| it.to_string());
-            tracing::info!(leader, term = status.term, "who leads the history group");
-        }
-        self.leads = match self.leads {
-            Some((term, since)) if is_leader && term == status.term => Some((term, since)),
-            _ if is_leader => Some((status.term, now)),
-            _ => None,
-        };
-        if let Some((_, since)) = self.leads.filter(|_| self.changing.is_empty()) {
+        let since = self.tenure.look(now, me, &status, "history");
+        if let Some(since) = since.filter(|_| self.changing.is_empty()) {
             let (heard, left, active) = (group.heard(), peers.left(), peers.active());
             let (_, patience) = self.shared.control.timing();
             let change = self.shared.control.read(|state| {
@@ -285,32 +275,19 @@ impl Driver {
 
     fn change(&mut self, group: Arc<Group<History>>, change: Change) {
         tracing::info!(?change, "changing who is in the history group");
-        self.changing.spawn(raft::owned(async move {
-            let changed = match change {
-                Change::AddLearner(whom) => group.add_learner(whom).await,
-                Change::RemoveLearner(whom) => group.remove_learner(whom).await,
-                Change::SetVoters(voters) => group.set_voters(voters).await,
-            };
-            if let Err(error) = changed {
-                tracing::debug!(%error, "the change was not made; it is looked at again");
-            }
-        }));
+        self.changing.spawn(raft::owned(async move { tenure::make(&group, change).await }));
     }
 
     /// A leader that stops, or has no room, wants another to lead: the follower that is furthest is to stand for election. None: this node does not lead, or nobody follows.
     fn hand_over(&mut self) -> Option<Arc<Group<History>>> {
         let (group, me) = (self.shared.group.load_full()?, self.shared.me);
-        let (status, active): (_, BTreeSet<StorageId>) = (group.status(), self.shared.peers.as_ref()?.active());
-        let can_lead = |it: &StorageId| *it != me && status.voters.contains(it) && active.contains(it);
-        let mut others: Vec<_> = status.matched.iter().filter(|it| can_lead(it.0)).map(|it| (*it.1, *it.0)).collect();
-        if others.is_empty() || status.leader != Some(me) {
+        let others = tenure::successors(&group.status(), me, &self.shared.peers.as_ref()?.active());
+        if others.is_empty() {
             return None;
         }
-        // The one that is furthest first.
-        others.sort_unstable_by(|a, b| b.cmp(a));
         let shared = Arc::clone(&self.shared);
         self.changing.spawn(raft::owned(async move {
-            for (_, to) in others {
+            for to in others {
                 // Unheard, or refused by all, another is elected without it.
                 let answer = timeout(HAND_OVER_LIMIT, shared.ask(to, Question::Stand)).await;
                 if matches!(answer, Ok(Some(Answer::Stands(true)))) {
