@@ -56,13 +56,7 @@ pub(crate) async fn outlives(case: &Case) {
         "--queue-timeout",
         "300s",
     ]);
-    for at in 0..3 {
-        fleet.start(at, &start);
-    }
-    fleet.whole(STARTING).await;
-    fleet.all_serve("m", STARTING).await;
-    fleet.conversation().await;
-    fleet.one_history(3).await;
+    fleet.keeping(&start).await;
     let mut times = Vec::new();
     for round in 0..2 {
         let victim = if round == 0 { (fleet.history_leader().await + 1) % 3 } else { fleet.history_leader().await };

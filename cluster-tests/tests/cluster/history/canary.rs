@@ -70,13 +70,7 @@ pub(crate) async fn no_byte(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let worker = fleet.worker("m").await;
     let start = Start::flags(&["--worker-urls", &worker.url(), "--log-level", "debug"]);
-    for at in 0..3 {
-        fleet.start(at, &start);
-    }
-    fleet.whole(STARTING).await;
-    fleet.all_serve("m", STARTING).await;
-    fleet.conversation().await;
-    fleet.one_history(3).await;
+    fleet.keeping(&start).await;
     ask(&fleet, &worker, WORDS, false).await;
     ask(&fleet, &worker, STORED, true).await;
     let (status, _, export) =

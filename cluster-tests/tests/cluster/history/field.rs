@@ -26,13 +26,7 @@ const OVER_MAX: Duration = Duration::from_secs(10);
 pub(crate) async fn field_10(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let worker = fleet.worker("m").await;
-    for at in 0..3 {
-        fleet.start(at, &Start::flags(&["--worker-urls", &worker.url()]));
-    }
-    fleet.whole(STARTING).await;
-    fleet.all_serve("m", STARTING).await;
-    let conversation = fleet.conversation().await;
-    fleet.one_history(3).await;
+    let conversation = fleet.keeping(&Start::flags(&["--worker-urls", &worker.url()])).await;
     chain(&fleet).await;
     case.figure(format_args!("{TURNS} turns, each at the next node, read at all at once"));
     client_leaves(&fleet, &worker).await;

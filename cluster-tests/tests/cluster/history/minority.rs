@@ -71,13 +71,7 @@ async fn refused(fleet: &Fleet<'_>, at: usize, conversation: &str, response: &st
 pub(crate) async fn says_503(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let worker = fleet.worker("m").await;
-    for at in 0..3 {
-        fleet.start(at, &Start::flags(&["--worker-urls", &worker.url()]));
-    }
-    fleet.whole(STARTING).await;
-    fleet.all_serve("m", STARTING).await;
-    let conversation = fleet.conversation().await;
-    fleet.one_history(3).await;
+    let conversation = fleet.keeping(&Start::flags(&["--worker-urls", &worker.url()])).await;
     let (status, made) = fleet.told(0, Call::post("/v1/responses", r#"{"model":"m","input":"hi"}"#)).await;
     assert_eq!(status, 200, "{made}");
     let response = made["id"].as_str().expect("an id").to_owned();

@@ -30,6 +30,7 @@ use super::ask::Link;
 use super::control::FORMING;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
+use super::fleet::Start;
 use seen::Read;
 use seen::Seen;
 
@@ -146,6 +147,18 @@ impl Fleet<'_> {
     /// All items of a conversation as one node reads them, by their ids.
     async fn items(&self, at: usize, conversation: &str) -> Result<Vec<String>, String> {
         items(self.nodes[at].http, conversation).await
+    }
+
+    /// Starts three nodes, which serve `m` and keep history together; a conversation of theirs.
+    async fn keeping(&mut self, start: &Start) -> String {
+        for at in 0..3 {
+            self.start(at, start);
+        }
+        self.whole(STARTING).await;
+        self.all_serve("m", STARTING).await;
+        let conversation = self.conversation().await;
+        self.one_history(3).await;
+        conversation
     }
 
     /// The same of each node that runs, once all can be read and are alike.
