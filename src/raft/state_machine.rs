@@ -95,7 +95,7 @@ impl<M: Machine> StateMachine<M> {
             let (machine, snapshot_bytes, applied) = Default::default();
             let opened = Self { store, group, machine, snapshot_bytes, applied };
             opened.finish_install()?;
-            opened.begins_at()?;
+            opened.tell_applied()?;
             return Ok(opened);
         }
         let rows = store.group_rows(group)?;
@@ -103,7 +103,7 @@ impl<M: Machine> StateMachine<M> {
         let machine = Arc::new(Mutex::new(restored(&rows)?));
         let opened =
             Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)), applied: Arc::default() };
-        opened.begins_at()?;
+        opened.tell_applied()?;
         Ok(opened)
     }
 
@@ -122,16 +122,11 @@ impl<M: Machine> StateMachine<M> {
         let _ = self.applied.subscribe().wait_for(|it| *it >= index).await; // the sender is `self`'s
     }
 
-    /// As the disk has it.
-    fn begins_at(&self) -> Result<(), StoreError> {
+    /// Tells who waits how far the disk has it.
+    fn tell_applied(&self) -> Result<(), StoreError> {
         let applied: Option<LogId> = self.store.read(Key::Applied(self.group))?;
         self.applied.send_replace(applied.map_or(0, |it| it.index));
         Ok(())
-    }
-
-    /// Tells who waits for it.
-    fn has_applied(&self) {
-        self.applied.send_replace(self.position().0.map_or(0, |it| it.index));
     }
 
     /// How large a snapshot is, about.
@@ -240,7 +235,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         let mut machine = self.machine.lock();
         let applied =
             if M::IS_ITS_ROWS { self.apply_each(&mut machine, entries) } else { self.apply_all(&mut machine, entries) };
-        self.has_applied();
+        read_or_stop(self.tell_applied());
         applied.map_err(|error| write_error(&error))
     }
 
@@ -260,7 +255,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for StateMachine<M> {
         let install =
             move || if M::IS_ITS_ROWS { machine.install_rows(&meta, reader) } else { machine.install(&meta, reader) };
         let installed = self.store.on_disk(move |_| Ok(install())).await;
-        self.has_applied();
+        read_or_stop(self.tell_applied());
         installed.map_err(StateError::from).flatten().map_err(|error| write_error(&error))
     }
 
