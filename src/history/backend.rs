@@ -46,6 +46,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Reads the rows of one moment, which is not before this was called: all that anybody was told before is in them.
     fn read(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>>;
 
+    /// Reads the rows as they are known here, maybe not the newest: for whoever looks again and again, and whose conclusions are commands that the machine judges. Asks nobody where it can.
+    fn glance(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>> {
+        self.read(reading, limit)
+    }
+
     /// How its group is; None: it has none.
     fn group(&self) -> Option<super::group::Status> {
         None

@@ -10,6 +10,8 @@ use super::InvalidName;
 use super::Lease;
 use super::Owner;
 use super::backend::Backend;
+use super::backend::Doing;
+use super::backend::Reading;
 use super::backend::Unavailable;
 use super::config::Config;
 use super::config::Scope;
@@ -144,7 +146,7 @@ impl Handle {
         R: Send + 'static,
         F: Fn(&dyn Rows) -> R + Send + 'static,
     {
-        read_within(&*self.0.backend, reading, LIMIT).await
+        self.read_within(LIMIT, reading).await
     }
 
     /// Reads with another limit: for what reads everything.
@@ -153,7 +155,16 @@ impl Handle {
         R: Send + 'static,
         F: Fn(&dyn Rows) -> R + Send + 'static,
     {
-        read_within(&*self.0.backend, reading, limit).await
+        told(reading, |it| self.0.backend.read(it, limit)).await
+    }
+
+    /// Reads rows as they are known here, maybe not the newest: see [`Backend::glance`].
+    pub(super) async fn glance<R, F>(&self, reading: F) -> Result<R, Unavailable>
+    where
+        R: Send + 'static,
+        F: Fn(&dyn Rows) -> R + Send + 'static,
+    {
+        told(reading, |it| self.0.backend.glance(it, LIMIT)).await
     }
 
     /// Puts rows of an export in. `at`: rows before these. Nothing else is taken until the last ones are in.
@@ -225,7 +236,11 @@ fn in_pieces(rows: Vec<Row>) -> Vec<Vec<Row>> {
     pieces
 }
 
-async fn read_within<R, F>(backend: &dyn Backend, reading: F, limit: Duration) -> Result<R, Unavailable>
+/// What a reading makes of the rows that somebody lets it see.
+async fn told<'a, R, F>(
+    reading: F,
+    ask: impl FnOnce(Reading) -> Doing<'a, Result<(), Unavailable>>,
+) -> Result<R, Unavailable>
 where
     R: Send + 'static,
     F: Fn(&dyn Rows) -> R + Send + 'static,
@@ -233,7 +248,7 @@ where
     let answer = Arc::new(Mutex::new(None));
     let answered = Arc::clone(&answer);
     let reading = move |rows: &dyn Rows| *answer.lock() = Some(reading(rows));
-    backend.read(Box::new(reading), limit).await?;
+    ask(Box::new(reading)).await?;
     answered.lock().take().ok_or(Unavailable::Unreached)
 }
 

@@ -69,7 +69,7 @@ pub async fn run(history: Handle, stop: Stop) {
 }
 
 async fn look(history: &Handle, watch: &mut Watch) -> Result<(), Unavailable> {
-    let held = history.read(read::leases).await?.map_err(|_damage| Unavailable::Damaged)?;
+    let held = history.glance(read::leases).await?.map_err(|_damage| Unavailable::Damaged)?;
     for (lease, beat) in watch.look(Clock.now(), &held) {
         history.command(Command::Lapse { lease, beat }).await?;
     }
@@ -78,7 +78,7 @@ async fn look(history: &Handle, watch: &mut Watch) -> Result<(), Unavailable> {
 
 async fn expire(history: &Handle, reach: &mut Reach) -> Result<(), Unavailable> {
     loop {
-        let (clock, due) = history.read(read::expiry).await?.map_err(|_damage| Unavailable::Damaged)?;
+        let (clock, due) = history.glance(read::expiry).await?.map_err(|_damage| Unavailable::Damaged)?;
         let now_ms = reach.of(clock, now_ms());
         let Some(due) =
             due.filter(|it| *it <= clock || clock < now_ms && (*it <= now_ms || clock + CLOCK_LAG_MS < now_ms))
@@ -97,7 +97,7 @@ impl Handle {
             return Ok(Vec::new());
         }
         let orphans = |rows: &dyn Rows| read::orphans(rows, ORPHANS_MAX);
-        self.read(orphans).await?.map_err(|_damage: Unreadable| Unavailable::Damaged)
+        self.glance(orphans).await?.map_err(|_damage: Unreadable| Unavailable::Damaged)
     }
 }
 

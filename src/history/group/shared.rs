@@ -320,6 +320,14 @@ impl Backend for Replicated {
         Box::pin(async move { timeout(limit, self.have_read(reading)).await.unwrap_or(Err(Unavailable::Unreached)) })
     }
 
+    fn glance(&self, reading: Reading, limit: Duration) -> Doing<'_, Result<(), Unavailable>> {
+        let glanced = async {
+            let group = self.0.group.load_full().ok_or(Unavailable::Unreached)?;
+            group.read_rows_on_disk(move |rows| reading(rows)).await.map_err(|_gone| Unavailable::Unreached)
+        };
+        Box::pin(async move { timeout(limit, glanced).await.unwrap_or(Err(Unavailable::Unreached)) })
+    }
+
     fn group(&self) -> Option<Status> {
         Some(self.0.status())
     }
