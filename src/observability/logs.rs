@@ -9,6 +9,7 @@
 
 use std::io::IsTerminal as _;
 use std::io::Write;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -72,11 +73,24 @@ impl LogHandle {
 
 impl Drop for LogHandle {
     fn drop(&mut self) {
-        let (done, wait) = mpsc::sync_channel(1);
-        if self.queue.try_send(Item::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(FLUSH_MAX); // late: what is left is lost with the process
-        }
+        drain(&self.queue);
     }
+}
+
+fn drain(queue: &mpsc::SyncSender<Item>) {
+    let (done, wait) = mpsc::sync_channel(1);
+    if queue.try_send(Item::Flush(done)).is_ok() {
+        let _ = wait.recv_timeout(FLUSH_MAX); // late: what is left is lost with the process
+    }
+}
+
+/// Where lines of this process go.
+static QUEUE: OnceLock<mpsc::SyncSender<Item>> = OnceLock::new();
+
+/// Ends the process at once, but for the lines that say why.
+pub fn abort() -> ! {
+    QUEUE.get().into_iter().for_each(drain);
+    std::process::abort()
 }
 
 /// Starts logging for this process. A second call changes nothing and says so with `None`.
@@ -107,6 +121,7 @@ pub fn start_to(
     if started.is_err() || thread.spawn(move || write(out, &lines)).is_err() {
         return Ok(None); // without its thread every line is counted as dropped
     }
+    let _ = QUEUE.set(queue.clone()); // logging starts once
     Ok(Some(LogHandle { level: handle, queue }))
 }
 

@@ -59,6 +59,7 @@ pub use rows::Rows;
 pub use runtime::owned;
 
 use crate::base::ids::StorageId;
+use crate::observability::logs;
 use crate::storage::StoreError;
 use crate::storage::codec;
 
@@ -168,7 +169,7 @@ fn read_or_stop<T>(result: Result<T, StoreError>) -> T {
         Ok(value) => value,
         Err(error) => {
             tracing::error!(%error, "the store cannot be read: stopping, so that no wrong state is acted on");
-            std::process::abort()
+            logs::abort()
         }
     }
 }
