@@ -70,6 +70,14 @@ fn id(response: &Value) -> String {
     response["id"].as_str().expect("an id").to_owned()
 }
 
+/// Whether all of these know three voters of history.
+fn keep_history(nodes: &[Member]) -> bool {
+    nodes.iter().all(|it| {
+        let group = it.node().history().and_then(|it| it.backend().group());
+        group.is_some_and(|it| it.group.voters.len() == 3)
+    })
+}
+
 async fn scrape(member: &Member) -> Scrape {
     Scrape::of(member.node().metrics_address.expect("is measured")).await
 }
@@ -88,6 +96,9 @@ async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_
     for node in &all {
         within("responses are kept", FORMED, async || asks(*node).await.status == 200).await;
     }
+    // The first one begins history's own group, which takes its members one after another.
+    let took = within("three keep history", FORMED, async || keep_history(&nodes)).await;
+    println!("three keep history {took:?} after the first response");
     let mut moved = BTreeSet::new();
     let made = created(all[0], r#"{"model":"m","input":"hi"}"#).await;
     for node in &all {
