@@ -169,7 +169,15 @@ impl<'a> Fleet<'a> {
             let machine = self.nodes.iter().position(|it| it.mesh.to_string() == addr).unwrap_or(usize::MAX);
             Some((machine, it["state"].as_str()?.to_owned()))
         });
-        known.collect()
+        let mut states = BTreeMap::new();
+        for (machine, state) in known {
+            // A node whose data directory is new has another id, at the address of the one that it was: who lives there counts.
+            let lives = states.get(&machine).is_some_and(|it| it == "alive");
+            if !lives {
+                states.insert(machine, state);
+            }
+        }
+        states
     }
 
     /// Whether a node sees exactly these alive.
