@@ -1,4 +1,4 @@
-//! Seals secrets before they leave this process's memory: ChaCha20-Poly1305, bound to what they are for.
+//! Seals secrets, and content, before they leave this process's memory: ChaCha20-Poly1305, bound to what they are for.
 //!
 //! What is sealed may lie on disk and travel to other nodes; it opens only with the key and only for what it was bound to, so a row that
 //! somebody points elsewhere loses its key. Where keys come from is others' business: a file, or the mesh secret.
@@ -16,8 +16,8 @@ use ring::aead::UnboundKey;
 use super::entropy::Entropy;
 use super::secret::Secret;
 
-/// First byte of what is sealed: the version of this file.
-const VERSION: u8 = 1;
+/// First byte of what is sealed: the version of this file. No text begins with it.
+pub const SEALED: u8 = 1;
 
 /// A sealed secret on its way.
 pub type Sealing<'a> = Pin<Box<dyn Future<Output = Vec<u8>> + Send + 'a>>;
@@ -56,17 +56,37 @@ impl Sealer {
         Self::new(&[Entropy::secret()])
     }
 
-    /// Version, nonce, ciphertext and tag. Nonces are random: 2^32 edits under one key are far away.
+    /// Seals bytes: version, nonce, ciphertext and tag. Nonces are random: 2^32 sealings under one key are far away.
     #[must_use]
-    pub fn seal_now(&self, secret: &Secret, bound_to: &str) -> Vec<u8> {
+    pub fn seal_bytes(&self, plain: &[u8], bound_to: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&Entropy::secret()[..NONCE_LEN]);
-        let mut sealed = secret.expose().as_bytes().to_vec();
+        let mut sealed = plain.to_vec();
         let nonce_used = Nonce::assume_unique_for_key(nonce);
         self.0[0]
             .seal_in_place_append_tag(nonce_used, Aad::from(bound_to), &mut sealed)
-            .expect("a credential is shorter than 256 GiB");
-        [&[VERSION][..], &nonce, &sealed].concat()
+            .expect("what is held in memory is shorter than 256 GiB");
+        [&[SEALED][..], &nonce, &sealed].concat()
+    }
+
+    /// Opens them, and says which key did. `None`: another key sealed it, or for something else, or it is not sealed.
+    #[must_use]
+    pub fn open_bytes(&self, sealed: &[u8], bound_to: &[u8]) -> Option<(Vec<u8>, usize)> {
+        let (&[SEALED], rest) = sealed.split_first_chunk::<1>()? else { return None };
+        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
+        self.0.iter().enumerate().find_map(|(at, key)| {
+            let mut plain = rest.to_vec();
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let len = key.open_in_place(nonce, Aad::from(bound_to), &mut plain).ok()?.len();
+            plain.truncate(len);
+            Some((plain, at))
+        })
+    }
+
+    /// Seals a secret at once.
+    #[must_use]
+    pub fn seal_now(&self, secret: &Secret, bound_to: &str) -> Vec<u8> {
+        self.seal_bytes(secret.expose().as_bytes(), bound_to.as_bytes())
     }
 }
 
@@ -76,15 +96,9 @@ impl Seals for Sealer {
     }
 
     fn open(&self, sealed: &[u8], bound_to: &str) -> Option<Opened> {
-        let (&[VERSION], rest) = sealed.split_first_chunk::<1>()? else { return None };
-        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>()?;
-        self.0.iter().enumerate().find_map(|(at, key)| {
-            let mut rest = rest.to_vec();
-            let nonce = Nonce::assume_unique_for_key(*nonce);
-            let plain = key.open_in_place(nonce, Aad::from(bound_to), &mut rest).ok()?;
-            let secret = std::str::from_utf8(plain).ok().map(Secret::new)?;
-            Some(Opened { secret, is_current: at == 0 })
-        })
+        let (plain, at) = self.open_bytes(sealed, bound_to.as_bytes())?;
+        let secret = std::str::from_utf8(&plain).ok().map(Secret::new)?;
+        Some(Opened { secret, is_current: at == 0 })
     }
 }
 

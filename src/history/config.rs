@@ -14,6 +14,8 @@ crate::config! {
         /// The server of `--history-backend` `postgres`, `redis` or `oracle`, such as `postgres://smg:PASSWORD@db.example/smg?sslmode=require`,
         /// `rediss://:PASSWORD@cache.example:6379/0` or `oracle://smg:PASSWORD@db.example:1521/ORCLPDB1`. Several gateways share what is there.
         "history-url" => history_url: Option<Secret> = None,
+        /// File with keys that seal the content of responses and conversations wherever it is kept, 64 hex digits a line: the first seals, all open. The same at every node. Default: content is not sealed.
+        "history-key-file" => history_key_file: Option<String> = None,
         /// How long responses and conversations are kept. 0 is for ever.
         "history-retention" => history_retention: Duration = Duration::from_secs(30 * 86_400),
         /// Most that one tenant keeps. Beyond it new responses and items are refused; what began may end.

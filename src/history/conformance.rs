@@ -325,7 +325,7 @@ async fn only_the_latest_attempt_writes(here: &Gateway, there: &Gateway) {
 async fn what_is_long_goes_in_parts(here: &Gateway, there: &Gateway) {
     let owner = here.owner();
     let me = (StorageId(here.entropy.next_u128()), 1);
-    let handle = Handle::new(Arc::clone(&here.backend), &Config::default(), me, here.entropy.clone());
+    let handle = Handle::new(Arc::clone(&here.backend), &Config::default(), None, me, here.entropy.clone());
     let mut json = vec![b'x'; 5 << 20];
     json.extend(b"\0\xff\0the end");
     let long = Item { id: id("long"), json };

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::Id;
 use super::InvalidName;
+use super::Keys;
 use super::Lease;
 use super::Owner;
 use super::backend::Backend;
@@ -64,17 +65,25 @@ struct Inner {
     room: Room,
     retention: Duration,
     scope: Scope,
+    /// None: content is kept as it is.
+    keys: Option<Keys>,
     entropy: Entropy,
 }
 
 impl Handle {
-    /// Over a backend. `me`: this data directory, and which start of it this is.
+    /// Over a backend. `keys` seal content; `me`: this data directory, and which start of it this is.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, config: &Config, me: (StorageId, u64), entropy: Entropy) -> Self {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        config: &Config,
+        keys: Option<Keys>,
+        me: (StorageId, u64),
+        entropy: Entropy,
+    ) -> Self {
         let room = Room { bytes_max: config.history_tenant_bytes.0 as u64 };
         let leases = Leases::new(Lease { storage: me.0, boot: me.1, number: 1 });
         let (retention, scope) = (config.history_retention, config.history_scope);
-        Self(Arc::new(Inner { backend, leases, room, retention, scope, entropy }))
+        Self(Arc::new(Inner { backend, leases, room, retention, scope, keys, entropy }))
     }
 
     /// Where it is kept.
@@ -109,8 +118,9 @@ impl Handle {
     }
 
     /// The same with another limit.
-    pub async fn act_within(&self, owner: &Owner, act: Act, limit: Duration) -> Result<Outcome, HistoryError> {
+    pub async fn act_within(&self, owner: &Owner, mut act: Act, limit: Duration) -> Result<Outcome, HistoryError> {
         let until = Clock.now() + limit;
+        self.0.keys.iter().for_each(|it| it.seal(owner, &mut act));
         let command = Command::Of { owner: owner.clone(), room: self.0.room, act: Box::new(act) };
         let command = self.in_parts(command, until).await?;
         match self.propose(command, until).await? {
@@ -146,10 +156,12 @@ impl Handle {
         R: Send + 'static,
         F: Fn(&dyn Rows) -> R + Send + 'static,
     {
-        self.read_within(LIMIT, reading).await
+        let keys = self.0.keys.clone();
+        let opened = move |rows: &dyn Rows| keys.as_ref().map_or_else(|| reading(rows), |it| reading(&it.open(rows)));
+        self.read_within(LIMIT, opened).await
     }
 
-    /// Reads with another limit: for what reads everything.
+    /// Reads as [`Handle::read`], with another limit and content as it is kept, maybe sealed: for what reads everything.
     pub async fn read_within<R, F>(&self, limit: Duration, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,
@@ -158,7 +170,7 @@ impl Handle {
         told(reading, |it| self.0.backend.read(it, limit)).await
     }
 
-    /// Reads rows as they are known here, maybe not the newest: see [`Backend::glance`].
+    /// Reads rows as they are known here, maybe not the newest, and content as it is kept: see [`Backend::glance`].
     pub(super) async fn glance<R, F>(&self, reading: F) -> Result<R, Unavailable>
     where
         R: Send + 'static,

@@ -23,6 +23,7 @@ mod leases;
 pub mod machine;
 mod memory;
 mod record;
+mod seals;
 mod tend;
 
 pub use crate::raft::Rows;
@@ -46,4 +47,6 @@ pub use record::Lease;
 pub use record::Response;
 pub use record::Status;
 pub use record::Usage;
+pub use seals::InvalidKeys;
+pub use seals::Keys;
 pub use tend::run;

@@ -2,6 +2,7 @@
 
 use super::mesh::MeshError;
 use crate::control::Unusable;
+use crate::history::InvalidKeys;
 use crate::history::external::InvalidUrl;
 use crate::observability::logs;
 use crate::observability::traces;
@@ -64,6 +65,9 @@ pub enum Error {
     /// The server that is to keep history.
     #[error(transparent)]
     History(#[from] InvalidUrl),
+    /// The keys that seal it.
+    #[error(transparent)]
+    HistoryKeys(#[from] InvalidKeys),
     /// A part of it ended that it cannot go on without. It has stopped in good order.
     #[error("stopped, because a part of the node failed: the log says which, and why")]
     Failed,

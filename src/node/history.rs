@@ -1,5 +1,6 @@
 //! The history of this node: where it is kept, and what looks after it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -19,6 +20,7 @@ use crate::history::Absent;
 use crate::history::Backend;
 use crate::history::External;
 use crate::history::Handle;
+use crate::history::Keys;
 use crate::history::Memory;
 use crate::history::config::Config;
 use crate::history::config::Kind;
@@ -66,6 +68,7 @@ pub(super) fn start(
     metrics: &mut Registry,
     tasks: &Tasks,
 ) -> Result<Option<Handle>, Error> {
+    let keys = config.history_key_file.as_ref().map(|it| Keys::read(Path::new(it))).transpose()?;
     let backend: Arc<dyn Backend> = match config.history_backend {
         Kind::None => return Ok(None),
         Kind::Raft => replicated(start, metrics, tasks)?,
@@ -75,7 +78,7 @@ pub(super) fn start(
             Arc::new(External::start(kind, url, start.entropy, metrics, tasks)?)
         }
     };
-    let handle = Handle::new(backend, config, start.me, start.entropy.clone());
+    let handle = Handle::new(backend, config, keys, start.me, start.entropy.clone());
     let tended = handle.clone();
     tasks.spawn(TEND, |stop| history::run(tended, stop));
     Ok(Some(handle))

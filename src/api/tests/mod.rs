@@ -135,7 +135,7 @@ impl Edge {
         let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
         let history = settings.history.map(|(backend, storage)| {
             let config = crate::history::config::Config::default();
-            crate::history::Handle::new(backend, &config, (storage, 1), entropy.clone())
+            crate::history::Handle::new(backend, &config, None, (storage, 1), entropy.clone())
         });
         let gateway = Gateway {
             history: history.clone(),

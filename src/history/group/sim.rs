@@ -108,7 +108,7 @@ impl Nodes {
         let (backend, driver) =
             running.life.within(|| driver::start(running.handle.clone(), Arc::new(Own(disk)), Metrics::default()));
         let entropy = self.world.entropy.clone();
-        let handle = Handle::new(Arc::new(backend.clone()), &Config::default(), (storage, boot), entropy);
+        let handle = Handle::new(Arc::new(backend.clone()), &Config::default(), None, (storage, boot), entropy);
         running.life.spawn(driver.run(Stop::new()));
         let tended = handle.clone();
         running.life.spawn(crate::history::run(tended, Stop::new()));

@@ -23,7 +23,7 @@ pub(in crate::history) enum Side {
 }
 
 /// Everything that is kept.
-pub(super) enum Key<'a> {
+pub(in crate::history) enum Key<'a> {
     /// A response without its body and its items.
     Response(&'a Owner, &'a Id),
     /// Its body: JSON without status, input and output.
@@ -64,7 +64,7 @@ pub(super) enum Key<'a> {
 }
 
 impl Key<'_> {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::history) fn encode(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(96);
         match self {
             Self::Response(owner, id) => of(&mut key, owner, 1, id),
@@ -203,7 +203,7 @@ fn after(mut prefix: Vec<u8>) -> Vec<u8> {
 
 /// A row's key, read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(in crate::history) enum Parsed {
     Response(Owner, Id),
     Body(Owner, Id),
     Item(Owner, Id, Side),
@@ -225,7 +225,7 @@ pub(super) enum Parsed {
 }
 
 /// Reads a key. None: it is none of this schema.
-pub(super) fn parse(key: &[u8]) -> Option<Parsed> {
+pub(in crate::history) fn parse(key: &[u8]) -> Option<Parsed> {
     let (first, mut rest) = key.split_first()?;
     if *first == SYSTEM {
         return Some(match rest.first()? {

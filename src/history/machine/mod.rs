@@ -10,7 +10,7 @@ mod conversations;
 mod draft;
 mod expiry;
 mod jobs;
-mod keys;
+pub(super) mod keys;
 pub mod read;
 mod responses;
 mod restore;

@@ -1,4 +1,4 @@
-//! `store: false`: of what was asked and answered, no byte is on any disk or in any log. The same words are found when they are stored, so that the search is known to work.
+//! `store: false`: of what was asked and answered, no byte is on any disk or in any log. The same words are found when they are stored, so that the search is known to work, and not when they are sealed.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ use crate::fleet::Start;
 
 /// They share nothing that a compression could put one for the other.
 const WORDS: [&str; 3] = ["qzvkwjxhgpbtnmrd", "ylfcsuoaeiwvqkzj", "hxgbpmtdnrkcwyfs"];
+const SEALED: [&str; 3] = ["nbvcxzlkjhgfdsap", "oiuytrewqmznxbcv", "lakskdjfhgqpwoei"];
 const STORED: [&str; 3] = ["plmoknijbuhvygct", "wsxedcrfvtgbyhnu", "azqswdefrgthyjuk"];
 
 /// All files below a folder, whatever they are called.
@@ -57,10 +58,12 @@ async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 
                 call(fleet.nodes[at].http, &Call::post("/v1/responses", &body.to_string())).await.expect("it answers");
             let text = String::from_utf8_lossy(&answer).into_owned();
             assert!(status == 200 && text.contains(output), "{status}: {text}");
-            if !is_stored && !is_stream {
+            if !is_stream {
                 let id = serde_json::from_slice::<serde_json::Value>(&answer).expect("JSON")["id"].clone();
                 let path = format!("/v1/responses/{}", id.as_str().expect("an id"));
-                assert_eq!(fleet.told((at + 1) % 3, Call::get(&path)).await.0, 404, "it is not kept");
+                let (status, kept) = fleet.told((at + 1) % 3, Call::get(&path)).await;
+                assert_eq!(status, if is_stored { 200 } else { 404 }, "{kept}");
+                assert_eq!(kept.to_string().contains(output), is_stored, "{kept}");
             }
         }
     }
@@ -69,38 +72,54 @@ async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 
 pub(crate) async fn no_byte(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     let worker = fleet.worker("m").await;
-    let start = Start::flags(&["--worker-urls", &worker.url(), "--log-level", "debug"]);
+    let mut start = Start::flags(&["--worker-urls", &worker.url(), "--log-level", "debug"]);
     fleet.keeping(&start).await;
     ask(&fleet, &worker, WORDS, false).await;
     ask(&fleet, &worker, STORED, true).await;
-    let (status, _, export) =
+    write_all(&fleet, "export").await;
+    case.did("all answered; a snapshot and an export taken");
+    let folder = fleet.directory.path().to_owned();
+    search(case, &folder);
+    // A start writes what was in the log of RocksDB into its files. From this one on what is stored is sealed.
+    let keys = folder.join("keys");
+    std::fs::write(&keys, "5e".repeat(32)).expect("is written");
+    start.flags.extend(["--history-key-file".to_owned(), keys.display().to_string()]);
+    restarted(&mut fleet, &start).await;
+    search(case, &folder);
+    ask(&fleet, &worker, SEALED, true).await;
+    write_all(&fleet, "sealed export").await;
+    restarted(&mut fleet, &start).await;
+    search(case, &folder);
+    let (_, files) = found(&folder, WORDS[0]);
+    case.figure(format_args!("no word in any of {files} files, logs and exports included, before and after restarts, and no sealed one; the stored ones are found"));
+    fleet.check_alive();
+}
+
+async fn restarted(fleet: &mut Fleet<'_>, start: &Start) {
+    for at in 0..3 {
+        fleet.kill(at);
+        fleet.start(at, start);
+    }
+    fleet.whole(STARTING).await;
+    fleet.all_serve("m", STARTING).await;
+    fleet.one_history(3).await;
+}
+
+/// Everything that may be written by somebody is.
+async fn write_all(fleet: &Fleet<'_>, export: &str) {
+    let (status, _, bytes) =
         call(fleet.nodes[1].http, &Call::get("/cluster/history/export")).await.expect("it answers");
     assert_eq!(status, 200);
-    let exported = fleet.directory.path().join("export");
-    std::fs::write(&exported, &export).expect("is written");
+    std::fs::write(fleet.directory.path().join(export), &bytes).expect("is written");
     for at in 0..3 {
         let (status, answer) = fleet.told(at, Call::post("/cluster/history/snapshot", "")).await;
         assert_eq!(status, 200, "{answer}");
     }
     lasting(Duration::from_secs(1)).await; // what is written in the background
-    case.did("all answered; a snapshot and an export taken");
-    let folder = fleet.directory.path().to_owned();
-    search(case, &folder);
-    // A start writes what was in the log of RocksDB into its files.
-    for at in 0..3 {
-        fleet.kill(at);
-        fleet.start(at, &start);
-    }
-    fleet.whole(STARTING).await;
-    fleet.one_history(3).await;
-    search(case, &folder);
-    let (_, files) = found(&folder, WORDS[0]);
-    case.figure(format_args!("no word in any of {files} files, logs and export included, before and after a restart; the stored ones are found"));
-    fleet.check_alive();
 }
 
 fn search(case: &Case, folder: &Path) {
-    for word in WORDS {
+    for word in WORDS.into_iter().chain(SEALED) {
         assert_eq!(found(folder, word).0, 0, "{word} is on disk");
     }
     for word in STORED {
