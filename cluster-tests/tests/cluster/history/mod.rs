@@ -11,6 +11,7 @@ mod leader;
 mod minority;
 mod power;
 mod seen;
+mod size;
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -45,6 +46,7 @@ pub(crate) use leader::killed as leader_killed;
 pub(crate) use minority::says_503;
 pub(crate) use power::disks_that_lie;
 pub(crate) use power::power_cuts;
+pub(crate) use size::figure as size_figure;
 
 /// Longer than any promise, so that what is late is seen to be late and not to be nothing.
 const PATIENCE: Duration = Duration::from_secs(60);

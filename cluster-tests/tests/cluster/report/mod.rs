@@ -28,6 +28,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         Scenario::figure("bootstrap", control::bootstrap),
         Scenario::figure("failover", control::failover),
         Scenario::figure("history_failover", crate::history::leader_figure),
+        Scenario::figure("history_size", crate::history::size_figure),
         Scenario::figure("limits", limits::in_trouble),
         Scenario::figure("incumbent_per_process", incumbent_limits::per_process),
         Scenario::figure("incumbent", incumbent::same_questions),
