@@ -70,7 +70,7 @@ pub fn document() -> Value {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.to_ascii_lowercase()] = operation(route);
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": "smg",
@@ -85,11 +85,16 @@ pub fn document() -> Value {
                 "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
         },
-    })
+    });
+    document.sort_all_objects(); // readers look things up
+    document
 }
 
 fn schemas() -> Map<String, Value> {
-    serde_json::from_str(SCHEMAS).expect("the file beside this one is JSON, which a test holds")
+    let mut schemas: Value =
+        serde_json::from_str(SCHEMAS).expect("the file beside this one is JSON, which a test holds");
+    schemas.sort_all_objects();
+    schemas.as_object().cloned().unwrap_or_default()
 }
 
 fn operation(route: &Route) -> Value {

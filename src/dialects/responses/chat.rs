@@ -68,7 +68,7 @@ fn response_format(format: &Value) -> Result<Option<Value>, Refused> {
         Some("json_object") => Ok(Some(json!({"type": "json_object"}))),
         Some("json_schema") => {
             let mut schema = format.as_object().cloned().unwrap_or_default();
-            schema.remove("type");
+            schema.retain(|name, _| name != "type");
             if !schema.get("schema").is_some_and(Value::is_object) {
                 return Err(Refused::invalid("text.format.schema", "a JSON schema"));
             }
@@ -94,8 +94,7 @@ fn tools(rest: &Object, chat: &mut Object) -> Result<(), Refused> {
             return Err(Refused::invalid(format!("tools[{at}].name"), "a text"));
         }
         let mut function = function.clone();
-        function.remove("type");
-        function.retain(|_, value| !value.is_null());
+        function.retain(|name, value| name != "type" && !value.is_null());
         tools.push(json!({"type": "function", "function": function}));
     }
     let names: Vec<&str> = given.iter().filter_map(|it| it.get("name").and_then(Value::as_str)).collect();

@@ -85,6 +85,24 @@ fn a_round_of_tools_is_one_message_of_the_assistant_and_one_of_each_tool() {
 }
 
 #[test]
+fn a_schema_reaches_the_worker_in_the_order_it_was_written_in() {
+    let schema = r#"{"type":"object","properties":{"why":{"type":"string"},"answer":{"enum":["z","a"]}},"required":["why","answer"]}"#;
+    let body = format!(
+        r#"{{"model":"m","input":"x","tools":[{{"type":"function","name":"f","description":"d","parameters":{schema},"strict":true}}],
+            "text":{{"format":{{"type":"json_schema","name":"n","strict":true,"schema":{schema}}}}}}}"#
+    );
+    let create = create(serde_json::from_str(&body).unwrap()).unwrap();
+    let asked = Value::Object(request(&create, &items(&create)).unwrap()).to_string();
+    let tools = format!(
+        r#""tools":[{{"type":"function","function":{{"name":"f","description":"d","parameters":{schema},"strict":true}}}}]"#
+    );
+    assert!(asked.contains(&tools), "{asked}");
+    assert!(asked.contains(&format!(r#""json_schema":{{"name":"n","strict":true,"schema":{schema}}}"#)), "{asked}");
+    let told = shown(&Body::new(&create, "resp_1", 5), "in_progress", &[]).to_string();
+    assert_eq!(told.matches(schema).count(), 2, "{told}");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_by_name_and_says_what_to_do() {
     let with = |field: &str, value: Value| {
         let mut body = json!({"model": "m", "input": "x"});
