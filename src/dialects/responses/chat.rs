@@ -127,7 +127,6 @@ fn tools(rest: &Object, chat: &mut Object) -> Result<(), Refused> {
 /// Items as messages. What one assistant said, thought and called is one message.
 fn messages(instructions: Option<&str>, items: &[Object]) -> Vec<Value> {
     let mut messages: Vec<Object> = Vec::new();
-    let mut thought: Option<String> = None;
     let mut system: Vec<String> = instructions.map(ToOwned::to_owned).into_iter().collect();
     for item in items {
         let kind = item.get("type").and_then(Value::as_str).unwrap_or("message");
@@ -136,9 +135,8 @@ fn messages(instructions: Option<&str>, items: &[Object]) -> Vec<Value> {
             // Templates take one system message, and that first.
             ("message", "system" | "developer") if messages.is_empty() => system.push(joined(item.get("content"))),
             ("message", "assistant") => {
-                let message = assistant(&mut messages, &mut thought, |it| {
-                    !it.contains_key("content") && !it.contains_key("tool_calls")
-                });
+                let message =
+                    assistant(&mut messages, |it| !it.contains_key("content") && !it.contains_key("tool_calls"));
                 message.insert("content".to_owned(), Value::from(joined(item.get("content"))));
             }
             ("message", role) => {
@@ -146,7 +144,7 @@ fn messages(instructions: Option<&str>, items: &[Object]) -> Vec<Value> {
                 messages.push(object(json!({"role": role, "content": content(item.get("content"))})));
             }
             ("function_call", _) => {
-                let message = assistant(&mut messages, &mut thought, |_| true);
+                let message = assistant(&mut messages, |_| true);
                 let call = json!({"id": item.get("call_id"), "type": "function", "function": {"name": item.get("name"), "arguments": item.get("arguments")}});
                 if let Value::Array(calls) = message.entry("tool_calls").or_insert_with(|| Value::Array(Vec::new())) {
                     calls.push(call);
@@ -155,37 +153,44 @@ fn messages(instructions: Option<&str>, items: &[Object]) -> Vec<Value> {
             ("function_call_output", _) => {
                 messages.push(object(json!({"role": "tool", "tool_call_id": item.get("call_id"), "content": content(item.get("output"))})));
             }
-            ("reasoning", _) => thought = Some(reasoning(item)).filter(|it| !it.is_empty()),
+            ("reasoning", _) => think(&mut messages, &reasoning(item)),
             _ => {} // no other kind is taken in
         }
     }
     let system = (!system.is_empty()).then(|| json!({"role": "system", "content": system.join("\n\n")}));
     let whole = |mut it: Object| {
-        if it.get("role").and_then(Value::as_str) == Some("assistant") {
-            it.entry("content").or_insert(Value::Null);
+        if is_assistant(&it) {
+            // Only beside calls may it be null.
+            let nothing = if it.contains_key("tool_calls") { Value::Null } else { Value::from("") };
+            it.entry("content").or_insert(nothing);
         }
         Value::Object(it)
     };
     system.into_iter().chain(messages.into_iter().map(whole)).collect()
 }
 
+fn is_assistant(message: &Object) -> bool {
+    message.get("role").and_then(Value::as_str) == Some("assistant")
+}
+
 /// The message of the assistant that is being said, or a new one.
-fn assistant<'a>(
-    messages: &'a mut Vec<Object>,
-    thought: &mut Option<String>,
-    takes: impl Fn(&Object) -> bool,
-) -> &'a mut Object {
-    let is_same =
-        messages.last().is_some_and(|it| it.get("role").and_then(Value::as_str) == Some("assistant") && takes(it));
-    if !is_same || thought.is_some() {
-        let mut message = object(json!({"role": "assistant"}));
-        if let Some(thought) = thought.take() {
-            message.insert("reasoning_content".to_owned(), Value::from(thought));
-        }
-        messages.push(message);
+fn assistant(messages: &mut Vec<Object>, takes: impl Fn(&Object) -> bool) -> &mut Object {
+    if !messages.last().is_some_and(|it| is_assistant(it) && takes(it)) {
+        messages.push(object(json!({"role": "assistant"})));
     }
     let last = messages.len() - 1;
     &mut messages[last]
+}
+
+/// A thought begins a message of the assistant, also where nothing was said after it: the answer was cut off.
+fn think(messages: &mut Vec<Object>, thought: &str) {
+    if thought.is_empty() {
+        return;
+    }
+    let message = assistant(messages, |it| !it.contains_key("content") && !it.contains_key("tool_calls"));
+    let before = message.get("reasoning_content").and_then(Value::as_str);
+    let whole = before.map_or_else(|| thought.to_owned(), |it| format!("{it}\n{thought}"));
+    message.insert("reasoning_content".to_owned(), Value::from(whole));
 }
 
 fn object(value: Value) -> Object {

@@ -85,6 +85,30 @@ fn a_round_of_tools_is_one_message_of_the_assistant_and_one_of_each_tool() {
 }
 
 #[test]
+fn a_thought_stays_where_it_was_thought_also_when_nothing_was_said_after_it() {
+    let thought = |text: &str| json!({"type": "reasoning", "id": "rs", "summary": [], "content": [{"type": "reasoning_text", "text": text}]});
+    let call = json!({"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"});
+    let asked = chat(json!({"model": "m", "input": [
+        {"role": "user", "content": "1"}, thought("cut off"),
+        {"role": "user", "content": "2"}, thought("first"), thought("then"), {"role": "assistant", "content": "said"}, thought("after"), call,
+        {"type": "function_call_output", "call_id": "a", "output": "x"}, thought(""), {"role": "assistant", "content": "done"},
+    ]}));
+    let calls = json!([{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
+    assert_eq!(
+        asked["messages"],
+        json!([
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "reasoning_content": "cut off", "content": ""},
+            {"role": "user", "content": "2"},
+            {"role": "assistant", "reasoning_content": "first\nthen", "content": "said"},
+            {"role": "assistant", "reasoning_content": "after", "content": null, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "a", "content": "x"},
+            {"role": "assistant", "content": "done"},
+        ])
+    );
+}
+
+#[test]
 fn a_schema_reaches_the_worker_in_the_order_it_was_written_in() {
     let schema = r#"{"type":"object","properties":{"why":{"type":"string"},"answer":{"enum":["z","a"]}},"required":["why","answer"]}"#;
     let body = format!(
