@@ -100,6 +100,9 @@ fn tools(rest: &Object, chat: &mut Object) -> Result<(), Refused> {
     let names: Vec<&str> = given.iter().filter_map(|it| it.get("name").and_then(Value::as_str)).collect();
     let choice = match rest.get("tool_choice") {
         None => None,
+        Some(Value::String(choice)) if choice == "required" && given.is_empty() => {
+            return Err(Refused::invalid("tool_choice", "`none` or `auto` where no `tools` are given"));
+        }
         Some(Value::String(choice)) if matches!(choice.as_str(), "none" | "auto" | "required") => {
             Some(Value::from(choice.as_str()))
         }

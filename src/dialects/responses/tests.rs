@@ -149,6 +149,7 @@ fn what_cannot_be_done_is_refused_by_name_and_says_what_to_do() {
             "`tool_choice.name` must be the name of one of `tools`",
         ),
         (with("tool_choice", json!({"type": "file_search"})), "`tool_choice.type` is not supported"),
+        (with("tool_choice", json!("required")), "`tool_choice` must be `none` or `auto` where no `tools` are given"),
         (with("prompt", json!({"id": "p"})), "`prompt` is not supported here"),
         (with("include", json!(["file_search_call.results"])), "`include` is not supported here"),
         (with("metadata", json!({"a": 1})), "`metadata` must be an object of at most 16 texts"),
