@@ -361,9 +361,12 @@ fn shown_logprob(logprob: &Value) -> Value {
 fn usage_of(usage: &Value) -> Value {
     let number = |path: &str| usage.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     let (input, output) = (number("/prompt_tokens"), number("/completion_tokens"));
+    // vLLM has a name of its own for it.
+    let written =
+        number("/prompt_tokens_details/cache_write_tokens").max(number("/prompt_tokens_details/created_cache_tokens"));
     json!({
         "input_tokens": input,
-        "input_tokens_details": {"cached_tokens": number("/prompt_tokens_details/cached_tokens")},
+        "input_tokens_details": {"cached_tokens": number("/prompt_tokens_details/cached_tokens"), "cache_write_tokens": written},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": number("/completion_tokens_details/reasoning_tokens")},
         "total_tokens": input + output,

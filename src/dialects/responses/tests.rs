@@ -256,7 +256,7 @@ fn bare(response: &Value) -> Value {
 
 #[test]
 fn thought_text_and_calls_are_items_in_order_and_the_same_whole() {
-    let usage = json!({"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 2}});
+    let usage = json!({"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3, "created_cache_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}});
     let chunks = [
         delta(json!({"role": "assistant", "content": ""})),
         delta(json!({"reasoning_content": "let "})),
@@ -275,7 +275,7 @@ fn thought_text_and_calls_are_items_in_order_and_the_same_whole() {
     assert_eq!(response["status"], "completed");
     assert_eq!(
         response["usage"],
-        json!({"input_tokens": 7, "input_tokens_details": {"cached_tokens": 3}, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}, "total_tokens": 12})
+        json!({"input_tokens": 7, "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 4}, "output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 2}, "total_tokens": 12})
     );
     let kinds: Vec<&str> =
         response["output"].as_array().unwrap().iter().map(|it| it["type"].as_str().unwrap()).collect();
