@@ -42,6 +42,8 @@ class Backend:
     """Some workers of one engine behind one gateway."""
 
     name = ""
+    # What sets it apart from another of its name that runs beside it.
+    variant = ""
     # What the gateway must take it for, and how long a context it must find.
     runtime, context = "", 8192
     model = "tiny"
@@ -107,9 +109,9 @@ class Backend:
         port = free_port()
         began = time.monotonic()
         command = [binary, "--worker-urls", *self.urls(), "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()),
-                   "--data-dir", str(processes.LOGS / f"data-{self.name}"), "--policy", os.environ.get("SDK_POLICY", "round_robin"),
+                   "--data-dir", str(processes.LOGS / f"data-{self.name}{self.variant}"), "--policy", os.environ.get("SDK_POLICY", "round_robin"),
                    "--api-key", f"sdk:sdk:user:{KEY}"]
-        self.run(f"smg-{self.name}", command, f"http://127.0.0.1:{port}/readiness", 30)
+        self.run(f"smg-{self.name}{self.variant}", command, f"http://127.0.0.1:{port}/readiness", 30)
         self.wait_models(f"http://127.0.0.1:{port}")
         self.notes.append(f"smg ready after {time.monotonic() - began:.2f} s")
         return f"http://127.0.0.1:{port}"
@@ -243,11 +245,11 @@ class Vllm(Backend):
             self.embed_urls.append(self.one("vllm-embed", "tiny-embed", [
                 "--runner", "pooling", "--convert", "embed", "--max-model-len", "2048", "--dtype", "float32"]))
 
-    def one_chat(self, name: str) -> str:
+    def one_chat(self, name: str, *options: str) -> str:
         """One that generates; float32, because for bfloat16 it takes AMX, which virtual machines announce and may not allow."""
         return self.one(name, "tiny", [
             "--max-model-len", "8192", "--block-size", "32", "--dtype", "float32", "--enable-prefix-caching",
-            "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
+            "--enable-prompt-tokens-details", "--enable-auto-tool-choice", "--tool-call-parser", "hermes", *options])
 
     def one(self, name: str, alias: str, options: list[str]) -> str:
         """One server; they start one at a time, since starting is what costs."""
@@ -267,6 +269,15 @@ class Vllm(Backend):
 
     def was_aborted(self, mark: float) -> bool:
         return self.mark() == mark
+
+
+class ThinkingVllm(Vllm):
+    """One vLLM that takes what comes before `</think>` for reasoning: of a model that does not always think, all that it says without it."""
+
+    variant = "-thinking"
+
+    def start_workers(self) -> None:
+        self.chat_urls.append(self.one_chat("vllm-thinking", "--reasoning-parser", "qwen3"))
 
 
 class Sglang(Backend):
