@@ -163,7 +163,7 @@ class Simulated(Backend):
     name = "sim"
     runtime, context = "vllm", 32_768
     model = embed_model = "sim-model"
-    taught = {"say: Grüße, 世界! 🚀 Привет — ok.": "Grüße, 世界! 🚀 Привет — ok."}
+    taught = {f"say: {it}": it for it in ("Grüße, 世界! 🚀 Привет — ok.", " ".join(["word"] * 30))}
     endless = 20_000
     known = FINGERPRINT
 
