@@ -55,6 +55,7 @@ use crate::storage::Store;
 use crate::storage::StoreError;
 use crate::transport::Reply;
 use crate::transport::Request;
+use crate::transport::lanes::Lane;
 
 /// Between two looks at everything.
 const TICK: Duration = Duration::from_millis(250);
@@ -77,13 +78,15 @@ pub struct Parts {
     pub peers: Arc<dyn Peers>,
     /// What they ask.
     pub inbox: mpsc::Receiver<Request>,
+    /// Pieces of snapshots.
+    pub bulk: mpsc::Receiver<Request>,
     /// What is counted.
     pub metrics: Metrics,
 }
 
 /// Reads what is on disk, or begins there. Blocks on the disk. The driver is to be run as a task.
 pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
-    let Parts { config, store, peers, inbox, metrics } = parts;
+    let Parts { config, store, peers, inbox, bulk, metrics } = parts;
     let kept = kept_by(&store, config.me)?;
     let core = bootstrap::Core::new(Clock.now(), config.me, kept.stage, config.expect, config.draw, kept.only);
     let shared = Arc::new(Shared {
@@ -101,6 +104,7 @@ pub fn start(parts: Parts) -> Result<(Handle, Driver), StoreError> {
         shared: Arc::clone(&shared),
         store,
         inbox,
+        bulk,
         core,
         kept,
         registering: None,
@@ -128,6 +132,7 @@ pub struct Driver {
     shared: Arc<Shared>,
     store: Store,
     inbox: mpsc::Receiver<Request>,
+    bulk: mpsc::Receiver<Request>,
     core: bootstrap::Core,
     /// What is on disk.
     kept: Kept,
@@ -151,6 +156,7 @@ pub struct Driver {
 
 enum Branch {
     Asked(Request),
+    Piece(Request),
     Answered(Answered),
     Done,
     Time,
@@ -198,9 +204,13 @@ impl Driver {
                     Some(request) => Branch::Asked(request),
                     None => return Ok(()), // transport is gone: the node stops
                 },
+                Some(request) = self.bulk.recv() => Branch::Piece(request),
             };
             match branch {
                 Branch::Asked(request) => self.asked(request).await?,
+                Branch::Piece(Request { from, bytes, answer }) => {
+                    self.serve(from.storage, Lane::Bulk, None, bytes, answer);
+                }
                 Branch::Answered(answered) => self.answered(answered),
                 Branch::Done => {}
                 Branch::Time => {
@@ -239,7 +249,7 @@ impl Driver {
             },
             Some(Message::Stand { cluster }) => Answer::Stands(self.stand_for(from, cluster).await),
             message @ (Some(Message::Propose { .. }) | None) => {
-                self.serve(from, message, bytes, answer);
+                self.serve(from, Lane::Raft, message, bytes, answer);
                 return Ok(());
             }
         };
@@ -272,7 +282,7 @@ impl Driver {
     }
 
     /// Answers what waits for the group, beside the loop.
-    fn serve(&mut self, from: StorageId, message: Option<Message>, bytes: Bytes, answer: Reply) {
+    fn serve(&mut self, from: StorageId, lane: Lane, message: Option<Message>, bytes: Bytes, answer: Reply) {
         if self.serving.len() >= SERVING_MAX {
             self.shared.metrics.refused(frame::Refusal::Busy);
             if let (None, Ok(reply)) = (message, frame::Answer::Refused(frame::Refusal::Busy.into()).encode()) {
@@ -284,7 +294,7 @@ impl Driver {
         self.serving.spawn(raft::owned(async move {
             let reply = match message {
                 Some(Message::Propose { cluster, command }) => shared.propose_here(cluster, command).await.encode(),
-                _ => shared.serve(from, &bytes).await.encode(),
+                _ => shared.serve(from, lane, &bytes).await.encode(),
             };
             if let Ok(reply) = reply {
                 answer.send(reply.into());

@@ -38,6 +38,7 @@ use crate::raft::frame;
 use crate::raft::frame::Badge;
 use crate::raft::frame::Frame;
 use crate::storage::GroupId;
+use crate::transport::lanes::Lane;
 
 /// Between two attempts to find who leads.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -93,7 +94,8 @@ impl Papers for Shared {
             | frame::Refusal::Absent
             | frame::Refusal::Unreadable
             | frame::Refusal::Busy
-            | frame::Refusal::Full => false,
+            | frame::Refusal::Full
+            | frame::Refusal::WrongLane => false,
         };
         if is_final {
             tracing::debug!(%by, why = why.as_str(), "a member does not hear this node any more");
@@ -124,8 +126,12 @@ impl Shared {
     }
 
     /// Answers a frame of a group, if it may be heard.
-    pub(super) async fn serve(&self, from: StorageId, bytes: &[u8]) -> frame::Answer {
-        let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable).and_then(|it| self.admit(from, it));
+    pub(super) async fn serve(&self, from: StorageId, lane: Lane, bytes: &[u8]) -> frame::Answer {
+        let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable);
+        let heard = heard.and_then(|frame| match (lane, &frame.message) {
+            (Lane::Bulk, frame::Message::Append(_) | frame::Message::Vote(_)) => Err(frame::Refusal::WrongLane),
+            _ => self.admit(from, frame),
+        });
         match heard {
             Ok((group, message)) => {
                 if !group.has_room() && message.is_to_be_kept() {
@@ -259,7 +265,7 @@ impl Shared {
     /// Asks another node. None: no answer that can be read.
     pub(super) async fn ask(&self, to: StorageId, message: &Message, limit: Duration) -> Option<Answer> {
         let bytes = message.encode().ok()?;
-        let answer = raft::Mesh::ask(&*self.peers, to, bytes, limit).await.ok()?;
+        let answer = raft::Mesh::ask(&*self.peers, to, Lane::Raft, bytes, limit).await.ok()?;
         Answer::decode(&answer).ok()
     }
 }

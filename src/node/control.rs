@@ -58,12 +58,12 @@ impl Ways {
 }
 
 impl raft::Mesh for Ways {
-    fn ask(&self, to: StorageId, bytes: Vec<u8>, limit: Duration) -> Asking<'_> {
+    fn ask(&self, to: StorageId, lane: Lane, bytes: Vec<u8>, limit: Duration) -> Asking<'_> {
         Box::pin(async move {
             let view = self.members.view();
             let found = view.members.iter().find(|it| it.peer.storage == to && it.status.is_active());
             let peer = found.map(|it| &it.peer).ok_or(RequestError::NoLink)?;
-            self.transport.request(peer, Lane::Raft, &bytes, limit).await.map(|it| it.to_vec())
+            self.transport.request(peer, lane, &bytes, limit).await.map(|it| it.to_vec())
         })
     }
 }
@@ -84,6 +84,7 @@ pub(super) struct Start<'a> {
     pub(super) members: membership::Handle,
     pub(super) transport: transport::Handle,
     pub(super) inbox: mpsc::Receiver<Request>,
+    pub(super) bulk: mpsc::Receiver<Request>,
     pub(super) expect: usize,
 }
 
@@ -157,7 +158,7 @@ fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, 
 
 /// Starts this node's part. Without a data directory that can be used it has none, and serves; the log says why.
 pub(super) fn start(start: Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Option<Handle> {
-    let Start { storage, members, transport, inbox, expect } = start;
+    let Start { storage, members, transport, inbox, bulk, expect } = start;
     let store = storage.store()?;
     let (me, entropy) = (transport.me(), Entropy::from_os());
     let life = Life { boot: me.boot, nonce: entropy.next_u64() };
@@ -165,7 +166,7 @@ pub(super) fn start(start: Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> 
     let config = config(me.storage, life, me.node.as_str().to_owned(), zone, expect, &entropy);
     let peers = Arc::new(Ways { members, transport });
     let metrics = Metrics::register(metrics);
-    match control::start(Parts { config, store, peers, inbox, metrics }) {
+    match control::start(Parts { config, store, peers, inbox, bulk, metrics }) {
         Ok((handle, driver)) => {
             tasks.spawn(TASK, |stop| driver.run(stop));
             Some(handle)

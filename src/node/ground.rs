@@ -150,9 +150,9 @@ impl Others {
     ) -> (Self, Peers) {
         let Mesh { members, address, identity, transport, inboxes, expect, .. } = mesh;
         let Bases { registry, storage, counts, definitions } = bases;
-        let Inboxes { deltas, sync, ledger, raft, limits: messages, renewals, forward } = inboxes;
+        let Inboxes { deltas, sync, ledger, bulk, raft, limits: messages, renewals, forward } = inboxes;
         let (handle, ways) = (members.handle.clone(), transport.clone());
-        let part = super::control::Start { storage, members: handle, transport: ways, inbox: raft, expect };
+        let part = super::control::Start { storage, members: handle, transport: ways, inbox: raft, bulk, expect };
         let control = super::control::start(part, metrics, tasks);
         let (handle, ways) = (members.handle.clone(), transport.clone());
         let group = control.clone();

@@ -91,6 +91,8 @@ label! {
         Busy = "busy",
         /// This node's disk is full.
         Full = "full",
+        /// It is no piece of a snapshot, and came where only those may.
+        WrongLane = "wrong_lane",
     }
 }
 

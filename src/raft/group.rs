@@ -16,7 +16,6 @@ use openraft::SnapshotPolicy;
 use openraft::Vote;
 use openraft::error::ClientWriteError;
 use openraft::error::Fatal;
-use openraft::error::InstallSnapshotError;
 use openraft::error::RaftError;
 use openraft::raft::AppendEntriesRequest;
 use openraft::raft::AppendEntriesResponse;
@@ -42,7 +41,10 @@ use super::frame::Refusal;
 use super::log::Log;
 use super::network::Heard;
 use super::network::Network;
+use super::network::PIECE_TIMEOUT;
 use super::network::Papers;
+use super::network::Sending;
+use super::receiving::Receiving;
 use super::runtime;
 use super::state_machine::Kept as KeptSnapshot;
 use super::state_machine::StateMachine;
@@ -54,15 +56,24 @@ use crate::storage::GroupId;
 use crate::storage::Store;
 use crate::storage::StoreError;
 use crate::storage::keys::Key;
+use crate::transport::lanes::BULK_BYTES_PER_SECOND;
 
 /// Entries between two snapshots. More makes a log that takes longer to replay, fewer writes snapshots for little.
 const SNAPSHOT_AFTER: u64 = 1024;
 /// Entries kept behind a snapshot, for a follower that is a little late.
 const KEPT_BEHIND: u64 = 256;
-/// A piece of a snapshot. It shares its lane with heartbeats, so it must be through well within one.
+/// A piece of a snapshot. A member of an older release gets it on the lane of heartbeats, so it must be through well within one.
 const PIECE_BYTES: u64 = 256 << 10;
-/// A piece, and its fsync at the other end, may take this long.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Putting a snapshot in place may take this long. Less, and a large one is sent again and again.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Groups whose members may all be sent a snapshot at the same time.
+const GROUPS: u64 = 2;
+/// Members that may be sent a snapshot at the same time. More than there are in any group.
+const RECEIVERS_MAX: u64 = 70;
+
+// A piece that waits for one to each other member of both groups still has most of its time.
+const _: () =
+    assert!(GROUPS * RECEIVERS_MAX * PIECE_BYTES * 1000 / BULK_BYTES_PER_SECOND < PIECE_TIMEOUT.as_millis() as u64 / 3);
 
 type Metrics = openraft::RaftMetrics<StorageId, EmptyNode>;
 
@@ -131,6 +142,8 @@ pub struct Status {
     pub applied: u64,
     /// At the leader: how far each follower has come.
     pub matched: BTreeMap<StorageId, u64>,
+    /// At the leader: how many bytes each member has got of the snapshot that it is being sent.
+    pub sending: BTreeMap<StorageId, u64>,
     /// At the leader: for how long no majority has answered.
     pub unanswered: Option<Duration>,
     /// Why it has stopped for good, if it has.
@@ -175,10 +188,12 @@ impl<M: Machine> Serve for Group<M> {
 #[derive(Clone)]
 pub struct Group<M: Machine> {
     me: StorageId,
-    raft: Raft<TypeConfig>,
+    pub(super) raft: Raft<TypeConfig>,
     store: Store,
     state: StateMachine<M>,
     heard: Heard,
+    sending: Sending,
+    pub(super) receiving: Receiving,
     candidacy: Arc<Mutex<Candidacy>>,
 }
 
@@ -188,14 +203,22 @@ impl<M: Machine> Group<M> {
         let Parts { me, group, store, mesh, papers, timing } = parts;
         let config = config(timing).validate().map_err(|error| StartError::Timing(error.to_string()))?;
         let state = StateMachine::open(store.clone(), group).map_err(|error| StartError::State(error.to_string()))?;
-        let heard = Heard::default();
-        let network = Network { mesh, group, papers, heard: Arc::clone(&heard), heartbeat: timing.heartbeat };
+        let (heard, sending) = (Heard::default(), Sending::default());
+        let network = Network {
+            mesh,
+            group,
+            papers,
+            heard: Arc::clone(&heard),
+            sending: Arc::clone(&sending),
+            heartbeat: timing.heartbeat,
+        };
         let log = Log::new(store.clone(), group).beside_state();
         let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;
         let candidacy = Arc::new(Mutex::new(Candidacy::new(Clock.now(), timing)));
-        Ok(Self { me, raft, store, state, heard, candidacy })
+        let receiving = Receiving::default();
+        Ok(Self { me, raft, store, state, heard, sending, receiving, candidacy })
     }
 
     /// Makes the group, with this node as its only voter. Does nothing where there is one already.
@@ -383,11 +406,7 @@ impl<M: Machine> Group<M> {
                 }
                 answer.map_or_else(|_| absent(), Answer::Vote)
             }
-            Message::Snapshot(it) => match self.raft.install_snapshot(it).await {
-                Ok(answer) => Answer::Snapshot(answer),
-                Err(RaftError::APIError(InstallSnapshotError::SnapshotMismatch(it))) => Answer::Mismatch(it),
-                Err(RaftError::Fatal(_)) => absent(),
-            },
+            Message::Snapshot(it) => self.take_piece(it).await,
         }
     }
 
@@ -404,7 +423,7 @@ impl<M: Machine> Group<M> {
     /// How it is now.
     #[must_use]
     pub fn status(&self) -> Status {
-        status(&self.raft.metrics().borrow())
+        Status { sending: self.sending.lock().clone(), ..status(&self.raft.metrics().borrow()) }
     }
 
     /// Waits until it has stopped for good, and says why: its store failed.
@@ -472,7 +491,7 @@ fn config(timing: Timing) -> Config {
         // The lease. Who stands, and when, is `candidacy`'s.
         election_timeout_max: millis(timing.lease),
         enable_elect: false,
-        install_snapshot_timeout: millis(PIECE_TIMEOUT),
+        install_snapshot_timeout: millis(INSTALL_TIMEOUT),
         snapshot_max_chunk_size: PIECE_BYTES,
         max_payload_entries: BATCH_ENTRIES_MAX,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER),
@@ -505,6 +524,7 @@ fn status(metrics: &Metrics) -> Status {
         last: metrics.last_log_index.unwrap_or(0),
         applied: index(metrics.last_applied),
         matched: matched.collect(),
+        sending: BTreeMap::new(),
         unanswered: metrics.millis_since_quorum_ack.map(Duration::from_millis),
         stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
     }

@@ -24,6 +24,7 @@ mod group;
 mod log;
 mod network;
 mod nobody;
+mod receiving;
 mod recover;
 mod rows;
 mod runtime;

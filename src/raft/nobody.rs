@@ -9,13 +9,14 @@ use super::network::Mesh;
 use super::network::Papers;
 use crate::base::ids::StorageId;
 use crate::transport::RequestError;
+use crate::transport::lanes::Lane;
 
 /// See the file's header. What it has is shown to nobody.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Nobody(pub Badge);
 
 impl Mesh for Nobody {
-    fn ask(&self, _to: StorageId, _bytes: Vec<u8>, _limit: Duration) -> Asking<'_> {
+    fn ask(&self, _to: StorageId, _lane: Lane, _bytes: Vec<u8>, _limit: Duration) -> Asking<'_> {
         Box::pin(std::future::ready(Err(RequestError::NoLink)))
     }
 }

@@ -20,6 +20,7 @@ use super::frame::Message;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
 use crate::storage::GroupId;
+use crate::transport::lanes::Lane;
 
 thread_local! {
     static NODE: RefCell<Option<Life>> = const { RefCell::new(None) };
@@ -129,19 +130,29 @@ pub(crate) struct Traffic {
     pub(crate) entries_max: usize,
     /// Bytes of the longest that has entries.
     pub(crate) bytes_max: usize,
-    /// Pieces of snapshots.
+    /// Pieces of snapshots, on the bulk lane.
     pub(crate) pieces: usize,
+    /// First ones, wherever they came.
+    pub(crate) firsts: usize,
+    /// Last ones.
+    pub(crate) lasts: usize,
+    /// Those that came with everything else.
+    pub(crate) pieces_between: usize,
 }
 
 impl Traffic {
     /// Counts a message.
-    pub(crate) fn count(&mut self, asked: &[u8]) {
+    pub(crate) fn count(&mut self, lane: Lane, asked: &[u8]) {
         match Frame::decode(asked).map(|it| it.message) {
             Some(Message::Append(it)) => {
                 self.entries_max = self.entries_max.max(it.entries.len());
                 self.bytes_max = self.bytes_max.max(asked.len());
             }
-            Some(Message::Snapshot(_)) => self.pieces += 1,
+            Some(Message::Snapshot(it)) => {
+                *(if lane == Lane::Bulk { &mut self.pieces } else { &mut self.pieces_between }) += 1;
+                self.firsts += usize::from(it.offset == 0);
+                self.lasts += usize::from(it.done);
+            }
             Some(Message::Vote(_)) | None => {}
         }
     }

@@ -33,6 +33,7 @@ use super::handle::Handle;
 use super::handle::Inboxes;
 use super::handle::Used;
 use super::handle::inboxes;
+use super::lanes::BULK_BYTES_PER_SECOND;
 use super::lanes::Class;
 use super::lanes::Lane;
 use super::lanes::Pacer;
@@ -70,8 +71,6 @@ const COMMANDS_MAX: usize = 1024;
 const MESSAGES_MAX: u32 = 64;
 /// See [`MESSAGES_MAX`].
 const QUESTIONS_MAX: u32 = 512;
-/// Bulk data of the whole node, in bytes a second: 200 Mbit/s, a fifth of a common network, moves the largest snapshot in 3 s.
-const BULK_BYTES_PER_SECOND: u64 = 25_000_000;
 
 /// Why the transport does not start. The operator's to mend; nothing was changed.
 #[derive(Debug, thiserror::Error)]

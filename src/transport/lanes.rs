@@ -17,6 +17,9 @@ use std::time::Duration;
 use crate::base::clock::Instant;
 use crate::observability::labels::label;
 
+/// Bulk data of the whole node, in bytes a second: 200 Mbit/s, a fifth of a common network. A gigabyte takes 40 s.
+pub const BULK_BYTES_PER_SECOND: u64 = 25_000_000;
+
 label! {
     /// A kind of traffic.
     pub enum Lane {
@@ -30,7 +33,7 @@ label! {
         Ledger = "ledger",
         /// Requests for a worker that only the other node reaches.
         Forward = "forward",
-        /// Snapshots.
+        /// Snapshots of groups.
         Bulk = "bulk",
         /// What must be agreed.
         Raft = "raft",

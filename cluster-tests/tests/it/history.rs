@@ -14,6 +14,7 @@ use cluster_tests::scrape::Scrape;
 use cluster_tests::scrape::measured;
 use cluster_tests::within;
 use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio::sync::Semaphore;
 
 use super::control::is_whole;
@@ -42,11 +43,17 @@ pub(crate) const HISTORY: &[&str] = &[
     "smg_storage_fsync_seconds",
 ];
 
+/// Moved while a node gets all of history from another.
+pub(crate) const SNAPSHOT: &[&str] = &["smg_history_snapshot_sent_bytes"];
+
 const RESPONSES: &str = "/v1/responses";
 /// Joining takes changes of members; machines that run tests are crowded.
 const FORMED: Duration = Duration::from_secs(60);
 /// Twice what a response may be stuck for.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
+
+/// One cluster at a time: on a crowded machine what one writes is felt by the elections of another.
+static ONE: Mutex<()> = Mutex::const_new(());
 
 async fn start(addresses: &[SocketAddr; 3], at: usize, worker: &Upstream) -> Member {
     let data = tempfile::tempdir().expect("a directory");
@@ -74,8 +81,13 @@ fn id(response: &Value) -> String {
 fn keep_history(nodes: &[Member]) -> bool {
     nodes.iter().all(|it| {
         let group = it.node().history().and_then(|it| it.backend().group());
-        group.is_some_and(|it| it.group.voters.len() == 3)
+        group.is_some_and(|it| it.group.voters.len() == 3 && !it.group.is_joint)
     })
+}
+
+/// What a node says of history.
+async fn told(node: SocketAddr) -> Value {
+    Client::connect(node).await.get("/cluster/history").await.json()["group"].clone()
 }
 
 async fn scrape(member: &Member) -> Scrape {
@@ -84,6 +96,7 @@ async fn scrape(member: &Member) -> Scrape {
 
 #[tokio::test]
 async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_knows() {
+    let _one = ONE.lock().await;
     let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
     worker.always(Step::completion("hello"));
     let mut nodes = Vec::new();
@@ -136,4 +149,82 @@ async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_
     let still: Vec<_> = HISTORY.iter().filter(|it| !moved.contains(**it)).collect();
     assert!(still.is_empty(), "stood still: {still:?}");
     nodes.into_iter().for_each(|it| drop(it.crash()));
+}
+
+/// So many of them take more than half a second at the pace of bulk data.
+const LARGE: usize = 4 << 20;
+const LARGE_ONES: usize = 4;
+const CONVERSATIONS: &str = "/v1/conversations";
+
+#[tokio::test]
+async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_how_far_it_is_is_told() {
+    let _one = ONE.lock().await;
+    let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
+    let mut nodes = Vec::new();
+    for at in 0..3 {
+        nodes.push(start(&addresses, at, &worker).await);
+    }
+    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
+    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    let makes = |node| async move { Client::connect(node).await.post(CONVERSATIONS, "{}").await.status == 200 };
+    for node in &all {
+        within("conversations are kept", FORMED, async || makes(*node).await).await;
+    }
+    let voters = async |node| told(node).await["voters"].as_array().map_or(0, Vec::len);
+    within("all three vote", FORMED, async || voters(all[0]).await == 3).await;
+    let mut follower = None;
+    for (at, node) in nodes.iter().enumerate() {
+        if scrape(node).await.value("smg_history_is_leader") == 0.0 {
+            follower = Some(at);
+        }
+    }
+    let away = follower.expect("two of three follow");
+    let port = addresses[away].port();
+    let (data, survivors) = (nodes.remove(away).stop().await, &nodes);
+    let first = survivors[0].address();
+    let (before, term) = (told(first).await["last"].as_u64(), told(first).await["term"].clone());
+    let text = "x".repeat(LARGE);
+    let large = format!(r#"{{"items":[{{"type":"message","role":"user","content":"{text}"}}]}}"#);
+    for _ in 0..LARGE_ONES {
+        assert_eq!(Client::connect(first).await.post(CONVERSATIONS, &large).await.status, 200);
+    }
+    // More entries than are kept for who is a little late.
+    let is_far = async || told(first).await["last"].as_u64() > before.map(|it| it + 400);
+    within("it is far behind", FORMED, async || makes(first).await && is_far().await).await;
+    for node in survivors {
+        assert_eq!(Client::connect(node.address()).await.post("/cluster/history/snapshot", "").await.status, 200);
+    }
+    let mut config = measured(meshed(data.path(), port, &addresses, &[]));
+    config.workers.urls = vec![worker.url()];
+    let back = Member::with(data, config).await;
+    let mut sent = 0.0;
+    let sending = async || {
+        for node in survivors {
+            let so_far = told(node.address()).await["sending"].clone();
+            sent = scrape(node).await.value(SNAPSHOT[0]);
+            if sent > 0.0 {
+                let so_far = so_far.as_object().and_then(|it| it.values().next()?.as_f64());
+                return so_far.is_some();
+            }
+        }
+        false
+    };
+    within("how far it is is told", FORMED, sending).await;
+    assert!(sent < (LARGE_ONES + 1) as f64 * LARGE as f64, "{sent}");
+    within("it has all", FORMED, async || {
+        let (one, other) = (told(first).await, told(back.address()).await);
+        one["applied"] == other["applied"] && other["applied"].as_u64() > before
+    })
+    .await;
+    for node in survivors {
+        let over = async || {
+            told(node.address()).await["sending"] == serde_json::json!({})
+                && scrape(node).await.value(SNAPSHOT[0]) == 0.0
+        };
+        within("nothing is told when it is over", FORMED, over).await;
+    }
+    let received = scrape(&back).await.value(r#"smg_mesh_received_bytes_total{lane="bulk"}"#);
+    assert!(received > LARGE_ONES as f64 * LARGE as f64, "on the lane for it: {received}");
+    assert_eq!(told(first).await["term"], term, "no heartbeat came too late for it");
+    [back].into_iter().chain(nodes).for_each(|it| drop(it.crash()));
 }

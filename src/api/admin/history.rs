@@ -57,6 +57,7 @@ fn group_status(status: &group::Status) -> Value {
     let shown = |it: &std::collections::BTreeSet<crate::base::ids::StorageId>| {
         it.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
+    let sending = group.sending.iter().map(|it| (it.0.to_string(), json!(it.1)));
     let behind = group.matched.iter().map(|it| (it.0.to_string(), json!(group.last.saturating_sub(*it.1))));
     json!({
         "takes_part": status.is_here,
@@ -68,6 +69,7 @@ fn group_status(status: &group::Status) -> Value {
         "last": group.last,
         "applied": group.applied,
         "behind": behind.collect::<serde_json::Map<_, _>>(),
+        "sending": sending.collect::<serde_json::Map<_, _>>(),
         "snapshot_bytes": status.snapshot_bytes,
     })
 }

@@ -12,6 +12,7 @@ use super::run;
 use super::secs;
 use super::seeds;
 use super::world::World;
+use crate::base::clock::Clock;
 use crate::control::ControlError;
 use crate::control::machine;
 use crate::limits::LimitId;
@@ -150,32 +151,84 @@ fn a_disk_that_cannot_be_read_stops_its_process() {
     assert_eq!(ended.status.signal(), Some(ABORTED), "{said}");
 }
 
+/// A cluster in which a follower is behind what the leader's log still has, and is reached again. Answers the leader and that follower.
+async fn far_behind(world: &mut World, is_old: bool) -> Result<(u16, u16), String> {
+    cluster(world, 3, 3).await?;
+    let leader = world.leader().ok_or("no leader")?;
+    let away = 1 + leader % 3;
+    world.kill(away, false);
+    world.at(away).is_old = is_old;
+    world.start(away);
+    world.until_whole(secs(60), 3).await?;
+    world.split(&[away]);
+    for _ in 0..110 {
+        let at = 1 + (away + 1) % 3;
+        (0..11).for_each(|_| world.write(at));
+        world.write_wide(at);
+        world.run(millis(200)).await?;
+    }
+    assert_eq!(world.traffic().firsts, 0);
+    world.heal();
+    Ok((leader, away))
+}
+
 /// A follower that is behind what the leader's log still has gets a snapshot, also if it loses its power in the middle of one.
 #[test]
 fn a_member_that_was_away_for_long_is_brought_up_by_a_snapshot() {
-    for seed in seeds(1) {
-        let ran = run(seed, async |mut world| {
-            cluster(&mut world, 3, 3).await?;
-            let away = world.leader().map(|it| 1 + it % 3).ok_or("no leader")?;
-            world.split(&[away]);
-            for _ in 0..110 {
-                let at = 1 + (away + 1) % 3;
-                (0..11).for_each(|_| world.write(at));
-                world.write_wide(at);
-                world.run(millis(200)).await?;
+    let scenario = |seed, is_old| {
+        run(seed, async |mut world| {
+            let (leader, away) = far_behind(&mut world, is_old).await?;
+            let pieces = |it: &World| if is_old { it.traffic().pieces_between } else { it.traffic().pieces };
+            let storage = world.at(away).storage;
+            let told = |it: &World| it.statuses()[&leader].group.sending.get(&storage).copied().unwrap_or_default();
+            let until = Clock.now() + secs(30);
+            while pieces(&world) < 2 || told(&world) == 0 {
+                assert!(Clock.now() < until, "it gets pieces, and the leader tells so: {:?}", world.traffic());
+                world.pass(millis(1)).await;
             }
-            assert_eq!(world.traffic().pieces, 0);
-            world.heal();
-            world.until(secs(30), "it gets a piece", |it| it.traffic().pieces > 1).await?;
             world.kill(away, true);
             world.start(away);
             world.until_whole(secs(60), 3).await?;
             let acked = world.nothing_is_lost().await?;
             let traffic = world.traffic();
-            println!("seed {seed}: {acked} acknowledged, {traffic:?}");
+            println!("seed {seed}, old {is_old}: {acked} acknowledged, {traffic:?}");
             assert!(acked > 1_280, "more than a log keeps: {acked}");
             assert_eq!(traffic.entries_max, 64, "as many as one message has at most: {traffic:?}");
+            let elsewhere = if is_old { traffic.pieces } else { traffic.pieces_between };
+            assert_eq!(elsewhere, 0, "{traffic:?}");
+            assert!(world.statuses().values().all(|it| it.group.sending.is_empty()), "told when it is over");
             Ok(())
+        })
+    };
+    for seed in seeds(1) {
+        for is_old in [false, true] {
+            scenario(seed, is_old).unwrap_or_else(|what| panic!("seed {seed}, old {is_old}: {what}"));
+        }
+    }
+}
+
+/// A snapshot that is put in place for longer than a message is waited for is not sent again.
+#[test]
+fn a_snapshot_that_takes_long_to_be_put_in_place_is_sent_once() {
+    for seed in seeds(3) {
+        let ran = run(seed, async |mut world| {
+            let (_, away) = far_behind(&mut world, false).await?;
+            let until = Clock.now() + secs(30);
+            while world.traffic().lasts == 0 {
+                assert!(Clock.now() < until, "it gets all pieces: {:?}", world.traffic());
+                world.pass(millis(1)).await;
+            }
+            let life = world.at(away).running.as_ref().map(|it| it.life.clone()).expect("it runs");
+            let before = world.traffic();
+            life.pause();
+            world.run(secs(20)).await?;
+            life.resume();
+            world.until_whole(secs(60), 3).await?;
+            world.run(secs(10)).await?;
+            let traffic = world.traffic();
+            assert_eq!(traffic.firsts, before.firsts, "{traffic:?}");
+            assert!(traffic.lasts > 1, "it was asked again: {traffic:?}");
+            world.nothing_is_lost().await
         });
         ran.unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }

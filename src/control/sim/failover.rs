@@ -14,6 +14,7 @@ use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::control::messages::Answer;
 use crate::control::messages::Message;
+use crate::transport::lanes::Lane;
 
 /// The lease, a grace, and an attempt that comes while the lease of the other one is not over.
 const LOST_MAX: Duration = millis(2_500);
@@ -73,7 +74,7 @@ fn only_the_leader_is_heard_when_it_wants_another_one() {
         let says = [(world.at(other).storage, own), (StorageId(77), own), (led_by, ClusterId(own.0 ^ 1))];
         for (from, cluster) in says {
             let bytes = Message::Stand { cluster }.encode().expect("it has an encoding");
-            let answer = world.tell(one, from, bytes).await.and_then(|it| Answer::decode(&it).ok());
+            let answer = world.tell(one, from, Lane::Raft, bytes).await.and_then(|it| Answer::decode(&it).ok());
             assert_eq!(answer, Some(Answer::Stands(false)), "{from}, {cluster}");
         }
         busy(&mut world, secs(3)).await?;

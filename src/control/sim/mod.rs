@@ -4,6 +4,7 @@ mod alone;
 mod commands;
 mod disk;
 mod failover;
+mod forged;
 mod planted;
 mod troubles;
 pub(crate) mod world;

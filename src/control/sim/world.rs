@@ -35,8 +35,6 @@ use crate::limits::LimitId;
 use crate::limits::mint::SHARES_LEN_MAX;
 use crate::raft;
 use crate::raft::Asking;
-use crate::raft::frame;
-use crate::raft::frame::Frame;
 use crate::raft::sim::Traffic;
 use crate::raft::sim::Vote;
 use crate::storage::GroupId;
@@ -47,6 +45,7 @@ use crate::transport::Peer;
 use crate::transport::Reply;
 use crate::transport::Request;
 use crate::transport::RequestError;
+use crate::transport::lanes::Lane;
 
 /// Longest fsync.
 const FSYNC_MAX: Duration = Duration::from_millis(12);
@@ -71,6 +70,9 @@ struct Process {
     place: u16,
     peer: Arc<Peer>,
     inbox: mpsc::Sender<Request>,
+    bulk: mpsc::Sender<Request>,
+    /// Its release knows no use for the bulk lane.
+    is_old: bool,
     is_dead: bool,
 }
 
@@ -105,7 +107,7 @@ impl Net {
 }
 
 impl raft::Mesh for Way {
-    fn ask(&self, to: StorageId, bytes: Vec<u8>, limit: Duration) -> Asking<'_> {
+    fn ask(&self, to: StorageId, lane: Lane, bytes: Vec<u8>, limit: Duration) -> Asking<'_> {
         Box::pin(async move {
             let ask = async {
                 let (delay, is_lost) = self.weather();
@@ -113,13 +115,15 @@ impl raft::Mesh for Way {
                 if is_lost {
                     return std::future::pending().await;
                 }
-                let (inbox, target) = self.find(to).ok_or(RequestError::NoLink)?;
-                self.net.lock().traffic.count(&bytes);
+                let (inbox, target) = self.find(to, lane).ok_or(RequestError::NoLink)?;
+                let inbox = inbox.ok_or(RequestError::Unanswered)?;
+                self.net.lock().traffic.count(lane, &bytes);
                 let (answer, answered) = oneshot::channel();
                 let request =
                     Request { from: Arc::clone(&self.me), bytes: bytes.clone().into(), answer: Reply::to(answer) };
                 inbox.try_send(request).map_err(|_full| RequestError::Lost)?;
-                let answer = answered.await.map_err(|_dropped| RequestError::Unanswered)?;
+                // Whoever ends without an answer is a connection that breaks.
+                let answer = answered.await.map_err(|_dropped| RequestError::Lost)?;
                 self.net.lock().watch(to, target, &bytes, &answer);
                 let (delay, is_lost) = self.weather();
                 Clock.sleep(delay).await;
@@ -141,14 +145,18 @@ impl Way {
         (delay, net.entropy.unit() < net.loss)
     }
 
-    /// A process with that data directory. Copies are found by turns.
-    fn find(&self, to: StorageId) -> Option<(mpsc::Sender<Request>, u16)> {
+    /// A process with that data directory, and its inbox, if it has one for the lane. Copies are found by turns.
+    fn find(&self, to: StorageId, lane: Lane) -> Option<(Option<mpsc::Sender<Request>>, u16)> {
         let net = self.net.lock();
         net.processes.get(&self.id).filter(|it| !it.is_dead)?;
         let found: Vec<&Process> =
             net.others(self.id, self.place).map(|it| it.1).filter(|it| it.peer.storage == to).collect();
         let chosen = found.get(net.entropy.below(found.len()))?;
-        Some((chosen.inbox.clone(), chosen.place))
+        let inbox = match lane {
+            Lane::Bulk => Some(&chosen.bulk).filter(|_| !chosen.is_old),
+            _ => Some(&chosen.inbox),
+        };
+        Some((inbox.cloned(), chosen.place))
     }
 }
 
@@ -174,6 +182,8 @@ pub(crate) struct Place {
     pub(crate) boot: u64,
     pub(crate) expect: usize,
     pub(crate) level_max: u32,
+    /// Whether the processes here are of a release that gets snapshots with everything else.
+    pub(crate) is_old: bool,
     pub(crate) zone: &'static str,
     pub(crate) disk: Disk,
     /// The process, while there is one.
@@ -256,7 +266,7 @@ impl World {
     pub(crate) fn place(&mut self, at: u16, expect: usize) {
         let storage = StorageId(u128::from(self.entropy.next_u64()) << 16 | u128::from(at));
         let disk = Disk::new(self.entropy.clone(), FSYNC_MAX);
-        let place = Place { storage, boot: 0, expect, level_max: 1, zone: "", disk, running: None };
+        let place = Place { storage, boot: 0, expect, level_max: 1, is_old: false, zone: "", disk, running: None };
         self.places.insert(at, place);
     }
 
@@ -274,13 +284,14 @@ impl World {
         (peer.storage, peer.boot) = (place.storage, place.boot);
         let peer = Arc::new(peer);
         let (inbox, from_net) = mpsc::channel(INBOX_MAX);
+        let (bulk, pieces) = mpsc::channel(INBOX_MAX);
         let peers = Arc::new(Way { net: Arc::clone(&net), id, place: at, me: Arc::clone(&peer) });
         let metrics = Metrics::default();
         let store = Store::in_memory(place.disk.clone());
-        let parts = control::Parts { config, store, peers, inbox: from_net, metrics: metrics.clone() };
+        let parts = control::Parts { config, store, peers, inbox: from_net, bulk: pieces, metrics: metrics.clone() };
         let (handle, driver) = control::start(parts).expect("the disk can be read");
         place.running = Some(Running::begin(id, handle, metrics, |stop| driver.run(stop)));
-        let process = Process { place: at, peer, inbox, is_dead: false };
+        let process = Process { place: at, peer, inbox, bulk, is_old: place.is_old, is_dead: false };
         net.lock().processes.insert(id, process);
         net.lock().left.remove(&at);
     }
@@ -359,12 +370,13 @@ impl World {
 
     /// A byte for byte copy of what is at one place now, at another.
     pub(crate) fn copy(&mut self, from: u16, to: u16) {
-        let Place { storage, boot, expect, level_max, zone, disk, .. } = self.at(from);
+        let Place { storage, boot, expect, level_max, is_old, zone, disk, .. } = self.at(from);
         let copied = Place {
             storage: *storage,
             boot: *boot,
             expect: *expect,
             level_max: *level_max,
+            is_old: *is_old,
             zone,
             disk: disk.copy(),
             running: None,
@@ -553,42 +565,14 @@ pub(crate) fn run<F: Future<Output = Result<T, String>>, T>(
     runtime.map_err(|error| error.to_string())?.block_on(async { scenario(World::new(seed)).await })
 }
 
-/// A refusal that came, and the one that must.
-pub(crate) type Refused = (Option<frame::Refusal>, frame::Refusal);
-
 impl World {
-    /// Asks for votes in a high term, as strangers and as members that are not what they say.
-    pub(crate) async fn forge(&self, at: u16, forgotten: StorageId) -> Vec<Refused> {
-        let target = &self.places[&at];
-        let cluster = target.running.as_ref().and_then(|it| it.handle.status().cluster).expect("a cluster").0;
-        let mut running = self.places.values().filter(|it| it.running.is_some());
-        let member = running.find(|it| it.storage != target.storage).expect("another");
-        let stranger = StorageId(u128::MAX);
-        let good = frame::Badge { cluster, boot: member.boot, nonce: 0, since: 0 };
-        let cases = [
-            (stranger, target.storage, frame::Badge { boot: 1, ..good }, frame::Refusal::Outsider),
-            (forgotten, target.storage, frame::Badge { boot: 1, ..good }, frame::Refusal::Forgotten),
-            (member.storage, target.storage, frame::Badge { cluster: 1, ..good }, frame::Refusal::OtherCluster),
-            (member.storage, target.storage, good, frame::Refusal::Copy),
-            (member.storage, target.storage, frame::Badge { boot: 0, ..good }, frame::Refusal::Over),
-            (member.storage, stranger, good, frame::Refusal::OtherStorage),
-        ];
-        let mut refused = Vec::new();
-        for (from, to, badge, expected) in cases {
-            let message = raft::sim::ask_for_vote(1_000, from);
-            let frame = Frame { group: GroupId::CONTROL, to, to_life: None, badge, message };
-            let answer = self.tell(at, from, frame.encode().expect("it has an encoding")).await;
-            let answer = answer.and_then(|it| frame::Answer::decode(&it).ok());
-            let why = if let Some(frame::Answer::Refused(why)) = answer { why.refusal() } else { None };
-            refused.push((why, expected));
-        }
-        refused
-    }
-
     /// Says something to the process at a place, as if it came from a data directory.
-    pub(crate) async fn tell(&self, at: u16, from: StorageId, bytes: Vec<u8>) -> Option<bytes::Bytes> {
+    pub(crate) async fn tell(&self, at: u16, from: StorageId, lane: Lane, bytes: Vec<u8>) -> Option<bytes::Bytes> {
         let id = self.places[&at].running.as_ref().expect("it runs").id;
-        let inbox = self.net.lock().processes[&id].inbox.clone();
+        let inbox = match (lane, &self.net.lock().processes[&id]) {
+            (Lane::Bulk, process) => process.bulk.clone(),
+            (_, process) => process.inbox.clone(),
+        };
         let mut peer = crate::transport::tests::peer(77);
         peer.storage = from;
         let (answer, answered) = oneshot::channel();

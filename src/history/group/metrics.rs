@@ -43,6 +43,7 @@ pub struct Metrics {
     voters: Gauge,
     applied: Gauge,
     lag: Gauge,
+    snapshot_sent: Gauge,
     commands: Counter,
     batches: Counter,
     commit: Histogram,
@@ -70,6 +71,7 @@ impl Metrics {
             voters: registry.gauge("smg_history_voters", "Voters of the history group as this node knows it"),
             applied: registry.gauge("smg_history_applied", "Last entry of the history group's log that has taken effect at this node"),
             lag: registry.gauge("smg_history_lag_entries", "Entries that the member that is furthest behind lacks, at the leader; 0 elsewhere. Alert when it grows for minutes: that member is gone, or its disk is slow"),
+            snapshot_sent: registry.gauge("smg_history_snapshot_sent_bytes", "Bytes that members have got of the snapshots that they are being sent, at the leader; 0 elsewhere, and when each has all. A member that lacks more of the log than is kept is sent one, at 25 MB/s at most; alert when it stands still above 0 for a minute"),
             commands: registry.counter("smg_history_commands", "Commands of history that were answered to this node's clients and to nodes that had it decide"),
             batches: registry.counter("smg_history_batches", "Groups of commands that went together into one entry of the log: commands over batches is how many writers share an fsync"),
             commit: registry.histogram("smg_history_commit_seconds", "Seconds from when a group of commands was gathered until a majority had it on disk and it had taken effect", own_seconds),
@@ -89,6 +91,7 @@ impl Metrics {
         self.applied.set(number(status.applied));
         let behind = status.matched.values().map(|it| status.last.saturating_sub(*it)).max().unwrap_or(0);
         self.lag.set(number(if is_leader { behind } else { 0 }));
+        self.snapshot_sent.set(number(status.sending.values().sum()));
     }
 
     pub(super) fn committed(&self, commands: usize, took: Duration) {

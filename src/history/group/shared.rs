@@ -45,6 +45,7 @@ use crate::raft::Group;
 use crate::raft::ProposeError;
 use crate::raft::frame;
 use crate::storage::GroupId;
+use crate::transport::lanes::Lane;
 
 /// One attempt. A commit takes two fsyncs and two ways; a disk that is busy may take a second for each.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
@@ -194,7 +195,7 @@ impl Shared {
     pub(super) async fn ask(&self, to: StorageId, question: Question) -> Option<Answer> {
         let cluster = self.control.status().cluster?;
         let bytes = Message { cluster, question }.encode().ok()?;
-        let answer = raft::Mesh::ask(&**self.peers.as_ref()?, to, bytes, ATTEMPT_LIMIT).await.ok()?;
+        let answer = raft::Mesh::ask(&**self.peers.as_ref()?, to, Lane::Raft, bytes, ATTEMPT_LIMIT).await.ok()?;
         Answer::decode(&answer).ok()
     }
 

@@ -153,6 +153,7 @@ pub(super) struct Inboxes {
     pub(super) deltas: mpsc::Receiver<Received>,
     pub(super) sync: mpsc::Receiver<Request>,
     pub(super) ledger: mpsc::Receiver<Request>,
+    pub(super) bulk: mpsc::Receiver<Request>,
     pub(super) raft: mpsc::Receiver<Request>,
     pub(super) limits: mpsc::Receiver<Received>,
     pub(super) renewals: mpsc::Receiver<Request>,
@@ -209,8 +210,8 @@ pub(super) async fn start(
     // The first node of a cluster has nobody to wait for.
     let join_timeout = if config.seeds.is_empty() { Duration::ZERO } else { config.join_timeout };
     let members = Members { handle, me: node, join_timeout };
-    let transport::Inboxes { deltas, sync, ledger, raft, limits, renewals, forward, .. } = inboxes;
-    let inboxes = Inboxes { deltas, sync, ledger, raft, limits, renewals, forward };
+    let transport::Inboxes { deltas, sync, ledger, bulk, raft, limits, renewals, forward, .. } = inboxes;
+    let inboxes = Inboxes { deltas, sync, ledger, bulk, raft, limits, renewals, forward };
     let is_remote = !advertised.ip().is_loopback();
     Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key, expect })
 }
