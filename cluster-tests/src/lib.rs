@@ -17,6 +17,7 @@ pub mod upstream;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use smg::base::clock::Clock;
@@ -61,6 +62,30 @@ pub async fn within(what: &str, deadline: Duration, mut condition: impl AsyncFnM
     };
     assert!(tokio::time::timeout(deadline, waiting).await.is_ok(), "did not happen within {deadline:?}: {what}");
     Clock.now() - start
+}
+
+/// All files below a folder, whatever they are called.
+fn files(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, into);
+        } else {
+            into.push(path);
+        }
+    }
+}
+
+/// How many files below a folder have a word, and how many there are.
+#[must_use]
+pub fn found(folder: &Path, word: &str) -> (usize, usize) {
+    let mut all = Vec::new();
+    files(folder, &mut all);
+    let has = |path: &&PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(word.len()).any(|it| it == word.as_bytes())
+    };
+    (all.iter().filter(has).count(), all.len())
 }
 
 /// Lets time pass, where how long something lasts is what is tested. Never to wait for something: see [`eventually`].

@@ -20,6 +20,9 @@ crate::config! {
         "history-retention" => history_retention: Duration = Duration::from_secs(30 * 86_400),
         /// Most that one tenant keeps. Beyond it new responses and items are refused; what began may end.
         "history-tenant-bytes" => history_tenant_bytes: ByteSize = ByteSize(10 << 30),
+        /// How long what was deleted, or has expired, may still lie in the files of a node with `--history-backend` `raft`: in its log, its rows and snapshots. It is unreadable at once. Only if something was
+        /// deleted, and at most twice in that time, files are written anew for it, all that have anything of history. Choose it well above the time that this takes. 0 leaves it to when they are written anew anyway.
+        "purge-within" => purge_within: Duration = Duration::from_secs(86_400),
         /// Who sees what is kept: everybody of the `tenant`, or only the `principal` (the key, by its name) that made it. Each sees only what was made under the same scope.
         "history-scope" => history_scope: Scope = Scope::default(),
     }

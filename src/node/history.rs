@@ -71,7 +71,7 @@ pub(super) fn start(
     let keys = config.history_key_file.as_ref().map(|it| Keys::read(Path::new(it))).transpose()?;
     let backend: Arc<dyn Backend> = match config.history_backend {
         Kind::None => return Ok(None),
-        Kind::Raft => replicated(start, metrics, tasks)?,
+        Kind::Raft => replicated(config, start, metrics, tasks)?,
         Kind::Memory => Arc::new(Memory::default()),
         kind @ (Kind::Postgres | Kind::Redis | Kind::Oracle) => {
             let url = config.history_url.as_ref().ok_or(InvalidUrl::Missing)?;
@@ -85,7 +85,12 @@ pub(super) fn start(
 }
 
 /// In the cluster. Where nothing is to be kept, it is in memory, until the restart, as everything else is there.
-fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Result<Arc<dyn Backend>, Error> {
+fn replicated(
+    config: &Config,
+    start: &Start<'_>,
+    metrics: &mut Registry,
+    tasks: &Tasks,
+) -> Result<Arc<dyn Backend>, Error> {
     let metrics = group::metrics::Metrics::register(metrics);
     if start.storage.durability() == Durability::Off {
         tracing::warn!("responses and conversations are kept in memory, until the restart: there is no data directory");
@@ -101,7 +106,7 @@ fn replicated(start: &Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let backend = {
         let _here = runtime.enter();
-        let (backend, driver) = group::start(control.clone(), ground, metrics);
+        let (backend, driver) = group::start(control.clone(), ground, config.purge_within, metrics);
         tasks.spawn(GROUP, |stop| driver.run(stop));
         backend
     };

@@ -189,8 +189,8 @@ impl<M: Machine> Serve for Group<M> {
 pub struct Group<M: Machine> {
     me: StorageId,
     pub(super) raft: Raft<TypeConfig>,
-    store: Store,
-    state: StateMachine<M>,
+    pub(super) store: Store,
+    pub(super) state: StateMachine<M>,
     heard: Heard,
     sending: Sending,
     pub(super) receiving: Receiving,
@@ -474,9 +474,17 @@ pub fn check<M: Machine>(store: &Store, group: GroupId) -> Result<(), StartError
 
 /// Removes all of a group from a store: its data directory has another id now, and must not vote as the one it was.
 pub fn clear(group: GroupId, batch: &mut Batch) {
-    [Key::Vote, Key::Committed, Key::Purged, Key::Applied, Key::Membership, Key::Snapshot, Key::Installing]
-        .into_iter()
-        .for_each(|key: fn(GroupId) -> Key| batch.delete(key(group)));
+    let keys: [fn(GroupId) -> Key; 8] = [
+        Key::Vote,
+        Key::Committed,
+        Key::Purged,
+        Key::Applied,
+        Key::Membership,
+        Key::Snapshot,
+        Key::Installing,
+        Key::Removed,
+    ];
+    keys.into_iter().for_each(|key| batch.delete(key(group)));
     batch.delete_from(Key::Entry(group, 0), None);
     batch.clear_group_rows(group);
 }

@@ -24,6 +24,7 @@ mod group;
 mod log;
 mod network;
 mod nobody;
+mod purge;
 mod receiving;
 mod recover;
 mod rows;
@@ -54,6 +55,7 @@ pub use network::Asking;
 pub use network::Mesh;
 pub use network::Papers;
 pub use nobody::Nobody;
+pub use purge::PurgeError;
 pub use recover::RecoverError;
 pub use recover::recover;
 pub use rows::Rows;
@@ -100,6 +102,11 @@ pub trait Coded: Serialize + DeserializeOwned {
 pub trait Machine: Default + Send + 'static {
     /// Whether it keeps nothing beside its rows. Then they are never read back, and a snapshot of them is a file that is made when somebody needs it.
     const IS_ITS_ROWS: bool = false;
+
+    /// Whether somebody who wants this row removed wants its content gone from the disk, too: the group is then to be [purged](Group::purge).
+    fn is_record(_key: &[u8]) -> bool {
+        false
+    }
 
     /// Takes one row back from disk or from a snapshot.
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), Unreadable>;

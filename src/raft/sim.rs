@@ -20,6 +20,9 @@ use super::frame::Message;
 use crate::base::entropy::Entropy;
 use crate::base::ids::StorageId;
 use crate::storage::GroupId;
+use crate::storage::Store;
+use crate::storage::keys::Key;
+use crate::storage::memory::Disk;
 use crate::transport::lanes::Lane;
 
 thread_local! {
@@ -156,6 +159,16 @@ impl Traffic {
             Some(Message::Vote(_)) | None => {}
         }
     }
+}
+
+/// Whether any entry of a group's log has these bytes.
+pub(crate) fn log_has(disk: &Disk, group: GroupId, bytes: &[u8]) -> bool {
+    let store = Store::in_memory(disk.clone());
+    let entries = store.scan::<openraft::Entry<super::TypeConfig>>(Key::Entry(group, 0));
+    entries.map(|it| it.expect("it can be read").1).any(|it| match it.payload {
+        openraft::EntryPayload::Normal(command) => command.0.windows(bytes.len()).any(|it| it == bytes),
+        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => false,
+    })
 }
 
 /// Whether whoever told the first may not tell or keep the second after it.

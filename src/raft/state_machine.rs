@@ -78,13 +78,16 @@ pub(super) struct StateMachine<M> {
     snapshot_bytes: Arc<AtomicU64>,
     /// The last entry that has taken effect.
     applied: Arc<watch::Sender<u64>>,
+    /// The last entry that removed what may still lie in files; 0: there is none. See [`Key::Removed`].
+    removed: Arc<watch::Sender<u64>>,
 }
 
 impl<M> Clone for StateMachine<M> {
     fn clone(&self) -> Self {
         let (machine, snapshot_bytes) = (Arc::clone(&self.machine), Arc::clone(&self.snapshot_bytes));
-        let (store, group, applied) = (self.store.clone(), self.group, Arc::clone(&self.applied));
-        Self { store, group, machine, snapshot_bytes, applied }
+        let (store, group) = (self.store.clone(), self.group);
+        let (applied, removed) = (Arc::clone(&self.applied), Arc::clone(&self.removed));
+        Self { store, group, machine, snapshot_bytes, applied, removed }
     }
 }
 
@@ -92,18 +95,19 @@ impl<M: Machine> StateMachine<M> {
     /// The state of `group`, read back from its rows in `store`.
     pub(super) fn open(store: Store, group: GroupId) -> Result<Self, StateError> {
         if M::IS_ITS_ROWS {
-            let (machine, snapshot_bytes, applied) = Default::default();
-            let opened = Self { store, group, machine, snapshot_bytes, applied };
+            let (machine, snapshot_bytes, applied, removed) = Default::default();
+            let opened = Self { store, group, machine, snapshot_bytes, applied, removed };
             opened.finish_install()?;
-            opened.tell_applied()?;
+            opened.drop_incoming()?;
+            opened.begins_at()?;
             return Ok(opened);
         }
         let rows = store.group_rows(group)?;
         let bytes = rows.iter().map(|it| (it.0.len() + it.1.len()) as u64).sum();
         let machine = Arc::new(Mutex::new(restored(&rows)?));
-        let opened =
-            Self { store, group, machine, snapshot_bytes: Arc::new(AtomicU64::new(bytes)), applied: Arc::default() };
-        opened.tell_applied()?;
+        let (applied, removed, snapshot_bytes) = (Arc::default(), Arc::default(), Arc::new(AtomicU64::new(bytes)));
+        let opened = Self { store, group, machine, snapshot_bytes, applied, removed };
+        opened.begins_at()?;
         Ok(opened)
     }
 
@@ -122,10 +126,52 @@ impl<M: Machine> StateMachine<M> {
         let _ = self.applied.subscribe().wait_for(|it| *it >= index).await; // the sender is `self`'s
     }
 
+    /// As the disk has it.
+    fn begins_at(&self) -> Result<(), StoreError> {
+        self.removed.send_replace(self.store.read(Key::Removed(self.group))?.unwrap_or(0));
+        self.tell_applied()
+    }
+
     /// Tells who waits how far the disk has it.
     fn tell_applied(&self) -> Result<(), StoreError> {
         let applied: Option<LogId> = self.store.read(Key::Applied(self.group))?;
         self.applied.send_replace(applied.map_or(0, |it| it.index));
+        Ok(())
+    }
+
+    /// Which group.
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The last entry that removed what may still lie in files; 0: there is none.
+    pub(super) fn removed(&self) -> u64 {
+        *self.removed.borrow()
+    }
+
+    /// Waits until there is one.
+    pub(super) async fn until_removed(&self) {
+        let _ = self.removed.subscribe().wait_for(|it| *it > 0).await; // the sender is `self`'s
+    }
+
+    /// What was removed at this entry may still lie in files, from when the batch is written.
+    fn removes(&self, at: u64, batch: &mut Batch) -> Result<(), StoreError> {
+        batch.put(Key::Removed(self.group), &at)?;
+        self.removed.send_replace(at);
+        Ok(())
+    }
+
+    /// What was removed up to this entry lies in no file any more.
+    pub(super) fn purged(&self, upto: u64) -> Result<(), StoreError> {
+        // Held so that no entry comes in between.
+        let _still = self.machine.lock();
+        if self.removed() > upto {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.delete(Key::Removed(self.group));
+        self.store.write(batch)?;
+        self.removed.send_replace(0);
         Ok(())
     }
 
@@ -146,6 +192,9 @@ impl<M: Machine> StateMachine<M> {
             EntryPayload::Normal(command) => {
                 let mut changes = Vec::new();
                 let outcome = machine.step(&self.rows(), entry.log_id.index, &command.0, &mut changes)?;
+                if changes.iter().any(|(key, value)| value.is_none() && M::is_record(key)) {
+                    self.removes(entry.log_id.index, batch)?;
+                }
                 changes.into_iter().for_each(|(key, value)| batch.put_group_row(self.group, &key, value));
                 Ok(Opaque(outcome))
             }
@@ -321,6 +370,8 @@ impl<M: Machine> StateMachine<M> {
 
 /// Folder of files that are on their way from or to another member.
 const EXCHANGE: &str = "exchange";
+/// Ends the name of one that is read to its end for the first time.
+const WHOLE: &str = "whole";
 
 impl<M: Machine> StateMachine<M> {
     fn folder(&self) -> Result<Option<PathBuf>, io::Error> {
@@ -334,12 +385,25 @@ impl<M: Machine> StateMachine<M> {
         format!("incoming-{}", self.group.0)
     }
 
+    /// Removes what a process left that ended while a snapshot came.
+    fn drop_incoming(&self) -> Result<(), io::Error> {
+        let Some(directory) = self.store.directory() else { return Ok(()) };
+        let path = directory.join(EXCHANGE).join(self.incoming_name());
+        for path in [path.with_extension(WHOLE), path] {
+            if path.try_exists()? {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where a snapshot that comes is put.
     fn incoming(&self) -> Result<Content, StateError> {
         match self.folder()? {
             Some(folder) if M::IS_ITS_ROWS => {
                 let path = folder.join(self.incoming_name());
-                let file = File::options().create(true).truncate(true).read(true).write(true).open(path)?;
+                let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+                fs::remove_file(&path)?; // one that does not come whole leaves nothing
                 Ok(Content::file(file))
             }
             Some(_) | None => Ok(Content::bytes(Vec::new())),
@@ -399,12 +463,12 @@ impl<M: Machine> StateMachine<M> {
         };
         let path = folder.join(self.incoming_name());
         // Read once to see that it is whole: from then on there is no way back.
-        let mut copied = BufWriter::new(File::create(path.with_extension("whole"))?);
+        let mut copied = BufWriter::new(File::create(path.with_extension(WHOLE))?);
         let head = exchange::import(Tee { from: &mut reader, to: &mut copied }, |_| Ok(()));
         let copied = copied.into_inner().map_err(io::IntoInnerError::into_error)?;
         head?;
         copied.sync_all()?;
-        fs::rename(path.with_extension("whole"), &path)?;
+        fs::rename(path.with_extension(WHOLE), &path)?;
         File::open(&folder)?.sync_all()?;
         let mut batch = Batch::default();
         batch.put(Key::Installing(self.group), meta)?;
@@ -454,6 +518,8 @@ impl<M: Machine> StateMachine<M> {
             None => last.delete(Key::Applied(self.group)),
         }
         last.put(Key::Membership(self.group), &head.membership)?;
+        // What was here before may have had what is not there any more.
+        self.removes(head.applied.map_or(0, |it| it.index), &mut last)?;
         last.put(Key::Snapshot(self.group), &Kept { meta: meta.clone(), rows: Vec::new() })?;
         self.snapshot_bytes.store(bytes, Ordering::Relaxed);
         Ok(self.store.write_durably(last)?)

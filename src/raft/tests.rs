@@ -208,3 +208,32 @@ async fn an_installation_that_was_interrupted_goes_on_at_the_next_start() {
     drop(follower);
     assert_eq!(rows(&opened(&directory)), all, "once");
 }
+
+#[tokio::test]
+async fn what_a_snapshot_took_the_place_of_is_to_be_purged_also_after_a_restart_and_no_piece_of_one_is_left() {
+    let (_kept, meta, bytes, _) = travelled().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let folder = directory.path().join("exchange");
+    let files = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+    let mut follower = opened(&directory);
+    follower.apply(entries(1..=2)).await.expect("applies");
+    assert_eq!(follower.removed(), 0, "nothing was removed");
+    let mut incoming = follower.begin_receiving_snapshot().await.expect("begins");
+    incoming.write_all(&bytes).await.expect("writes");
+    incoming.flush().await.expect("writes");
+    assert_eq!(files(), 0, "one that does not come whole has no name");
+    follower.install_snapshot(&meta, incoming).await.expect("installs");
+    assert_eq!((follower.removed(), files()), (60, 0));
+    drop(follower);
+    for name in ["incoming-1", "incoming-1.whole"] {
+        std::fs::write(folder.join(name), b"what an earlier release or a crash left").expect("a file");
+    }
+    let follower = opened(&directory);
+    assert_eq!((follower.removed(), files()), (60, 0));
+    follower.purged(59).expect("writes");
+    assert_eq!(follower.removed(), 60, "there was more");
+    follower.purged(60).expect("writes");
+    assert_eq!(follower.removed(), 0);
+    drop(follower);
+    assert_eq!(opened(&directory).removed(), 0);
+}

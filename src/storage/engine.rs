@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use rocksdb::BlockBasedOptions;
+use rocksdb::BottommostLevelCompaction;
+use rocksdb::CompactOptions;
 use rocksdb::DB;
 use rocksdb::DBCompressionType;
 use rocksdb::Direction;
@@ -149,6 +151,68 @@ impl Engine {
             Self::Rocks(db) => Ok(db.flush_wal(true)?),
             #[cfg(test)]
             Self::Memory(disk) => disk.flush(),
+        }
+    }
+
+    // === what lies in files, of which a disk in memory has none ===
+
+    /// The number of the last write.
+    pub(super) fn number(&self) -> u64 {
+        match self {
+            Self::Rocks(db) => db.latest_sequence_number(),
+            #[cfg(test)]
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// The last write that the oldest [`Moment`] has which somebody holds.
+    pub(super) fn oldest_view(&self) -> Result<Option<u64>, StoreError> {
+        match self {
+            Self::Rocks(db) => Ok(db.property_int_value(c"rocksdb.oldest-snapshot-sequence")?.filter(|it| *it > 0)),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(None),
+        }
+    }
+
+    /// Puts into files what only the write-ahead log has. The log begins anew.
+    pub(super) fn begin_files(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Rocks(db) => Ok(db.flush()?),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// The files that have anything from `from` to before `to`: the first key of each, and its size.
+    pub(super) fn files(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+        match self {
+            Self::Rocks(db) => {
+                let found = db.live_files()?.into_iter().filter_map(|it| {
+                    let (first, last) = (it.start_key?, it.end_key?);
+                    (last.as_slice() >= from && first.as_slice() < to).then_some((first, it.size as u64))
+                });
+                Ok(found.collect())
+            }
+            #[cfg(test)]
+            Self::Memory(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Merges all files that have anything from `from` to before `to`, also those that nothing comes after.
+    pub(super) fn rewrite(&self, from: &[u8], to: &[u8]) -> Result<(), StoreError> {
+        match self {
+            Self::Rocks(db) => {
+                let mut options = CompactOptions::default();
+                options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+                options.set_exclusive_manual_compaction(false);
+                let failures = || db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
+                let before = failures()?;
+                db.compact_range_opt(Some(from), Some(to), &options);
+                // What it came to is told nowhere else.
+                if failures()? == before { Ok(()) } else { Err(StoreError::Failed) }
+            }
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Key {
     Own(GroupId),
     /// A snapshot that is being put in the place of the group's rows: they are not whole until this is gone.
     Installing(GroupId),
+    /// The last entry that removed what may still lie in this node's files. Gone when they were written anew after it.
+    Removed(GroupId),
 }
 
 impl Key {
@@ -47,6 +49,7 @@ impl Key {
             // 8 and 9 were rows of an earlier machine.
             Self::Own(group) => (group, 10, None),
             Self::Installing(group) => (group, 11, None),
+            Self::Removed(group) => (group, 12, None),
         };
         let mut bytes = Vec::with_capacity(12);
         bytes.push(SCHEMA);
@@ -75,6 +78,7 @@ impl Key {
             (7, None) => Some(Self::Snapshot(group)),
             (10, None) => Some(Self::Own(group)),
             (11, None) => Some(Self::Installing(group)),
+            (12, None) => Some(Self::Removed(group)),
             _ => None,
         }
     }
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     fn keys() -> impl Strategy<Value = Key> {
-        (any::<u16>(), any::<u64>(), 0..9_usize).prop_map(|(group, number, kind)| {
+        (any::<u16>(), any::<u64>(), 0..10_usize).prop_map(|(group, number, kind)| {
             let group = GroupId(group);
             [
                 Key::Vote(group),
@@ -109,6 +113,7 @@ mod tests {
                 Key::Snapshot(group),
                 Key::Own(group),
                 Key::Installing(group),
+                Key::Removed(group),
             ][kind]
         })
     }

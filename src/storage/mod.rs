@@ -15,6 +15,7 @@ pub mod keys;
 #[cfg(test)]
 pub(crate) mod memory;
 mod metrics;
+mod rewrite;
 mod rows;
 mod seal;
 mod store;
@@ -24,6 +25,7 @@ pub use handle::Durability;
 pub use handle::Handle;
 pub use handle::Place;
 pub use metrics::Metrics;
+pub use rewrite::Part;
 pub use rows::GroupRow;
 pub use rows::GroupView;
 pub use rows::Row;

@@ -113,7 +113,7 @@ impl GroupView<'_> {
 }
 
 /// Bounds of a group's rows. The upper one is excluded.
-fn span(group: GroupId) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn span(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     let prefix = |number: u32| {
         let [_, kind, high, low] = number.to_be_bytes();
         vec![kind, high, low]

@@ -217,7 +217,7 @@ impl Store {
         &self.0.engine
     }
 
-    fn fail_once(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    pub(super) fn fail_once(&self, work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
         if self.0.has_failed.load(Ordering::SeqCst) {
             return Err(StoreError::Failed);
         }

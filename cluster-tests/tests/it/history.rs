@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_tests::Client;
 use cluster_tests::Step;
 use cluster_tests::Upstream;
+use cluster_tests::config;
+use cluster_tests::found;
 use cluster_tests::free_ports;
+use cluster_tests::lasting;
 use cluster_tests::meshed;
 use cluster_tests::scrape::Scrape;
 use cluster_tests::scrape::measured;
 use cluster_tests::within;
 use serde_json::Value;
+use serde_json::json;
+use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::sync::Semaphore;
 
@@ -43,6 +49,9 @@ pub(crate) const HISTORY: &[&str] = &[
     "smg_storage_fsync_seconds",
 ];
 
+/// Moved by what is deleted.
+pub(crate) const PURGES: &[&str] = &["smg_history_purges_total"];
+
 /// Moved while a node gets all of history from another.
 pub(crate) const SNAPSHOT: &[&str] = &["smg_history_snapshot_sent_bytes"];
 
@@ -56,9 +65,19 @@ const TAKEN_OVER: Duration = Duration::from_secs(20);
 static ONE: Mutex<()> = Mutex::const_new(());
 
 async fn start(addresses: &[SocketAddr; 3], at: usize, worker: &Upstream) -> Member {
-    let data = tempfile::tempdir().expect("a directory");
+    start_in(tempfile::tempdir().expect("a directory"), addresses, at, worker, None).await
+}
+
+async fn start_in(
+    data: TempDir,
+    addresses: &[SocketAddr; 3],
+    at: usize,
+    worker: &Upstream,
+    purge_within: Option<Duration>,
+) -> Member {
     let mut config = measured(meshed(data.path(), addresses[at].port(), addresses, &[]));
     config.workers.urls = vec![worker.url()];
+    config.history.purge_within = purge_within.unwrap_or(config.history.purge_within);
     Member::with(data, config).await
 }
 
@@ -179,7 +198,6 @@ async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_h
         }
     }
     let away = follower.expect("two of three follow");
-    let port = addresses[away].port();
     let (data, survivors) = (nodes.remove(away).stop().await, &nodes);
     let first = survivors[0].address();
     let (before, term) = (told(first).await["last"].as_u64(), told(first).await["term"].clone());
@@ -194,9 +212,7 @@ async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_h
     for node in survivors {
         assert_eq!(Client::connect(node.address()).await.post("/cluster/history/snapshot", "").await.status, 200);
     }
-    let mut config = measured(meshed(data.path(), port, &addresses, &[]));
-    config.workers.urls = vec![worker.url()];
-    let back = Member::with(data, config).await;
+    let back = start_in(data, &addresses, away, &worker, None).await;
     let mut sent = 0.0;
     let sending = async || {
         for node in survivors {
@@ -217,14 +233,129 @@ async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_h
     })
     .await;
     for node in survivors {
-        let over = async || {
-            told(node.address()).await["sending"] == serde_json::json!({})
-                && scrape(node).await.value(SNAPSHOT[0]) == 0.0
-        };
+        let over =
+            async || told(node.address()).await["sending"] == json!({}) && scrape(node).await.value(SNAPSHOT[0]) == 0.0;
         within("nothing is told when it is over", FORMED, over).await;
     }
     let received = scrape(&back).await.value(r#"smg_mesh_received_bytes_total{lane="bulk"}"#);
     assert!(received > LARGE_ONES as f64 * LARGE as f64, "on the lane for it: {received}");
     assert_eq!(told(first).await["term"], term, "no heartbeat came too late for it");
     [back].into_iter().chain(nodes).for_each(|it| drop(it.crash()));
+}
+
+/// They share nothing that a compression could put one for the other.
+const DELETED: [&str; 4] = ["qzvkwjxhgpbtnmrd", "ylfcsuoaeiwvqkzj", "hxgbpmtdnrkcwyfs", "plmoknijbuhvygct"];
+const KEPT: &str = "wsxedcrfvtgbyhnu";
+const PURGE_WITHIN: Duration = Duration::from_secs(4);
+
+/// A response whose parts are these, made in each way that there is.
+async fn make(node: SocketAddr, worker: &Upstream, words: [&str; 3]) -> Vec<String> {
+    let [input, instructions, output] = words;
+    let mut ids = Vec::new();
+    for kind in ["background", "stream", "store"] {
+        worker.script(match kind {
+            "store" => Step::completion(output),
+            _ => vec![Step::stream_head(), Step::preamble(), Step::content(output), Step::end()],
+        });
+        let body = json!({"model": "m", "input": input, "instructions": instructions, kind: true});
+        let answer = Client::connect(node).await.post(RESPONSES, &body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let text = answer.text();
+        let begin = text.find("resp_").expect("an id");
+        let id: String = text[begin..].chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect();
+        within("it is whole", FORMED, async || get(node, &id).await.1["status"] == "completed").await;
+        ids.push(id);
+    }
+    ids
+}
+
+async fn delete(node: SocketAddr, path: &str) {
+    let answer = Client::connect(node).await.call("DELETE", path, "").await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+}
+
+/// How many of the words that were deleted are in files.
+fn left(node: &Path) -> usize {
+    DELETED.iter().filter(|it| found(node, it).0 > 0).count()
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_in_no_file_of_any_node_within_the_time_that_is_promised() {
+    let _one = ONE.lock().await;
+    let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
+    let mut nodes = Vec::new();
+    for at in 0..3 {
+        let data = tempfile::tempdir().expect("a directory");
+        nodes.push(start_in(data, &addresses, at, &worker, Some(PURGE_WITHIN)).await);
+    }
+    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
+    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    let makes = |node| async move { Client::connect(node).await.post(CONVERSATIONS, "{}").await.status == 200 };
+    for node in &all {
+        within("conversations are kept", FORMED, async || makes(*node).await).await;
+    }
+    let kept = make(all[0], &worker, [KEPT; 3]).await;
+    let deleted = make(all[1], &worker, [DELETED[0], DELETED[1], DELETED[2]]).await;
+    let item = json!({"type": "message", "role": "user", "content": DELETED[3]});
+    let answer = Client::connect(all[0]).await.post(CONVERSATIONS, &json!({"items": [item]}).to_string()).await.json();
+    let conversation = format!("{CONVERSATIONS}/{}", id(&answer));
+    for node in &nodes {
+        within("all have it", FORMED, async || left(node.data()) == DELETED.len()).await;
+    }
+    // One is away while it is deleted, and has all of it in its log.
+    let data = nodes.remove(2).stop().await;
+    for id in &deleted {
+        delete(all[0], &format!("{RESPONSES}/{id}")).await;
+        assert_eq!(get(all[1], id).await.0, 404, "unreadable at once, at any node");
+    }
+    let items = Client::connect(all[0]).await.get(&format!("{conversation}/items")).await.json();
+    delete(all[0], &format!("{conversation}/items/{}", id(&items["data"][0]))).await;
+    let is_gone = async || {
+        lasting(Duration::from_millis(100)).await;
+        nodes.iter().all(|it| left(it.data()) == 0)
+    };
+    let took = within("it is in no file of those that run", 3 * PURGE_WITHIN, is_gone).await;
+    println!("gone from two nodes {took:?} after it was deleted, {PURGE_WITHIN:?} are promised");
+    for node in &nodes {
+        within("the node knows", FORMED, async || told(node.address()).await["to_be_purged"] == false).await;
+        assert!(scrape(node).await.moved().contains(PURGES[0]));
+    }
+    assert_eq!(left(data.path()), DELETED.len(), "who is away has all of it");
+    let back = start_in(data, &addresses, 2, &worker, Some(PURGE_WITHIN)).await;
+    let is_gone = async || {
+        lasting(Duration::from_millis(100)).await;
+        left(back.data()) == 0
+    };
+    let took = within("it is in no file of the one that was away", FORMED, is_gone).await;
+    println!("gone from the third {took:?} after its start");
+    for node in nodes.iter().chain([&back]) {
+        assert!(found(node.data(), KEPT).0 > 0, "what was not deleted is there");
+        for id in &kept {
+            within("it can be read", FORMED, async || get(node.address(), id).await.0 == 200).await;
+        }
+    }
+    [back].into_iter().chain(nodes).for_each(|it| drop(it.crash()));
+}
+
+#[tokio::test]
+async fn what_has_expired_is_in_no_file_of_a_node_alone_that_nobody_asks_anything() {
+    let worker = Upstream::start("one").await;
+    let data = tempfile::tempdir().expect("a directory");
+    let mut config = config(&[&worker]);
+    config.node.data_dir = Some(data.path().display().to_string());
+    (config.history.purge_within, config.history.history_retention) = (PURGE_WITHIN, Duration::from_secs(5));
+    let node = Member::with(data, config).await;
+    worker.always(Step::completion("hello"));
+    let body = r#"{"model":"m","input":"hi"}"#;
+    let asks = async || Client::connect(node.address()).await.post(RESPONSES, body).await.status == 200;
+    within("responses are kept", FORMED, asks).await;
+    make(node.address(), &worker, [DELETED[0], DELETED[1], DELETED[2]]).await;
+    assert!(left(node.data()) > 0, "the search finds it");
+    let is_gone = async || {
+        lasting(Duration::from_millis(100)).await;
+        left(node.data()) == 0
+    };
+    let took = within("it is in no file", FORMED, is_gone).await;
+    println!("gone {took:?} after it was made");
+    drop(node.crash());
 }

@@ -1,6 +1,7 @@
 //! Nodes find each other over real sockets on loopback, each in a runtime of its own, so that one can be dropped as a crash would.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use cluster_tests::Client;
 use cluster_tests::config;
@@ -45,6 +46,11 @@ impl Member {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.node().address
+    }
+
+    /// Its data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
     }
 
     fn mesh(&self) -> SocketAddr {

@@ -123,6 +123,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
         PROCESS,
         super::control::CONTROL,
         super::history::HISTORY,
+        super::history::PURGES,
         super::history::SNAPSHOT,
         super::limits::LIMITS,
         super::meters_mesh::MESH,

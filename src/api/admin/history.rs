@@ -71,6 +71,7 @@ fn group_status(status: &group::Status) -> Value {
         "behind": behind.collect::<serde_json::Map<_, _>>(),
         "sending": sending.collect::<serde_json::Map<_, _>>(),
         "snapshot_bytes": status.snapshot_bytes,
+        "to_be_purged": status.is_to_be_purged,
     })
 }
 

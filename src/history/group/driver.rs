@@ -11,6 +11,7 @@ use super::committer;
 use super::messages::Answer;
 use super::messages::Question;
 use super::metrics::Metrics;
+use super::purge;
 use super::reader;
 use super::shared::Replicated;
 use super::shared::Shared;
@@ -69,6 +70,10 @@ pub struct Driver {
     serving: JoinSet<()>,
     /// Stands for election. BOUND: one.
     candidacy: JoinSet<()>,
+    /// Takes off the disk what was deleted. BOUND: one.
+    purging: JoinSet<()>,
+    /// How soon. 0: it is left to time.
+    purge_within: Duration,
     /// BOUND: one change of members at a time.
     changing: JoinSet<()>,
     tenure: Tenure,
@@ -79,20 +84,27 @@ pub struct Driver {
 }
 
 /// Starts it over the control group's members. The driver is to be run as a task.
-pub fn start(control: control::Handle, ground: Arc<dyn Ground>, metrics: Metrics) -> (Replicated, Driver) {
+pub fn start(
+    control: control::Handle,
+    ground: Arc<dyn Ground>,
+    purge_within: Duration,
+    metrics: Metrics,
+) -> (Replicated, Driver) {
     let (shared, commands, reads) = Shared::new(control, metrics);
     let shared = Arc::new(shared);
     shared.control.carry(&(Arc::clone(&shared) as Arc<dyn Carried>));
     let mut serving = JoinSet::new();
     serving.spawn(raft::owned(committer::run(Arc::clone(&shared), commands)));
     serving.spawn(raft::owned(reader::run(Arc::clone(&shared), reads)));
-    let (candidacy, changing) = Default::default();
+    let (candidacy, purging, changing) = Default::default();
     let (tenure, is_wanted, has_looked, has_told) = Default::default();
     let driver = Driver {
         shared: Arc::clone(&shared),
         ground,
         serving,
         candidacy,
+        purging,
+        purge_within,
         changing,
         tenure,
         is_wanted,
@@ -233,6 +245,10 @@ impl Driver {
         } else {
             let standing = Arc::clone(&group);
             self.candidacy.spawn(raft::owned(async move { standing.stand().await }));
+        }
+        if !self.purge_within.is_zero() {
+            let metrics = shared.metrics.clone();
+            self.purging.spawn(raft::owned(purge::run(Arc::clone(&group), self.purge_within, metrics)));
         }
         shared.group.store(Some(group));
         tracing::debug!(%began_at, "this node takes part in the history group");

@@ -34,6 +34,14 @@ impl From<Unavailable> for Why {
     }
 }
 
+label! {
+    /// How an attempt ended to take off the disk what was deleted.
+    pub(in crate::history) enum Purge {
+        Done = "done",
+        Failed = "failed",
+    }
+}
+
 /// Counters and gauges of this area.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -44,6 +52,7 @@ pub struct Metrics {
     applied: Gauge,
     lag: Gauge,
     snapshot_sent: Gauge,
+    purges: Each<Purge, Counter>,
     commands: Counter,
     batches: Counter,
     commit: Histogram,
@@ -72,6 +81,7 @@ impl Metrics {
             applied: registry.gauge("smg_history_applied", "Last entry of the history group's log that has taken effect at this node"),
             lag: registry.gauge("smg_history_lag_entries", "Entries that the member that is furthest behind lacks, at the leader; 0 elsewhere. Alert when it grows for minutes: that member is gone, or its disk is slow"),
             snapshot_sent: registry.gauge("smg_history_snapshot_sent_bytes", "Bytes that members have got of the snapshots that they are being sent, at the leader; 0 elsewhere, and when each has all. A member that lacks more of the log than is kept is sent one, at 25 MB/s at most; alert when it stands still above 0 for a minute"),
+            purges: registry.counters("smg_history_purges", "Attempts of this node to take off its disk what was deleted or had expired, by result. Rising `failed`: the disk is full, or somebody exports for long; what was deleted then lies in files for longer than `--purge-within`", "result"),
             commands: registry.counter("smg_history_commands", "Commands of history that were answered to this node's clients and to nodes that had it decide"),
             batches: registry.counter("smg_history_batches", "Groups of commands that went together into one entry of the log: commands over batches is how many writers share an fsync"),
             commit: registry.histogram("smg_history_commit_seconds", "Seconds from when a group of commands was gathered until a majority had it on disk and it had taken effect", own_seconds),
@@ -98,6 +108,10 @@ impl Metrics {
         self.commands.inc_by(commands as u64);
         self.batches.inc();
         self.commit.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn purged(&self, is_done: bool) {
+        self.purges.of(if is_done { Purge::Done } else { Purge::Failed }).inc();
     }
 
     pub(super) fn retried(&self) {

@@ -7,6 +7,7 @@
 //!  read ────▶ reader: how far has the leader come? (one question for all who wait) ──▶ wait until here, too ──▶ rows
 //!
 //!  driver: founds it once, joins it, stands for election, changes who is in it, hands over
+//!  purge: what was deleted goes off the disk of this node
 //! ```
 //! The members are the control group's, who votes is decided by the same rules ([`Patience`](crate::control::core::voters::Patience)), and frames pass the same gate. The group begins with the first use: a
 //! cluster that keeps nothing pays for no second group. Where it begins is decided in the control group's log, once.
@@ -18,6 +19,7 @@ mod committer;
 mod driver;
 mod messages;
 pub mod metrics;
+mod purge;
 mod reader;
 mod shared;
 #[cfg(test)]

@@ -78,6 +78,8 @@ pub struct Status {
     pub has_room: bool,
     /// How large a snapshot is, about, in bytes. 0: not known yet.
     pub snapshot_bytes: u64,
+    /// Whether something was deleted that may still lie in files of this node.
+    pub is_to_be_purged: bool,
     /// Leader, voters, how far it is.
     pub group: raft::Status,
 }
@@ -108,6 +110,7 @@ impl Shared {
             is_here: group.is_some(),
             has_room: group.as_ref().is_none_or(|it| it.has_room()),
             snapshot_bytes: group.as_ref().map_or(0, |it| it.snapshot_bytes()),
+            is_to_be_purged: group.as_ref().is_some_and(|it| it.is_to_be_purged()),
             group: group.map(|it| it.status()).unwrap_or_default(),
         }
     }

@@ -36,6 +36,7 @@ use crate::history::machine::Act;
 use crate::history::machine::read;
 use crate::history::machine::read::Page;
 use crate::raft;
+use crate::storage::GroupId;
 use crate::storage::Store;
 use crate::storage::memory::Disk;
 
@@ -68,6 +69,7 @@ struct Seen {
     reads: Vec<(Instant, Instant, Vec<Id>)>,
     refused: Vec<String>,
     unavailable: usize,
+    deleted: usize,
 }
 
 struct Nodes {
@@ -76,6 +78,8 @@ struct Nodes {
     seen: Arc<Mutex<Seen>>,
     clients: raft::sim::Life,
     asked: u64,
+    /// How soon what was deleted goes off the disks; clients then delete, too.
+    purge_within: Duration,
 }
 
 fn owner() -> Owner {
@@ -89,7 +93,7 @@ fn conversation() -> Id {
 impl Nodes {
     fn new(world: World) -> Self {
         let (nodes, seen, clients) = Default::default();
-        Self { world, nodes, seen, clients, asked: 0 }
+        Self { world, nodes, seen, clients, asked: 0, purge_within: Duration::ZERO }
     }
 
     fn start(&mut self, at: u16) {
@@ -105,8 +109,8 @@ impl Nodes {
             (place.disk.clone(), place.storage, place.boot)
         };
         let running = self.world.places[&at].running.as_ref().expect("it runs");
-        let (backend, driver) =
-            running.life.within(|| driver::start(running.handle.clone(), Arc::new(Own(disk)), Metrics::default()));
+        let (control, ground, within) = (running.handle.clone(), Arc::new(Own(disk)), self.purge_within);
+        let (backend, driver) = running.life.within(|| driver::start(control, ground, within, Metrics::default()));
         let entropy = self.world.entropy.clone();
         let handle = Handle::new(Arc::new(backend.clone()), &Config::default(), None, (storage, boot), entropy);
         running.life.spawn(driver.run(Stop::new()));
@@ -164,6 +168,7 @@ impl Nodes {
         let Some((_, (_, handle))) = self.nodes.iter().nth(draw as usize % self.nodes.len().max(1)) else { return };
         self.asked += 1;
         let (handle, seen, number) = (handle.clone(), Arc::clone(&self.seen), self.asked);
+        let is_deleting = !self.purge_within.is_zero();
         // Not a task of the node: a client that asked it may hear nothing, but is not killed with it.
         self.clients.spawn(async move {
             if number % 3 == 0 {
@@ -175,6 +180,9 @@ impl Nodes {
                 return;
             }
             let id = Id::parse(&format!("msg_{number}")).expect("an id");
+            if is_deleting && number % 3 == 1 {
+                return delete(&handle, number, &seen).await;
+            }
             // Now and then one that goes in parts.
             let json = vec![b'x'; if number % 20 == 1 { 400_000 } else { 100 }];
             let act =
@@ -229,6 +237,18 @@ impl Nodes {
         self.busy(millis((draw >> 24) % 3_000)).await
     }
 
+    /// What was deleted is in no node's log, nor told to be on its disk. Answers how many were deleted.
+    async fn are_purged(&mut self) -> Result<usize, String> {
+        self.world.run(2 * self.purge_within).await?;
+        for (at, (backend, _)) in &self.nodes {
+            let has_it = raft::sim::log_has(&self.world.places[at].disk, GroupId::HISTORY, b"msg_beside");
+            if backend.status().is_to_be_purged || has_it {
+                return Err(format!("node {at} has what was deleted on its disk"));
+            }
+        }
+        Ok(self.seen.lock().deleted)
+    }
+
     /// What is read at the end, at each node, fits all that was seen.
     async fn fits(&mut self) -> Result<usize, String> {
         // Those who asked last are answered or give up.
@@ -274,9 +294,35 @@ async fn items(handle: &Handle) -> Result<Vec<Id>, Unavailable> {
     Ok(items.into_iter().map(|it| it.id).collect())
 }
 
+/// Makes a conversation beside the one that is watched, and deletes it.
+async fn delete(handle: &Handle, number: u64, seen: &Mutex<Seen>) {
+    let conversation = Id::parse(&format!("conv_beside_{number}")).expect("an id");
+    let make = Act::CreateConversation {
+        conversation: conversation.clone(),
+        created_ms: 1,
+        metadata: b"{}".to_vec(),
+        items: vec![Item { id: Id::parse("msg_beside").expect("an id"), json: vec![b'y'; 1000] }],
+        key: None,
+        expires_ms: None,
+    };
+    for act in [make, Act::DeleteConversation { conversation }] {
+        match handle.act_within(&owner(), act, secs(6)).await {
+            Ok(_) => {}
+            Err(HistoryError::Unavailable(_)) => return seen.lock().unavailable += 1,
+            Err(error) => return seen.lock().refused.push(format!("beside, {number}: {error}")),
+        }
+    }
+    seen.lock().deleted += 1;
+}
+
 fn trouble(seed: u64) -> Result<usize, String> {
+    trouble_with(seed, Duration::ZERO)
+}
+
+fn trouble_with(seed: u64, purge_within: Duration) -> Result<usize, String> {
     run(seed, async |world| {
         let mut nodes = Nodes::new(world);
+        nodes.purge_within = purge_within;
         let count = [3, 5][(seed % 2) as usize];
         nodes.cluster(count).await?;
         for _ in 0..6 {
@@ -285,6 +331,9 @@ fn trouble(seed: u64) -> Result<usize, String> {
         nodes.world.until_whole(secs(60), usize::from(count)).await?;
         nodes.until_whole(usize::from(count)).await?;
         let added = nodes.fits().await?;
+        if purge_within > Duration::ZERO {
+            return nodes.are_purged().await;
+        }
         if added < 50 {
             return Err(format!("only {added} items were acknowledged"));
         }
@@ -299,6 +348,14 @@ fn whatever_happens_what_clients_see_fits_one_order() {
         added += trouble(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
     println!("{added} items were acknowledged");
+}
+
+#[test]
+fn logs_that_are_let_go_of_for_what_was_deleted_lose_nothing() {
+    for seed in seeds(4) {
+        let deleted = trouble_with(seed, secs(4)).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(deleted > 20, "{deleted} were deleted");
+    }
 }
 
 #[test]

@@ -165,6 +165,11 @@ pub(super) fn is_exported(key: &[u8]) -> bool {
     matches!(key, [OWNED, ..] | [SYSTEM, 1..=4 | 7 | 8, ..])
 }
 
+/// Whether a record of a client's goes with this row: nothing but a deletion, or that it expires, removes one of these.
+pub(super) fn is_record(key: &[u8]) -> bool {
+    matches!(parse(key), Some(Parsed::Response(..) | Parsed::Conversation(..) | Parsed::Entry(..)))
+}
+
 /// Bounds of the keys of all leases.
 pub(super) fn leases() -> (Vec<u8>, Vec<u8>) {
     (vec![SYSTEM, 7], vec![SYSTEM, 8])
@@ -302,6 +307,8 @@ mod tests {
         ];
         let all: std::collections::BTreeSet<_> = keys.iter().map(Key::encode).collect();
         assert_eq!(all.len(), keys.len());
+        let records: Vec<_> = (0..).zip(&keys).filter(|it| is_record(&it.1.encode())).map(|it| it.0).collect();
+        assert_eq!(records, [0, 5, 6], "responses, conversations, items of conversations");
         let (from, to) = span(&Key::Item(&owner, &id, Side::Input, 0), 5);
         assert_eq!(all.range(from..to).count(), 2);
         let (from, to) = span(&Key::Event(&owner, &id, u64::MAX), 0);

@@ -68,6 +68,10 @@ pub struct History;
 impl raft::Machine for History {
     const IS_ITS_ROWS: bool = true;
 
+    fn is_record(key: &[u8]) -> bool {
+        keys::is_record(key)
+    }
+
     fn restore(&mut self, _: &[u8], _: &[u8]) -> Result<(), raft::Unreadable> {
         Ok(())
     }

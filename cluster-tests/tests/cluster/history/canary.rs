@@ -1,10 +1,10 @@
 //! `store: false`: of what was asked and answered, no byte is on any disk or in any log. The same words are found when they are stored, so that the search is known to work, and not when they are sealed.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_tests::Step;
+use cluster_tests::found;
 use cluster_tests::lasting;
 use serde_json::json;
 
@@ -19,29 +19,6 @@ use crate::fleet::Start;
 const WORDS: [&str; 3] = ["qzvkwjxhgpbtnmrd", "ylfcsuoaeiwvqkzj", "hxgbpmtdnrkcwyfs"];
 const SEALED: [&str; 3] = ["nbvcxzlkjhgfdsap", "oiuytrewqmznxbcv", "lakskdjfhgqpwoei"];
 const STORED: [&str; 3] = ["plmoknijbuhvygct", "wsxedcrfvtgbyhnu", "azqswdefrgthyjuk"];
-
-/// All files below a folder, whatever they are called.
-fn files(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, into);
-        } else {
-            into.push(path);
-        }
-    }
-}
-
-/// How many files have it, and how many there are.
-fn found(folder: &Path, word: &str) -> (usize, usize) {
-    let mut all = Vec::new();
-    files(folder, &mut all);
-    let has = |path: &&PathBuf| {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        bytes.windows(word.len()).any(|it| it == word.as_bytes())
-    };
-    (all.iter().filter(has).count(), all.len())
-}
 
 /// Asked of one node after the other, streamed and not, alone and in a chain.
 async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 3], is_stored: bool) {
