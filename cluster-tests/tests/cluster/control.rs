@@ -38,8 +38,9 @@ impl Fleet<'_> {
             let mut seen = BTreeSet::new();
             for at in self.running() {
                 let group = self.group(at).await;
-                let is_in =
-                    group["voters"].as_array().is_some_and(|it| it.len() == voters) && group["leader"].is_string();
+                let is_in = group["voters"].as_array().is_some_and(|it| it.len() == voters)
+                    && group["changing_voters"] == false
+                    && group["leader"].is_string();
                 if !is_in {
                     return false;
                 }

@@ -42,6 +42,7 @@ pub(crate) async fn is_whole(nodes: &[SocketAddr], voters: usize) -> bool {
     for node in nodes {
         let group = group(*node).await;
         let is_in = group["voters"].as_array().is_some_and(|it| it.len() == voters)
+            && group["changing_voters"] == false
             && group["cluster_id"].is_string()
             && group["leader"].is_string();
         if !is_in {

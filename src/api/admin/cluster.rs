@@ -76,6 +76,7 @@ fn control(status: &control::Status) -> Option<Value> {
         "leader": group.leader.map(|it| it.to_string()),
         "term": group.term,
         "voters": shown(&group.voters),
+        "changing_voters": group.is_joint,
         "learners": shown(&group.learners),
         "applied": group.applied,
         "feature_level": status.level,

@@ -65,6 +65,7 @@ fn group_status(status: &group::Status) -> Value {
         "leader": group.leader.map(|it| it.to_string()),
         "term": group.term,
         "voters": shown(&group.voters),
+        "changing_voters": group.is_joint,
         "learners": shown(&group.learners),
         "last": group.last,
         "applied": group.applied,

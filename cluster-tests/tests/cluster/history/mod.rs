@@ -125,7 +125,8 @@ impl Fleet<'_> {
             let mut leaders = std::collections::BTreeSet::new();
             for at in self.running() {
                 let group = self.kept(at).await;
-                if group["voters"].as_array().map(Vec::len) != Some(voters) || !group["leader"].is_string() {
+                let has_all = group["voters"].as_array().map(Vec::len) == Some(voters);
+                if !has_all || group["changing_voters"] != false || !group["leader"].is_string() {
                     return false;
                 }
                 leaders.insert(group["leader"].to_string());
