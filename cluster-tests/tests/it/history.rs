@@ -171,7 +171,7 @@ const LARGE_ONES: usize = 4;
 const CONVERSATIONS: &str = "/v1/conversations";
 
 #[tokio::test]
-async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_how_far_it_is_is_told() {
+async fn a_node_that_was_away_gets_all_as_a_snapshot_on_the_bulk_lane_and_how_far_it_is_is_told() {
     let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
     let mut nodes = Vec::new();
     for at in 0..3 {
@@ -193,7 +193,7 @@ async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_h
     let away = follower.expect("two of three follow");
     let (data, survivors) = (nodes.remove(away).stop().await, &nodes);
     let first = survivors[0].address();
-    let (before, term) = (told(first).await["last"].as_u64(), told(first).await["term"].clone());
+    let before = told(first).await["last"].as_u64();
     let text = "x".repeat(LARGE);
     let large = format!(r#"{{"items":[{{"type":"message","role":"user","content":"{text}"}}]}}"#);
     for _ in 0..LARGE_ONES {
@@ -232,7 +232,6 @@ async fn a_node_that_was_away_gets_all_as_a_snapshot_beside_the_heartbeats_and_h
     }
     let received = scrape(&back).await.value(r#"smg_mesh_received_bytes_total{lane="bulk"}"#);
     assert!(received > LARGE_ONES as f64 * LARGE as f64, "on the lane for it: {received}");
-    assert_eq!(told(first).await["term"], term, "no heartbeat came too late for it");
     [back].into_iter().chain(nodes).for_each(|it| drop(it.crash()));
 }
 
