@@ -59,7 +59,6 @@ pub fn parse_level(text: &str) -> Result<EnvFilter, InvalidLevel> {
 #[derive(Debug)]
 pub struct LogHandle {
     level: reload::Handle<EnvFilter, tracing_subscriber::Registry>,
-    queue: mpsc::SyncSender<Item>,
 }
 
 impl LogHandle {
@@ -73,23 +72,23 @@ impl LogHandle {
 
 impl Drop for LogHandle {
     fn drop(&mut self) {
-        drain(&self.queue);
+        drain();
     }
 }
 
-fn drain(queue: &mpsc::SyncSender<Item>) {
+fn drain() {
     let (done, wait) = mpsc::sync_channel(1);
-    if queue.try_send(Item::Flush(done)).is_ok() {
+    if QUEUE.get().is_some_and(|it| it.try_send(Item::Flush(done)).is_ok()) {
         let _ = wait.recv_timeout(FLUSH_MAX); // late: what is left is lost with the process
     }
 }
 
-/// Where lines of this process go.
+/// Where lines of this process go, once logging has started.
 static QUEUE: OnceLock<mpsc::SyncSender<Item>> = OnceLock::new();
 
 /// Ends the process at once, but for the lines that say why.
 pub fn abort() -> ! {
-    QUEUE.get().into_iter().for_each(drain);
+    drain();
     std::process::abort()
 }
 
@@ -121,8 +120,8 @@ pub fn start_to(
     if started.is_err() || thread.spawn(move || write(out, &lines)).is_err() {
         return Ok(None); // without its thread every line is counted as dropped
     }
-    let _ = QUEUE.set(queue.clone()); // logging starts once
-    Ok(Some(LogHandle { level: handle, queue }))
+    let _ = QUEUE.set(queue); // logging starts once
+    Ok(Some(LogHandle { level: handle }))
 }
 
 enum Item {
