@@ -82,7 +82,7 @@ pub type RowChange = (Vec<u8>, Option<Vec<u8>>);
 
 /// Bytes that this release cannot read: a newer one wrote them, or they are damaged. The machine was not changed; a group must not go on past them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("written by a newer release, damaged, or sealed with a key that this node was not given")]
+#[error("written by a newer release, or damaged")]
 pub struct Unreadable;
 
 /// What goes through a group, or comes out of it, as bytes: a version byte, then the value.

@@ -41,8 +41,8 @@ pub enum Missing {
     /// More than the caller takes.
     #[error("it has more bytes than may be read at a time: {0}")]
     TooLarge(u64),
-    /// See [`Unreadable`].
-    #[error(transparent)]
+    /// See [`Unreadable`]; or its content is sealed, see [`Keys`](crate::history::Keys).
+    #[error("{0}, or sealed with a key that this node was not given")]
     Unreadable(#[from] Unreadable),
 }
 
