@@ -42,8 +42,8 @@ impl Engine {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let mut options = Options::default();
         options.create_if_missing(true);
-        // BOUND: three write buffers, which only fill where much is written, and a few files: a log must not take a gateway's memory. Smaller ones are merged so often that a third
-        // of a node's processor time went there.
+        // BOUND: three write buffers, which only fill where much is written, and a few files: a log must not take a gateway's memory. Of smaller ones, which
+        // are merged more often, 43 % of a busy node's processor time went there (docs/reports/history.md).
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
         options.set_max_write_buffer_number(3);
         options.set_max_bytes_for_level_base(4 * WRITE_BUFFER_BYTES as u64);
