@@ -54,14 +54,33 @@ pub(crate) const PURGES: &[&str] = &["smg_history_purges_total"];
 /// Moved while a node gets all of history from another.
 pub(crate) const SNAPSHOT: &[&str] = &["smg_history_snapshot_sent_bytes"];
 
+const CONVERSATIONS: &str = "/v1/conversations";
 const RESPONSES: &str = "/v1/responses";
 /// Joining takes changes of members; machines that run tests are crowded.
 const FORMED: Duration = Duration::from_secs(60);
 /// Twice what a response may be stuck for.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
 
-async fn start(addresses: &[SocketAddr; 3], at: usize, worker: &Upstream) -> Member {
-    start_in(tempfile::tempdir().expect("a directory"), addresses, at, worker, None).await
+/// Three nodes that keep history together, and their addresses. `None`: what is deleted is taken off their disks in its usual time.
+async fn three(addresses: &[SocketAddr; 3], worker: &Upstream, purge_within: Option<Duration>) -> Vec<Member> {
+    let mut nodes = Vec::new();
+    for at in 0..3 {
+        let data = tempfile::tempdir().expect("a directory");
+        nodes.push(start_in(data, addresses, at, worker, purge_within).await);
+    }
+    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
+    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
+    for node in &all {
+        within("conversations are kept", FORMED, async || makes(*node).await).await;
+    }
+    // The first one begins history's own group, which takes its members one after another. Until none of them is only about to vote, the loss of one may stop it.
+    let keeps = |it: &Member| {
+        let group = it.node().history().and_then(|it| it.backend().group());
+        group.is_some_and(|it| it.group.voters.len() == 3 && !it.group.is_joint)
+    };
+    let took = within("three keep history", FORMED, async || nodes.iter().all(keeps)).await;
+    println!("three keep history {took:?} after the first conversation");
+    nodes
 }
 
 async fn start_in(
@@ -75,6 +94,10 @@ async fn start_in(
     config.workers.urls = vec![worker.url()];
     config.history.purge_within = purge_within.unwrap_or(config.history.purge_within);
     Member::with(data, config).await
+}
+
+async fn makes(node: SocketAddr) -> bool {
+    Client::connect(node).await.post(CONVERSATIONS, "{}").await.status == 200
 }
 
 async fn get(node: SocketAddr, id: &str) -> (u16, Value) {
@@ -92,14 +115,6 @@ fn id(response: &Value) -> String {
     response["id"].as_str().expect("an id").to_owned()
 }
 
-/// Whether all of these know three voters of history, none of whom is only about to be one: the loss of one is then nothing.
-fn keep_history(nodes: &[Member]) -> bool {
-    nodes.iter().all(|it| {
-        let group = it.node().history().and_then(|it| it.backend().group());
-        group.is_some_and(|it| it.group.voters.len() == 3 && !it.group.is_joint)
-    })
-}
-
 /// What a node says of history.
 async fn told(node: SocketAddr) -> Value {
     Client::connect(node).await.get("/cluster/history").await.json()["group"].clone()
@@ -113,19 +128,12 @@ async fn scrape(member: &Member) -> Scrape {
 async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_knows() {
     let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
     worker.always(Step::completion("hello"));
-    let mut nodes = Vec::new();
-    for at in 0..3 {
-        nodes.push(start(&addresses, at, &worker).await);
-    }
+    let mut nodes = three(&addresses, &worker, None).await;
     let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
-    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
     let asks = |node| async move { Client::connect(node).await.post(RESPONSES, r#"{"model":"m","input":"hi"}"#).await };
     for node in &all {
         within("responses are kept", FORMED, async || asks(*node).await.status == 200).await;
     }
-    // The first one begins history's own group, which takes its members one after another.
-    let took = within("three keep history", FORMED, async || keep_history(&nodes)).await;
-    println!("three keep history {took:?} after the first response");
     let mut moved = BTreeSet::new();
     let made = created(all[0], r#"{"model":"m","input":"hi"}"#).await;
     for node in &all {
@@ -168,22 +176,11 @@ async fn responses_outlive_their_nodes_and_are_not_said_to_be_kept_where_nobody_
 /// So many of them take more than half a second at the pace of bulk data.
 const LARGE: usize = 4 << 20;
 const LARGE_ONES: usize = 4;
-const CONVERSATIONS: &str = "/v1/conversations";
 
 #[tokio::test]
 async fn a_node_that_was_away_gets_all_as_a_snapshot_on_the_bulk_lane_and_how_far_it_is_is_told() {
     let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
-    let mut nodes = Vec::new();
-    for at in 0..3 {
-        nodes.push(start(&addresses, at, &worker).await);
-    }
-    let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
-    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
-    let makes = |node| async move { Client::connect(node).await.post(CONVERSATIONS, "{}").await.status == 200 };
-    for node in &all {
-        within("conversations are kept", FORMED, async || makes(*node).await).await;
-    }
-    within("all three vote", FORMED, async || keep_history(&nodes)).await;
+    let mut nodes = three(&addresses, &worker, None).await;
     let mut follower = None;
     for (at, node) in nodes.iter().enumerate() {
         if scrape(node).await.value("smg_history_is_leader") == 0.0 {
@@ -271,20 +268,17 @@ fn left(node: &Path) -> usize {
     DELETED.iter().filter(|it| found(node, it).0 > 0).count()
 }
 
+/// Whether none is in the files of any of these. Not asked again at once: all files are read for it.
+async fn are_gone(nodes: &[Member]) -> bool {
+    lasting(Duration::from_millis(100)).await;
+    nodes.iter().all(|it| left(it.data()) == 0)
+}
+
 #[tokio::test]
 async fn what_is_deleted_is_in_no_file_of_any_node_within_the_time_that_is_promised() {
     let (addresses, worker): ([SocketAddr; 3], _) = (free_ports(), Upstream::start("one").await);
-    let mut nodes = Vec::new();
-    for at in 0..3 {
-        let data = tempfile::tempdir().expect("a directory");
-        nodes.push(start_in(data, &addresses, at, &worker, Some(PURGE_WITHIN)).await);
-    }
+    let mut nodes = three(&addresses, &worker, Some(PURGE_WITHIN)).await;
     let all: Vec<SocketAddr> = nodes.iter().map(Member::address).collect();
-    within("one group of three", FORMED, async || is_whole(&all, 3).await).await;
-    let makes = |node| async move { Client::connect(node).await.post(CONVERSATIONS, "{}").await.status == 200 };
-    for node in &all {
-        within("conversations are kept", FORMED, async || makes(*node).await).await;
-    }
     let kept = make(all[0], &worker, [KEPT; 3]).await;
     let deleted = make(all[1], &worker, [DELETED[0], DELETED[1], DELETED[2]]).await;
     let item = json!({"type": "message", "role": "user", "content": DELETED[3]});
@@ -293,7 +287,6 @@ async fn what_is_deleted_is_in_no_file_of_any_node_within_the_time_that_is_promi
     for node in &nodes {
         within("all have it", FORMED, async || left(node.data()) == DELETED.len()).await;
     }
-    within("all three vote", FORMED, async || keep_history(&nodes)).await;
     // One is away while it is deleted, and has all of it in its log.
     let data = nodes.remove(2).stop().await;
     for id in &deleted {
@@ -302,31 +295,23 @@ async fn what_is_deleted_is_in_no_file_of_any_node_within_the_time_that_is_promi
     }
     let items = Client::connect(all[0]).await.get(&format!("{conversation}/items")).await.json();
     delete(all[0], &format!("{conversation}/items/{}", id(&items["data"][0]))).await;
-    let is_gone = async || {
-        lasting(Duration::from_millis(100)).await;
-        nodes.iter().all(|it| left(it.data()) == 0)
-    };
-    let took = within("it is in no file of those that run", 3 * PURGE_WITHIN, is_gone).await;
+    let took = within("it is in no file of those that run", 3 * PURGE_WITHIN, async || are_gone(&nodes).await).await;
     println!("gone from two nodes {took:?} after it was deleted, {PURGE_WITHIN:?} are promised");
     for node in &nodes {
         within("the node knows", FORMED, async || told(node.address()).await["to_be_purged"] == false).await;
         assert!(scrape(node).await.moved().contains(PURGES[0]));
     }
     assert_eq!(left(data.path()), DELETED.len(), "who is away has all of it");
-    let back = start_in(data, &addresses, 2, &worker, Some(PURGE_WITHIN)).await;
-    let is_gone = async || {
-        lasting(Duration::from_millis(100)).await;
-        left(back.data()) == 0
-    };
-    let took = within("it is in no file of the one that was away", FORMED, is_gone).await;
+    let back = [start_in(data, &addresses, 2, &worker, Some(PURGE_WITHIN)).await];
+    let took = within("it is in no file of the one that was away", FORMED, async || are_gone(&back).await).await;
     println!("gone from the third {took:?} after its start");
-    for node in nodes.iter().chain([&back]) {
+    for node in nodes.iter().chain(&back) {
         assert!(found(node.data(), KEPT).0 > 0, "what was not deleted is there");
         for id in &kept {
             within("it can be read", FORMED, async || get(node.address(), id).await.0 == 200).await;
         }
     }
-    [back].into_iter().chain(nodes).for_each(|it| drop(it.crash()));
+    back.into_iter().chain(nodes).for_each(|it| drop(it.crash()));
 }
 
 #[tokio::test]
@@ -336,18 +321,14 @@ async fn what_has_expired_is_in_no_file_of_a_node_alone_that_nobody_asks_anythin
     let mut config = config(&[&worker]);
     config.node.data_dir = Some(data.path().display().to_string());
     (config.history.purge_within, config.history.history_retention) = (PURGE_WITHIN, Duration::from_secs(5));
-    let node = Member::with(data, config).await;
+    let node = [Member::with(data, config).await];
     worker.always(Step::completion("hello"));
     let body = r#"{"model":"m","input":"hi"}"#;
-    let asks = async || Client::connect(node.address()).await.post(RESPONSES, body).await.status == 200;
+    let asks = async || Client::connect(node[0].address()).await.post(RESPONSES, body).await.status == 200;
     within("responses are kept", FORMED, asks).await;
-    make(node.address(), &worker, [DELETED[0], DELETED[1], DELETED[2]]).await;
-    assert!(left(node.data()) > 0, "the search finds it");
-    let is_gone = async || {
-        lasting(Duration::from_millis(100)).await;
-        left(node.data()) == 0
-    };
-    let took = within("it is in no file", FORMED, is_gone).await;
+    make(node[0].address(), &worker, [DELETED[0], DELETED[1], DELETED[2]]).await;
+    assert!(left(node[0].data()) > 0, "the search finds it");
+    let took = within("it is in no file", FORMED, async || are_gone(&node).await).await;
     println!("gone {took:?} after it was made");
-    drop(node.crash());
+    node.into_iter().for_each(|it| drop(it.crash()));
 }

@@ -9,6 +9,7 @@ use cluster_tests::within;
 use serde_json::Value;
 use serde_json::json;
 use smg::base::clock::Clock;
+use smg::base::entropy::Entropy;
 use tokio::task::JoinSet;
 use tokio::task::LocalSet;
 
@@ -96,14 +97,8 @@ async fn fill(fleet: &Fleet<'_>, conversation: &str, megabytes: usize) {
 
 /// What does not get shorter by being packed, but for its alphabet.
 fn text(seed: u64) -> String {
-    let mut text = String::with_capacity(ITEM_BYTES + 16);
-    let mut state = seed << 32;
-    while text.len() < ITEM_BYTES {
-        state = state.wrapping_add(1);
-        let mixed = state.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        text += &format!("{:016x}", (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9));
-    }
-    text
+    let entropy = Entropy::seeded(seed);
+    (0..ITEM_BYTES / 16).map(|_| format!("{:016x}", entropy.next_u64())).collect()
 }
 
 impl Fleet<'_> {
