@@ -442,6 +442,9 @@ impl ApiError {
     /// The whole response in the schema of `family`.
     #[must_use]
     pub fn response(&self, family: Family) -> Response {
+        if let Self::History(HistoryError::Missing(Missing::Unreadable(_))) = self {
+            tracing::error!(error = %self, "what was asked for is kept here and cannot be read: is the file of --history-key-file the one that the other nodes have?");
+        }
         let mut response = Response::new(super::full(family.error_body(&self.text())));
         let (status, _, code) = self.classify();
         *response.status_mut() = status;

@@ -153,10 +153,7 @@ impl Keys {
             )
             | None => return value,
         };
-        made.unwrap_or_else(|| {
-            tracing::error!("content of history cannot be opened: it is damaged, or sealed with a key that is not in the file of --history-key-file");
-            Vec::new()
-        })
+        made.unwrap_or_default()
     }
 
     fn clear(&self, bound_to: Vec<u8>, content: &mut Vec<u8>) -> Option<()> {

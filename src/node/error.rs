@@ -82,7 +82,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Mesh(error) => error.is_usage(),
-            Self::Control(_) | Self::Unreadable(_) | Self::History(_) => true,
+            Self::Control(_) | Self::Unreadable(_) | Self::History(_) | Self::HistoryKeys(_) => true,
             _ => false,
         }
     }

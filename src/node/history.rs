@@ -20,6 +20,7 @@ use crate::history::Absent;
 use crate::history::Backend;
 use crate::history::External;
 use crate::history::Handle;
+use crate::history::InvalidKeys;
 use crate::history::Keys;
 use crate::history::Memory;
 use crate::history::config::Config;
@@ -46,6 +47,8 @@ pub(super) struct Start<'a> {
     /// This data directory, and which start of it this is.
     pub(super) me: (StorageId, u64),
     pub(super) entropy: &'a Entropy,
+    /// See [`keys`].
+    pub(super) keys: Option<Keys>,
 }
 
 /// The data directory.
@@ -61,6 +64,11 @@ impl group::Ground for Own {
     }
 }
 
+/// Reads the keys that seal content, if it is to be sealed. To be called before anything runs: a wrong file is the operator's to mend. Blocks on the disk.
+pub(super) fn keys(config: &Config) -> Result<Option<Keys>, InvalidKeys> {
+    config.history_key_file.as_ref().map(|it| Keys::read(Path::new(it))).transpose()
+}
+
 /// Starts it. None: nothing is kept, as asked.
 pub(super) fn start(
     config: &Config,
@@ -68,7 +76,6 @@ pub(super) fn start(
     metrics: &mut Registry,
     tasks: &Tasks,
 ) -> Result<Option<Handle>, Error> {
-    let keys = config.history_key_file.as_ref().map(|it| Keys::read(Path::new(it))).transpose()?;
     let backend: Arc<dyn Backend> = match config.history_backend {
         Kind::None => return Ok(None),
         Kind::Raft => replicated(config, start, metrics, tasks)?,
@@ -78,7 +85,7 @@ pub(super) fn start(
             Arc::new(External::start(kind, url, start.entropy, metrics, tasks)?)
         }
     };
-    let handle = Handle::new(backend, config, keys, start.me, start.entropy.clone());
+    let handle = Handle::new(backend, config, start.keys.clone(), start.me, start.entropy.clone());
     let tended = handle.clone();
     tasks.spawn(TEND, |stop| history::run(tended, stop));
     Ok(Some(handle))

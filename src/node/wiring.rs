@@ -78,6 +78,7 @@ pub(super) fn build(
     logs::register(metrics);
     panics::register(metrics);
     let entropy = Entropy::from_os();
+    let keys = super::history::keys(&config.history)?;
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
     let (definitions, defined) = watch::channel(Arc::default());
@@ -104,7 +105,7 @@ pub(super) fn build(
     let configured = config.routing.policies();
     let policies = PolicyEdits::start(Arc::clone(&router), tables.clone(), configured, entropy.clone(), tasks.clone());
     let me = (tables.storage(), ground.identity.as_ref().map_or(1, |it| it.boot));
-    let kept = super::history::Start { storage: &storage, control: control.as_ref(), me, entropy: &entropy };
+    let kept = super::history::Start { storage: &storage, control: control.as_ref(), me, entropy: &entropy, keys };
     let history = super::history::start(&config.history, &kept, metrics, tasks)?;
     let server = &config.server;
     let (admission, keys) = admission(config, metrics);

@@ -20,9 +20,10 @@ const WORDS: [&str; 3] = ["qzvkwjxhgpbtnmrd", "ylfcsuoaeiwvqkzj", "hxgbpmtdnrkcw
 const SEALED: [&str; 3] = ["nbvcxzlkjhgfdsap", "oiuytrewqmznxbcv", "lakskdjfhgqpwoei"];
 const STORED: [&str; 3] = ["plmoknijbuhvygct", "wsxedcrfvtgbyhnu", "azqswdefrgthyjuk"];
 
-/// Asked of one node after the other, streamed and not, alone and in a chain.
-async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 3], is_stored: bool) {
+/// Asked of one node after the other, streamed and not, alone and in a chain. Where the last whole one is.
+async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 3], is_stored: bool) -> String {
     let [input, instructions, output] = words;
+    let mut last = String::new();
     for at in 0..3 {
         for is_stream in [false, true] {
             worker.script(match is_stream {
@@ -37,13 +38,14 @@ async fn ask(fleet: &Fleet<'_>, worker: &cluster_tests::Upstream, words: [&str; 
             assert!(status == 200 && text.contains(output), "{status}: {text}");
             if !is_stream {
                 let id = serde_json::from_slice::<serde_json::Value>(&answer).expect("JSON")["id"].clone();
-                let path = format!("/v1/responses/{}", id.as_str().expect("an id"));
-                let (status, kept) = fleet.told((at + 1) % 3, Call::get(&path)).await;
+                last = format!("/v1/responses/{}", id.as_str().expect("an id"));
+                let (status, kept) = fleet.told((at + 1) % 3, Call::get(&last)).await;
                 assert_eq!(status, if is_stored { 200 } else { 404 }, "{kept}");
                 assert_eq!(kept.to_string().contains(output), is_stored, "{kept}");
             }
         }
     }
+    last
 }
 
 pub(crate) async fn no_byte(case: &Case) {
@@ -63,10 +65,25 @@ pub(crate) async fn no_byte(case: &Case) {
     start.flags.extend(["--history-key-file".to_owned(), keys.display().to_string()]);
     restarted(&mut fleet, &start).await;
     search(case, &folder);
-    ask(&fleet, &worker, SEALED, true).await;
+    let sealed = ask(&fleet, &worker, SEALED, true).await;
     write_all(&fleet, "sealed export").await;
     restarted(&mut fleet, &start).await;
     search(case, &folder);
+    // One without the keys says so, and has them again.
+    let mut without = start.clone();
+    without.flags.truncate(without.flags.len() - 2);
+    fleet.kill(0);
+    fleet.start(0, &without);
+    cluster_tests::within("it is not told without its key", STARTING, async || {
+        let found = call(fleet.nodes[0].http, &Call::get(&sealed)).await;
+        found.is_ok_and(|it| it.0 == 503 && String::from_utf8_lossy(&it.2).contains("sealed with a key"))
+    })
+    .await;
+    let log = std::fs::read_to_string(&fleet.nodes[0].log).expect("it has a log");
+    assert!(log.contains("is the file of --history-key-file"), "the log says why");
+    restarted(&mut fleet, &start).await;
+    let (status, told) = fleet.told(0, Call::get(&sealed)).await;
+    assert!(status == 200 && told.to_string().contains(SEALED[2]), "{status}: {told}");
     let (_, files) = found(&folder, WORDS[0]);
     case.figure(format_args!("no word in any of {files} files, logs and exports included, before and after restarts, and no sealed one; the stored ones are found"));
     fleet.check_alive();
