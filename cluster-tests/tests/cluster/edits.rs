@@ -145,7 +145,7 @@ pub(crate) async fn field_12_revoked(case: &Case) {
     let made = post("/keys", json!({"name": "app", "tenant": "team"})).await;
     let (key, id) = (made["key"].as_str().expect("the key").to_owned(), made["id"].as_str().expect("an id").to_owned());
     let gets = async |fleet: &Fleet<'_>, at: usize| {
-        let mut link = super::ask::Link::open(fleet.nodes[at].http).await.ok()?;
+        let mut link = super::ask::open(fleet.nodes[at].http).await.ok()?;
         link.key.clone_from(&key);
         link.call("GET", "/v1/models", "").await.ok().map(|it| it.0)
     };

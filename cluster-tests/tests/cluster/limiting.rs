@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::task::LocalSet;
 
 use super::ask::Link;
+use super::ask::open;
 use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -81,7 +82,7 @@ async fn ask_on(node: SocketAddr, key: String, tally: Rc<Tally>, stop: Rc<Cell<b
     while !stop.get() {
         let mut open = match link.take().filter(Link::is_open) {
             Some(link) => link,
-            None => match Link::open(node).await {
+            None => match open(node).await {
                 Ok(link) => link,
                 Err(_) => return lasting(Duration::from_millis(100)).await,
             },
@@ -220,7 +221,7 @@ impl<'a> Clients<'a> {
 /// Asks until it is let in, then holds the stream until it is dropped or the node ends it.
 async fn want(node: SocketAddr, key: String) {
     loop {
-        if let Ok(mut link) = Link::open(node).await {
+        if let Ok(mut link) = open(node).await {
             link.key.clone_from(&key);
             drop(link.call("POST", "/v1/chat/completions", &chat("hi", true)).await);
         }

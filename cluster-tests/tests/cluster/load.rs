@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 
 use super::ask::Link;
 use super::ask::UNSENT;
+use super::ask::open;
 use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -71,27 +72,27 @@ async fn ask_on(node: SocketAddr, client: usize, tally: Rc<Tally>, stop: Rc<Cell
         let begun = Clock.now();
         let outcome = async {
             let body = chat(&format!("client {client}, question {number}"), number % 4 == 0);
-            let mut open = match link.take().filter(Link::is_open) {
+            let mut opened = match link.take().filter(Link::is_open) {
                 Some(link) => link,
-                None => Link::open(node).await?,
+                None => open(node).await?,
             };
-            let mut answered = open.call("POST", "/v1/chat/completions", &body).await;
+            let mut answered = opened.call("POST", "/v1/chat/completions", &body).await;
             // It was closed between two requests: nothing was sent, and every client asks again on a new one.
             if answered.as_ref().is_err_and(|it| it == UNSENT) {
-                open = Link::open(node).await?;
-                answered = open.call("POST", "/v1/chat/completions", &body).await;
+                opened = open(node).await?;
+                answered = opened.call("POST", "/v1/chat/completions", &body).await;
             }
             let (status, answer) = answered?;
             if status != 200 {
                 return Err(format!("{status}: {}", String::from_utf8_lossy(&answer)));
             }
-            Ok(open)
+            Ok(opened)
         };
         match outcome.await {
-            Ok(open) => {
+            Ok(opened) => {
                 tally.served.set(tally.served.get() + 1);
                 tally.slowest.set(tally.slowest.get().max(Clock.now() - begun));
-                link = Some(open);
+                link = Some(opened);
             }
             Err(reason) => {
                 tally.failed.set(tally.failed.get() + 1);
@@ -129,7 +130,7 @@ async fn served<'a>(case: &'a Case) -> (Fleet<'a>, [Upstream; 2]) {
 
 /// Whether a node answers a model request.
 pub(crate) async fn answers(node: SocketAddr) -> bool {
-    match Link::open(node).await {
+    match open(node).await {
         Ok(mut link) => link.call("POST", "/v1/chat/completions", &chat("hi", false)).await.is_ok_and(|it| it.0 == 200),
         Err(_) => false,
     }
@@ -251,7 +252,7 @@ pub(crate) async fn field_02_slots(case: &Case) {
             for _ in 0..SLOTS {
                 let node = fleet.nodes[at].http;
                 clients.spawn(async move {
-                    let mut link = Link::open(node).await.expect("it listens");
+                    let mut link = open(node).await.expect("it listens");
                     link.call("POST", "/v1/chat/completions", &chat("slow", true)).await
                 });
             }

@@ -11,7 +11,7 @@ use cluster_tests::within;
 use serde_json::Value;
 use serde_json::json;
 
-use super::ask::Link;
+use super::ask::open;
 use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -35,7 +35,7 @@ async fn send(fleet: &Fleet<'_>, at: usize, conversation: usize, number: usize) 
 }
 
 async fn answered_by(fleet: &Fleet<'_>, at: usize, key: Option<String>, body: &str) -> String {
-    let mut link = Link::open(fleet.nodes[at].http).await.expect("it listens");
+    let mut link = open(fleet.nodes[at].http).await.expect("it listens");
     link.routing_key = key;
     let answer = link.send("POST", "/v1/chat/completions", body).await.expect("it answers");
     assert_eq!(answer.status(), 200, "{:?}", answer.body());

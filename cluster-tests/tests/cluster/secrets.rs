@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::ask::ADMIN_KEY;
-use super::ask::Link;
+use super::ask::open;
 use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -54,7 +54,7 @@ pub(crate) async fn nowhere(case: &Case) {
     let changed = json!({"api_key": format!("{WORKER_KEY}-2")});
     fleet.ask(1, "PATCH", &format!("/workers/{id}"), &changed).await.expect("it answers");
     for at in 0..3 {
-        let mut link = Link::open(fleet.nodes[at].http).await.expect("it listens");
+        let mut link = open(fleet.nodes[at].http).await.expect("it listens");
         for number in 0..20 {
             let body = cluster_tests::chat(&format!("{PROMPT} {number} {}", "long ".repeat(500)), number % 2 == 0);
             assert_eq!(link.call("POST", "/v1/chat/completions", &body).await.expect("it answers").0, 200);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::json;
 use smg::base::clock::Clock;
 
-use super::ask::Link;
+use super::ask::open;
 use super::case::Case;
 use super::case::spread;
 use super::fleet::Fleet;
@@ -60,7 +60,7 @@ impl Fleet<'_> {
     /// Whether a node serves a model now.
     pub(crate) async fn serves(&self, at: usize, model: &str) -> bool {
         let body = chat("hi", false).replace(r#""model":"m""#, &format!(r#""model":"{model}""#));
-        match Link::open(self.nodes[at].http).await {
+        match open(self.nodes[at].http).await {
             Ok(mut link) => link.call("POST", "/v1/chat/completions", &body).await.is_ok_and(|it| it.0 == 200),
             Err(_) => false,
         }

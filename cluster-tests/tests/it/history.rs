@@ -78,8 +78,7 @@ async fn three(addresses: &[SocketAddr; 3], worker: &Upstream, purge_within: Opt
         let group = it.node().history().and_then(|it| it.backend().group());
         group.is_some_and(|it| it.group.voters.len() == 3 && !it.group.is_joint)
     };
-    let took = within("three keep history", FORMED, async || nodes.iter().all(keeps)).await;
-    println!("three keep history {took:?} after the first conversation");
+    within("three keep history", FORMED, async || nodes.iter().all(keeps)).await;
     nodes
 }
 

@@ -27,7 +27,7 @@ use serde_json::json;
 use smg::base::clock::Clock;
 use tokio::task::JoinSet;
 
-use super::ask::Link;
+use super::ask::open;
 use super::control::FORMING;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
@@ -58,7 +58,7 @@ const PAGE: usize = 100;
 
 /// One request on a connection of its own: status, `Retry-After`, body.
 async fn call(to: SocketAddr, request: &Call<'_>) -> Result<(u16, Option<String>, Bytes), String> {
-    let mut link = Link::open(to).await?;
+    let mut link = open(to).await?;
     link.deadline = PATIENCE;
     link.idempotency_key = request.key.map(ToOwned::to_owned);
     if let Some(key) = request.api_key {

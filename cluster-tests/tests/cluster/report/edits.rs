@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use super::asked;
 use super::percentile;
 use crate::ask::Link;
+use crate::ask::open;
 use crate::case::Case;
 use crate::fleet::Fleet;
 use crate::load::Clients;
@@ -32,7 +33,7 @@ pub(super) async fn in_force(case: &Case) {
             let clients: Vec<_> = fleet.nodes.iter().map(|it| Clients::of(it.http)).collect();
             let mut links = Vec::new();
             for node in &fleet.nodes {
-                links.push(Link::open(node.http).await.expect("it listens"));
+                links.push(open(node.http).await.expect("it listens"));
             }
             let (mut times, mut answers) = (Vec::new(), Vec::new());
             for number in 0..asked("EDITS", 3000) {

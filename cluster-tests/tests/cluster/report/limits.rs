@@ -24,6 +24,7 @@ use tokio::task::LocalSet;
 
 use super::asked;
 use crate::ask::Link;
+use crate::ask::open;
 use crate::case::Case;
 use crate::fleet::Fleet;
 use crate::fleet::STARTING;
@@ -93,7 +94,7 @@ async fn request(node: Asked, limit: usize, links: Rc<RefCell<Vec<Link>>>, book:
     let kept = links.borrow_mut().pop().filter(Link::is_open);
     let mut link = match kept {
         Some(link) => link,
-        None => match Link::open(node.http).await {
+        None => match open(node.http).await {
             Ok(link) => link,
             Err(_) => return, // it is down: nobody was asked
         },
@@ -166,7 +167,7 @@ async fn holds(fleet: &Fleet<'_>, at: usize, tenant: &str) -> u64 {
 }
 
 pub(super) async fn serves(node: std::net::SocketAddr) -> bool {
-    let Ok(mut link) = Link::open(node).await else { return false };
+    let Ok(mut link) = open(node).await else { return false };
     link.call("POST", "/v1/chat/completions", &question()).await.is_ok_and(|it| it.0 == 200)
 }
 
@@ -211,7 +212,7 @@ impl Trouble {
                 }
                 fleet.start(victim, start);
                 let node = fleet.nodes[victim].http;
-                within("it answers again", STARTING, async || Link::open(node).await.is_ok()).await;
+                within("it answers again", STARTING, async || open(node).await.is_ok()).await;
             }
             Self::Stop => {
                 fleet.process(victim).pause();

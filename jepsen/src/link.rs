@@ -1,0 +1,107 @@
+//! Questions to a node that may be dead, cut off or stopped: every one ends in time, with an answer or with a reason.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A node that answers at all does so in a few milliseconds, in some hundred on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The connection was closed before anything of the request had been sent.
+pub const UNSENT: &str = "closed before the request was sent";
+
+/// A connection to a node, kept between requests.
+pub struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: tokio::task::JoinHandle<()>,
+    /// Whose requests these are.
+    pub key: String,
+    /// Sent as `x-smg-routing-key`.
+    pub routing_key: Option<String>,
+    /// Sent as `idempotency-key`.
+    pub idempotency_key: Option<String>,
+    /// How long an answer is waited for; [`DEADLINE`] unless changed.
+    pub deadline: Duration,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Link {
+    /// Connects; `key` is whose requests these are.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    #[expect(clippy::disallowed_methods, reason = "the runtime of whoever asks owns it, and it ends with the link")]
+    pub async fn open(to: SocketAddr, key: &str) -> Result<Self, String> {
+        let stream = timeout(DEADLINE, TcpStream::connect(to)).await.map_err(|_late| "no connection in time")?;
+        let stream = stream.map_err(|error| format!("no connection: {error}"))?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let made = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = made;
+        let connection = tokio::spawn(async move {
+            let _ = connection.await; // the request that was under way tells why
+        });
+        Ok(Self {
+            sender,
+            connection,
+            key: key.to_owned(),
+            routing_key: None,
+            idempotency_key: None,
+            deadline: DEADLINE,
+        })
+    }
+
+    /// Whether another request can be sent.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// One request; status and body.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    pub async fn call(&mut self, method: &str, path: &str, body: &str) -> Result<(u16, Bytes), String> {
+        let answer = self.send(method, path, body).await?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+
+    /// The same, for those who read the head.
+    ///
+    /// # Errors
+    /// Why there is no answer: [`UNSENT`] if nothing was sent, otherwise nobody knows whether it was carried out.
+    ///
+    /// # Panics
+    /// When the method, the path or a header is none.
+    pub async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
+        let request = http::Request::builder().method(method).uri(path).header("host", "smg");
+        let request = request.header("authorization", format!("Bearer {}", self.key));
+        let mut request = request.header("content-type", "application/json");
+        if let Some(key) = &self.routing_key {
+            request = request.header("x-smg-routing-key", key);
+        }
+        if let Some(key) = &self.idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
+        let answered = async {
+            self.sender.ready().await?;
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+        };
+        let answered = timeout(self.deadline, answered).await;
+        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
+        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+    }
+}
