@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster chaos jepsen report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,16 @@ test-compose: setup ## docker-compose.yml: a node is cut off and comes back, one
 
 test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)
+
+# Rounds are kept here, whoever made them and when: what is there already counts.
+ROUNDS ?= $(CACHE)/rounds
+export ROUNDS
+chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, ONLY=names, SEED. Goes on where it stopped. Needs root
+	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --rounds $(ONLY)
+
+jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=4 lives for each, ONLY=bug. Needs root
+	@$(ENV) cargo $(TEST) --locked -p jepsen; cargo build --locked --features planted --bin smg; cp "$(DEBUG_BIN)" "$(DEBUG_BIN)-planted"; \
+	cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)-planted" "$(CARGO_TARGET_DIR)/debug/cluster" --score $(ONLY)
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)

@@ -86,6 +86,7 @@ pub(super) struct Start<'a> {
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) bulk: mpsc::Receiver<Request>,
     pub(super) expect: usize,
+    pub(super) patience: Patience,
 }
 
 /// The data directory of a node without a mesh.
@@ -158,12 +159,13 @@ fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, 
 
 /// Starts this node's part. Without a data directory that can be used it has none, and serves; the log says why.
 pub(super) fn start(start: Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Option<Handle> {
-    let Start { storage, members, transport, inbox, bulk, expect } = start;
+    let Start { storage, members, transport, inbox, bulk, expect, patience } = start;
     let store = storage.store()?;
     let (me, entropy) = (transport.me(), Entropy::from_os());
     let life = Life { boot: me.boot, nonce: entropy.next_u64() };
     let zone = me.zone.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default();
-    let config = config(me.storage, life, me.node.as_str().to_owned(), zone, expect, &entropy);
+    let mut config = config(me.storage, life, me.node.as_str().to_owned(), zone, expect, &entropy);
+    config.patience = patience;
     let peers = Arc::new(Ways { members, transport });
     let metrics = Metrics::register(metrics);
     match control::start(Parts { config, store, peers, inbox, bulk, metrics }) {

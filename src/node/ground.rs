@@ -148,11 +148,12 @@ impl Others {
         metrics: &mut MetricsRegistry,
         tasks: &Tasks,
     ) -> (Self, Peers) {
-        let Mesh { members, address, identity, transport, inboxes, expect, .. } = mesh;
+        let Mesh { members, address, identity, transport, inboxes, expect, patience, .. } = mesh;
         let Bases { registry, storage, counts, definitions } = bases;
         let Inboxes { deltas, sync, ledger, bulk, raft, limits: messages, renewals, forward } = inboxes;
         let (handle, ways) = (members.handle.clone(), transport.clone());
-        let part = super::control::Start { storage, members: handle, transport: ways, inbox: raft, bulk, expect };
+        let part =
+            super::control::Start { storage, members: handle, transport: ways, inbox: raft, bulk, expect, patience };
         let control = super::control::start(part, metrics, tasks);
         let (handle, ways) = (members.handle.clone(), transport.clone());
         let group = control.clone();

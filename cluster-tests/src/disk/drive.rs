@@ -38,6 +38,18 @@ pub(super) struct Powered {
     pub(super) platter: Platter,
     pub(super) cuts: u64,
     pub(super) bytes: u64,
+    pub(super) hurt: Hurt,
+}
+
+/// What is wrong with it while it has power.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Hurt {
+    /// Flushes do nothing and say so.
+    pub(super) fails: bool,
+    /// Each flush takes so long, and everybody waits for it.
+    pub(super) takes: Duration,
+    /// Flushes that were hurt, all in all.
+    pub(super) flushes: u64,
 }
 
 /// The disk between two cuts.
@@ -172,7 +184,13 @@ impl Filesystem for Drive {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        match self.on(|it| it.platter.flush()) {
+        let hurt = self.on(|it| {
+            it.hurt.flushes += u64::from(it.hurt.fails || !it.hurt.takes.is_zero());
+            it.hurt
+        });
+        // Nobody else is served meanwhile: there is one thread for a disk, as a disk that hangs does one thing.
+        hurt.as_ref().iter().for_each(|it| std::thread::sleep(it.takes));
+        match hurt.and_then(|hurt| if hurt.fails { Err(Errno::EIO) } else { self.on(|it| it.platter.flush()) }) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(error),
         }

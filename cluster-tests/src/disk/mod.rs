@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fuser::BackgroundSession;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use rustix::thread::UnshareFlags;
 use tempfile::TempDir;
 
 use drive::Drive;
+use drive::Hurt;
 use drive::Powered;
 use platter::Platter;
 
@@ -66,7 +68,7 @@ impl Disk {
     pub fn new(bytes: u64, seed: u64) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("drive"))?;
-        let disk = Arc::new(Mutex::new(Powered { platter: Platter::new(seed), cuts: 0, bytes }));
+        let disk = Arc::new(Mutex::new(Powered { platter: Platter::new(seed), cuts: 0, bytes, hurt: Hurt::default() }));
         let mut made = Self { disk, folder, session: None };
         made.serve()?;
         // All tables now: what is done later in the background would be torn, too, and says nothing about nodes.
@@ -93,10 +95,27 @@ impl Disk {
         self.disk.lock().platter.lie();
     }
 
+    /// From now until a cut, flushes are errors and do nothing.
+    pub fn fail(&self) {
+        self.disk.lock().hurt.fails = true;
+    }
+
+    /// From now on each flush takes so long.
+    pub fn slow_down(&self, takes: Duration) {
+        self.disk.lock().hurt.takes = takes;
+    }
+
+    /// How many flushes failed or were slow.
+    #[must_use]
+    pub fn hurt(&self) -> u64 {
+        self.disk.lock().hurt.flushes
+    }
+
     /// The power fails now: whatever is asked of the disk from here on is an error.
     pub fn cut(&self) -> Cut {
         let mut disk = self.disk.lock();
         disk.cuts += 1;
+        disk.hurt.fails = false;
         disk.platter.cut()
     }
 

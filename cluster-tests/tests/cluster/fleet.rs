@@ -60,6 +60,8 @@ pub(crate) struct Start {
     pub(crate) hosts: Option<PathBuf>,
     /// The data directory is a disk of its own, of this size, which goes with the process.
     pub(crate) disk_bytes: Option<u64>,
+    /// More of its environment.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Start {
@@ -132,6 +134,7 @@ impl<'a> Fleet<'a> {
             command.env("SMG_MESH_SECRET", secret);
         }
         let everybody = || self.nodes.iter().map(|it| it.mesh.to_string()).collect();
+        command.envs(start.env.iter().map(|it| (&it.0, &it.1)));
         command.args(["--ha-mesh", "--threads", "1", "--mesh-host", &node.mesh.ip().to_string()]);
         command.args(["--api-key", &format!("ops:ops:admin:{ADMIN_KEY}"), "--seeds"]);
         command.arg(start.seeds.clone().unwrap_or_else(everybody).join(","));

@@ -17,6 +17,7 @@ mod limiting;
 mod load;
 mod prefixes;
 mod report;
+mod rounds;
 mod runner;
 mod secrets;
 mod splitting;
@@ -34,8 +35,13 @@ use runner::Scenario;
 fn main() -> ExitCode {
     // ORDER: before there is another thread. Where it cannot be done, `is_possible` says why.
     let _ = cluster_tests::disk::own_mounts();
-    let is_report = std::env::args().any(|it| it == "--report");
-    runner::run(&if is_report { report::all() } else { scenarios() })
+    let is_asked = |flag: &str| std::env::args().any(|it| it == flag);
+    match () {
+        () if is_asked("--rounds") => rounds::run(),
+        () if is_asked("--score") => rounds::score(),
+        () if is_asked("--report") => runner::run(&report::all()),
+        () => runner::run(&scenarios()),
+    }
 }
 
 fn scenarios() -> Vec<Scenario> {

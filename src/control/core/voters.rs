@@ -33,9 +33,16 @@ pub struct Patience {
     pub left_after: Duration,
 }
 
+impl Patience {
+    /// Of voters that are away; with those that said goodbye it is no more patient.
+    pub fn new(replace_after: Duration) -> Self {
+        Self { replace_after, left_after: replace_after.min(Duration::from_secs(30)) }
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
-        Self { replace_after: Duration::from_secs(300), left_after: Duration::from_secs(30) }
+        Self::new(Duration::from_secs(300))
     }
 }
 

@@ -43,6 +43,8 @@ crate::config! {
         "seal-key-file" => seal_key_file: Option<String> = None,
         /// How long a starting node waits for the cluster's tables before it says to be ready without them.
         "join-timeout" => join_timeout: Duration = Duration::from_secs(5),
+        /// How long a voter of the cluster's groups may be away before another node takes its place. One that only restarts should be back by then.
+        "voter-replace-after" => voter_replace_after: Duration = Duration::from_secs(300),
         /// Cluster this node belongs to. Nodes of two clusters do not speak, even with one secret.
         "cluster-name" => cluster_name: ClusterName = cluster(),
         /// Where this node stands (a rack, a zone), for people.

@@ -28,6 +28,7 @@ use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
 use crate::control::core::bootstrap;
+use crate::control::core::voters::Patience;
 use crate::membership;
 use crate::observability::metrics::Registry;
 use crate::storage;
@@ -146,6 +147,7 @@ pub(super) struct Mesh {
     pub(super) prefix_key: [u8; 32],
     /// How many fresh nodes make a cluster.
     pub(super) expect: usize,
+    pub(super) patience: Patience,
 }
 
 /// What other nodes send, besides membership's packets.
@@ -213,7 +215,8 @@ pub(super) async fn start(
     let transport::Inboxes { deltas, sync, ledger, bulk, raft, limits, renewals, forward, .. } = inboxes;
     let inboxes = Inboxes { deltas, sync, ledger, bulk, raft, limits, renewals, forward };
     let is_remote = !advertised.ip().is_loopback();
-    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key, expect })
+    let patience = Patience::new(config.voter_replace_after);
+    Ok(Mesh { members, address, is_remote, identity, transport, inboxes, seal_keys, prefix_key, expect, patience })
 }
 
 /// Seals for every node; opens also what this node sealed for itself before it had a mesh.

@@ -102,13 +102,13 @@ impl Fleet<'_> {
     }
 
     /// History's group as a node sees it.
-    async fn kept(&self, at: usize) -> Value {
+    pub(crate) async fn kept(&self, at: usize) -> Value {
         let answer = self.ask(at, "GET", "/cluster/history", &Value::Null).await;
         answer.map(|it| it.1["group"].clone()).unwrap_or_default()
     }
 
     /// Begins history with a conversation; its id.
-    async fn conversation(&self) -> String {
+    pub(crate) async fn conversation(&self) -> String {
         let mut id = None;
         within("a conversation is made", FORMING, async || {
             let made = call(self.nodes[0].http, &Call::post(CONVERSATIONS, "{}")).await;
@@ -120,7 +120,7 @@ impl Fleet<'_> {
     }
 
     /// Waits until all that run are in one group of so many voters and agree on who leads.
-    async fn one_history(&self, voters: usize) -> Duration {
+    pub(crate) async fn one_history(&self, voters: usize) -> Duration {
         within(&format!("history has {voters} voters and one leader"), FORMING, async || {
             let mut leaders = std::collections::BTreeSet::new();
             for at in self.running() {
@@ -137,7 +137,7 @@ impl Fleet<'_> {
     }
 
     /// The node that leads history.
-    async fn history_leader(&self) -> usize {
+    pub(crate) async fn history_leader(&self) -> usize {
         let leader = self.kept(self.running()[0]).await["leader"].clone();
         for at in self.running() {
             if leader == self.storage(at).await.as_str() {

@@ -22,7 +22,7 @@ const BETWEEN: Duration = Duration::from_millis(1500);
 
 impl Fleet<'_> {
     /// A fleet whose nodes have disks of their own, running.
-    async fn on_disks(&mut self, start: &Start) {
+    pub(crate) async fn on_disks(&mut self, start: &Start) {
         for at in 0..self.nodes.len() {
             let seed = self.case.entropy.next_u64();
             self.nodes[at].disk = Some(Disk::new(DISK_BYTES, seed).expect("a disk can be made"));
@@ -31,12 +31,12 @@ impl Fleet<'_> {
         self.whole(STARTING).await;
     }
 
-    fn disk(&mut self, at: usize) -> &mut Disk {
+    pub(crate) fn disk(&mut self, at: usize) -> &mut Disk {
         self.nodes[at].disk.as_mut().expect("it has one")
     }
 
     /// The power of these fails: their disks first, so that nothing that a process does on its way out is kept.
-    fn power_fails(&mut self, these: &[usize]) {
+    pub(crate) fn power_fails(&mut self, these: &[usize]) {
         let cuts: Vec<_> = these.iter().map(|at| self.disk(*at).cut()).collect();
         for (at, cut) in these.iter().zip(cuts) {
             self.case
@@ -45,7 +45,7 @@ impl Fleet<'_> {
         }
     }
 
-    fn power_returns(&mut self, these: &[usize], start: &Start) {
+    pub(crate) fn power_returns(&mut self, these: &[usize], start: &Start) {
         for at in these {
             self.disk(*at).restore().expect("the disk is there again");
             self.start(*at, start);

@@ -1,0 +1,329 @@
+//! Hurts a cluster as a [`Fault`] says, makes it well again, and knows whether it was hurt.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cluster_tests::lasting;
+use cluster_tests::net::Count;
+use cluster_tests::net::Fault as Link;
+use serde_json::Value;
+use serde_json::json;
+use smg::base::clock::Clock;
+
+use super::plan::Fault;
+use super::plan::Whom;
+use super::world::World;
+use crate::ask::ask;
+use crate::control::fill;
+use crate::fleet::STARTING;
+
+/// What it takes to say that a wall clock is off.
+const CLOCK_IS_OFF: i64 = 30;
+/// A node that is asked to end does so within this: the drain timeout of every node here, and a little.
+const DRAINED: Duration = Duration::from_secs(20);
+
+/// What was done.
+pub(super) struct Hurt {
+    pub(super) what: String,
+    /// Nodes whose own clients may notice.
+    pub(super) victims: Vec<usize>,
+    fault: Fault,
+    counted: Count,
+    files: Vec<PathBuf>,
+    /// What each claim of evidence measured, and whether that is enough.
+    pub(super) proofs: Vec<(&'static str, f64, bool)>,
+}
+
+/// Whoever it is, as drawn or as they are now.
+async fn chosen(world: &World<'_>, whom: Whom) -> Vec<usize> {
+    let len = world.fleet.nodes.len();
+    let leader = world.leader().await;
+    match whom {
+        Whom::All => world.fleet.case.shuffled(len),
+        Whom::Any => vec![world.fleet.case.entropy.below(len)],
+        Whom::Leader => vec![leader.unwrap_or_else(|| world.fleet.case.entropy.below(len))],
+        Whom::Follower => {
+            let others: Vec<usize> = (0..len).filter(|it| Some(*it) != leader).collect();
+            vec![others[world.fleet.case.entropy.below(others.len())]]
+        }
+    }
+}
+
+/// Each pair of different nodes.
+fn pairs(len: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..len).flat_map(move |from| (0..len).filter(move |to| *to != from).map(move |to| (from, to)))
+}
+
+/// Does it.
+pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
+    let counted = world.fleet.lab.switch.total();
+    let mut hurt =
+        Hurt { what: String::new(), victims: Vec::new(), fault, counted, files: Vec::new(), proofs: Vec::new() };
+    hurt.what = match fault {
+        Fault::Kill(whom) | Fault::Wipe(whom) | Fault::Backup(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            killed(world, &mut hurt)
+        }
+        Fault::Pause(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            hurt.victims.iter().for_each(|it| world.fleet.process(*it).pause());
+            format!("SIGSTOP of {:?}", hurt.victims)
+        }
+        Fault::Drain(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            let victims = hurt.victims.clone();
+            for at in victims {
+                drain(world, at, &mut hurt).await;
+            }
+            format!("SIGTERM of {:?}", hurt.victims)
+        }
+        Fault::Roll => rolled(world, &mut hurt).await,
+        Fault::Alone(whom) | Fault::Mute(whom) | Fault::Deaf(whom) => {
+            let whom = chosen(world, whom).await[0];
+            cut_off(world, fault, whom)
+        }
+        Fault::Bridge | Fault::Ring | Fault::Apart | Fault::Links(_) => linked(world, fault),
+        Fault::Power(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            let cuts: Vec<_> = hurt.victims.iter().map(|it| world.fleet.disk(*it).cut()).collect();
+            hurt.victims.iter().for_each(|it| world.fleet.kill(*it));
+            let (kept, lost) = cuts.iter().fold((0, 0), |sum, it| (sum.0 + it.kept, sum.1 + it.lost));
+            hurt.proofs.push(("sectors in the caches of the disks", (kept + lost) as f64, kept + lost > 0));
+            format!("power cut of {:?}: {kept} sectors kept of the cache, {lost} lost", hurt.victims)
+        }
+        Fault::FlushesFail(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            hurt.victims.iter().for_each(|it| world.fleet.disk(*it).fail());
+            format!("flushes of the disk of {:?} fail", hurt.victims)
+        }
+        Fault::SlowDisk(whom, ms) => {
+            let slow = chosen(world, whom).await;
+            slow.iter().for_each(|it| world.fleet.disk(*it).slow_down(Duration::from_millis(ms)));
+            format!("flushes of the disk of {slow:?} take {ms} ms")
+        }
+        Fault::FullDisk(whom) => {
+            let full = chosen(world, whom).await;
+            hurt.files = full.iter().map(|it| fill(&mut world.fleet, *it)).collect();
+            format!("the disk of {full:?} is full")
+        }
+        Fault::Clock(whom, seconds) => {
+            let whom = chosen(world, whom).await[0];
+            world.set_clock(whom, seconds);
+            // The library reads the file once a second.
+            lasting(Duration::from_millis(1500)).await;
+            let off = clock_of(world, whom).await.unwrap_or(0);
+            hurt.proofs.push(("seconds that its clock is off", off as f64, off.abs() > CLOCK_IS_OFF));
+            format!("the wall clock of [{whom}] is off by {seconds} s")
+        }
+        Fault::Worker(rule) => {
+            let at = world.fleet.case.entropy.below(world.workers.len());
+            let rules = json!([serde_json::from_str::<Value>(rule).expect("a plan's rule is JSON")]);
+            let status = ask(world.workers[at].address, "POST", "/sim/faults", &rules).await.map_or(0, |it| it.0);
+            hurt.proofs.push(("status of the worker that takes it", status.into(), status == 200));
+            format!("worker {at}: {rule}")
+        }
+        Fault::WorkerDies => {
+            let at = world.fleet.case.entropy.below(world.workers.len());
+            world.workers[at].process = None;
+            format!("kill -9 of worker {at}")
+        }
+        Fault::Overload(factor) => {
+            world.load.times(factor);
+            hurt.victims = (0..world.fleet.nodes.len()).collect();
+            format!("{factor} times the requests")
+        }
+    };
+    world.fleet.case.did(&hurt.what);
+    hurt
+}
+
+fn killed(world: &mut World<'_>, hurt: &mut Hurt) -> String {
+    for at in hurt.victims.clone() {
+        let data = world.fleet.nodes[at].data.clone();
+        world.fleet.kill(at);
+        match hurt.fault {
+            Fault::Wipe(_) => std::fs::remove_dir_all(&data).expect("it is there"),
+            Fault::Backup(_) => {
+                // The original starts once more, so that the copy is older than its last start.
+                copy(&data, &backup(&data));
+                world.start(at);
+            }
+            _ => {}
+        }
+    }
+    match hurt.fault {
+        Fault::Wipe(_) => format!("kill -9 of {:?}, data directory emptied", hurt.victims),
+        Fault::Backup(_) => format!("a copy of the data directory of {:?} is kept, and it starts again", hurt.victims),
+        _ => format!("kill -9 of {:?}", hurt.victims),
+    }
+}
+
+async fn drain(world: &mut World<'_>, at: usize, hurt: &mut Hurt) {
+    world.fleet.process(at).terminate();
+    let begun = Clock.now();
+    while world.fleet.process(at).ended().is_none() && Clock.now() - begun < DRAINED {
+        lasting(Duration::from_millis(10)).await;
+    }
+    let ended = world.fleet.process(at).ended();
+    hurt.proofs.push(("it ended well", f64::from(u8::from(ended.is_some())), ended.is_some_and(|it| it.success())));
+    world.fleet.nodes[at].process = None;
+}
+
+async fn rolled(world: &mut World<'_>, hurt: &mut Hurt) -> String {
+    hurt.victims = world.fleet.case.shuffled(world.fleet.nodes.len());
+    for at in hurt.victims.clone() {
+        drain(world, at, hurt).await;
+        world.start(at);
+        let _ = world.whole_within(STARTING).await; // what is not whole at the end is told there
+    }
+    format!("SIGTERM and start of {:?}, one after the other", hurt.victims)
+}
+
+fn cut_off(world: &World<'_>, fault: Fault, whom: usize) -> String {
+    for other in (0..world.fleet.nodes.len()).filter(|it| *it != whom) {
+        if !matches!(fault, Fault::Deaf(_)) {
+            world.fleet.lab.switch.set(whom, other, Link::cutting());
+        }
+        if !matches!(fault, Fault::Mute(_)) {
+            world.fleet.lab.switch.set(other, whom, Link::cutting());
+        }
+    }
+    match fault {
+        Fault::Mute(_) => format!("nothing that [{whom}] sends arrives"),
+        Fault::Deaf(_) => format!("nothing arrives at [{whom}]"),
+        _ => format!("[{whom}] is cut off"),
+    }
+}
+
+fn linked(world: &World<'_>, fault: Fault) -> String {
+    let len = world.fleet.nodes.len();
+    let order = world.fleet.case.shuffled(len);
+    for (from, to) in pairs(len) {
+        let apart = from.abs_diff(to);
+        let link = match fault {
+            Fault::Links(link) => Some(link),
+            Fault::Apart => Some(Link::cutting()),
+            Fault::Ring => (apart != 1 && apart != len - 1).then(Link::cutting),
+            // The one in the middle hears both sides.
+            _ => (from != len / 2 && to != len / 2 && (from < len / 2) != (to < len / 2)).then(Link::cutting),
+        };
+        if let Some(link) = link {
+            world.fleet.lab.switch.set(order[from], order[to], link);
+        }
+    }
+    match fault {
+        Fault::Links(link) => format!("links between nodes: {link:?}"),
+        Fault::Apart => "each node is alone".to_owned(),
+        Fault::Ring => format!("each of {order:?} hears its neighbours"),
+        _ => format!("[{}] hears both {:?} and {:?}", order[len / 2], &order[..len / 2], &order[len / 2 + 1..]),
+    }
+}
+
+/// Makes it well again; what it takes is begun, not waited for.
+pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
+    match hurt.fault {
+        Fault::Kill(_) | Fault::Drain(_) | Fault::Wipe(_) => world.start_all(&hurt.victims),
+        Fault::Backup(_) => from_backup(world, hurt).await,
+        Fault::Pause(_) => hurt.victims.iter().for_each(|it| world.fleet.process(*it).resume()),
+        Fault::Roll => {}
+        Fault::Power(_) => back_on(world, &hurt.victims),
+        Fault::FlushesFail(_) => {
+            let failed: u64 = hurt.victims.iter().map(|it| world.fleet.disk(*it).hurt()).sum();
+            hurt.proofs.push(("flushes that failed", failed as f64, failed > 0));
+            for at in hurt.victims.clone() {
+                world.fleet.disk(at).cut();
+                world.fleet.kill(at);
+            }
+            back_on(world, &hurt.victims);
+        }
+        Fault::SlowDisk(..) => {
+            let slow: u64 = (0..world.fleet.nodes.len())
+                .map(|it| {
+                    world.fleet.disk(it).slow_down(Duration::ZERO);
+                    world.fleet.disk(it).hurt()
+                })
+                .sum();
+            hurt.proofs.push(("flushes that were slow or failed until now", slow as f64, slow > 0));
+        }
+        Fault::FullDisk(_) => {
+            let bytes: u64 = hurt.files.iter().map(|it| std::fs::metadata(it).map_or(0, |it| it.len())).sum();
+            hurt.proofs.push(("bytes that filled them", bytes as f64, bytes > 0));
+            hurt.files.iter().for_each(|it| std::fs::remove_file(it).expect("it is there"));
+        }
+        Fault::Clock(..) => (0..world.fleet.nodes.len()).for_each(|it| world.set_clock(it, 0)),
+        Fault::Worker(_) => {
+            let mut struck = 0;
+            for worker in &world.workers {
+                struck += worker.struck().await;
+                let _ = ask(worker.address, "DELETE", "/sim/faults", &Value::Null).await; // one that is left over fails the next rounds
+            }
+            let new = struck - world.struck;
+            world.struck = struck;
+            hurt.proofs.push(("requests that it struck", new as f64, new > 0));
+        }
+        Fault::WorkerDies => world.start_workers(),
+        Fault::Overload(_) => world.load.times(1),
+        Fault::Alone(_)
+        | Fault::Mute(_)
+        | Fault::Deaf(_)
+        | Fault::Bridge
+        | Fault::Ring
+        | Fault::Apart
+        | Fault::Links(_) => {
+            let total = world.fleet.lab.switch.total();
+            world.fleet.lab.switch.heal();
+            let before = hurt.counted;
+            let stopped = total.cut - before.cut + total.lost - before.lost + total.overrun - before.overrun;
+            let late = total.delayed - before.delayed;
+            hurt.proofs.push(("frames that were stopped or late", (stopped + late) as f64, stopped + late > 0));
+        }
+    }
+    world.fleet.case.did("healed");
+}
+
+fn back_on(world: &mut World<'_>, victims: &[usize]) {
+    for at in victims {
+        world.fleet.disk(*at).restore().expect("the disk is there again");
+    }
+    world.start_all(victims);
+}
+
+/// Starts it on the copy, which must not take part, and then on its own again.
+async fn from_backup(world: &mut World<'_>, hurt: &mut Hurt) {
+    for at in hurt.victims.clone() {
+        let own = world.fleet.nodes[at].data.clone();
+        world.fleet.kill(at);
+        world.fleet.nodes[at].data = backup(&own);
+        let before = world.fleet.nodes[at].log.metadata().map_or(0, |it| it.len());
+        world.start(at);
+        let (begun, mut is_refused) = (Clock.now(), false);
+        while !is_refused && Clock.now() - begun < STARTING {
+            let log = std::fs::read_to_string(&world.fleet.nodes[at].log).unwrap_or_default();
+            is_refused = log.get(before as usize..).is_some_and(|it| it.contains("copy or an old backup"));
+            lasting(Duration::from_millis(50)).await;
+        }
+        hurt.proofs.push(("the copy was told that it is one", f64::from(u8::from(is_refused)), is_refused));
+        world.fleet.kill(at);
+        std::fs::remove_dir_all(backup(&own)).expect("it is there");
+        world.fleet.nodes[at].data = own;
+        world.start(at);
+    }
+}
+
+fn backup(data: &Path) -> PathBuf {
+    data.with_extension("backup")
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp is there");
+    assert!(status.success(), "copied");
+}
+
+/// How many seconds a node's wall clock is ahead of ours, by a time that it writes down.
+async fn clock_of(world: &World<'_>, at: usize) -> Option<i64> {
+    let made = world.fleet.ask(at, "POST", "/v1/conversations", &json!({})).await.ok()?.1;
+    let here = i64::try_from(Clock.wall().as_secs()).ok()?;
+    Some(made["created_at"].as_i64()? - here)
+}

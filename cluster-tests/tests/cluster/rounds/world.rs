@@ -1,0 +1,253 @@
+//! A cluster that lives through several rounds: nodes on their ground, two simulated workers, clients at a rate, and whoever watches.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use cluster_tests::disk::Disk;
+use cluster_tests::lasting;
+use cluster_tests::net::Process;
+use futures_util::future::join_all;
+use serde_json::Value;
+use serde_json::json;
+use smg::base::clock::Clock;
+
+use super::load::Load;
+use super::plan::Ground;
+use super::watch::Watch;
+use crate::ask::ask;
+use crate::case::Case;
+use crate::fleet::Fleet;
+use crate::fleet::STARTING;
+use crate::fleet::Start;
+
+/// Room for the write buffers, the logs and the files of three groups, and for what must stay free.
+const DISK_BYTES: u64 = 192 << 20;
+const SMALL_BYTES: u64 = 128 << 20;
+const WORKERS: [u16; 2] = [9001, 9002];
+/// Long enough that a stream of a few tokens is there when something happens.
+const WORKER: &[&str] = &["--models", "m", "--token-delay", "15ms", "--output-tokens", "24"];
+const CLOCK_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// A simulated worker at the observer's place.
+pub(super) struct Worker {
+    pub(super) address: SocketAddr,
+    pub(super) process: Option<Process>,
+}
+
+impl Worker {
+    /// How many requests a fault has struck.
+    pub(super) async fn struck(&self) -> u64 {
+        let told = ask(self.address, "GET", "/sim/state", &Value::Null).await;
+        told.map_or(0, |it| it.1["faults"].as_u64().unwrap_or(0))
+    }
+}
+
+/// The cluster and all around it.
+pub(super) struct World<'a> {
+    pub(super) fleet: Fleet<'a>,
+    pub(super) workers: Vec<Worker>,
+    pub(super) load: Load,
+    pub(super) watch: Watch,
+    /// Requests that faults of workers have struck until now.
+    pub(super) struck: u64,
+    ground: Ground,
+    start: Start,
+}
+
+/// Whether this machine has what a ground needs beyond what every scenario does.
+pub(super) fn is_possible(ground: Ground) -> Result<(), String> {
+    match ground {
+        Ground::Plain | Ground::Small => Ok(()),
+        Ground::Disks => cluster_tests::disk::is_possible(),
+        Ground::Clocks => match std::path::Path::new(CLOCK_LIBRARY).exists() {
+            true => Ok(()),
+            false => Err(format!("it needs {CLOCK_LIBRARY} (Debian: faketime)")),
+        },
+    }
+}
+
+impl<'a> World<'a> {
+    /// All of it, running and whole. In a `LocalSet`.
+    pub(super) async fn begin(case: &'a Case, ground: Ground, nodes: usize, planted: Option<&str>) -> Self {
+        let fleet = Fleet::new(case, nodes);
+        let addresses: Vec<_> = fleet.nodes.iter().map(|it| it.http).collect();
+        let workers = WORKERS.map(|port| Worker { address: (fleet.lab.observer(), port).into(), process: None });
+        let urls = WORKERS.map(|port| format!("http://{}:{port}", fleet.lab.observer()));
+        let mut start = Start::flags(&["--drain-timeout", "5s", "--voter-replace-after", "3s", "--worker-urls"]);
+        start.flags.extend(urls);
+        start.disk_bytes = (ground == Ground::Small).then_some(SMALL_BYTES);
+        start.env.extend(planted.map(|it| ("PLANTED".to_owned(), it.to_owned())));
+        let (load, watch) = (Load::begin(&[]), Watch::begin(&addresses));
+        let mut world = Self { fleet, workers: workers.into(), load, watch, struck: 0, ground, start };
+        world.start_workers();
+        for at in 0..nodes {
+            if ground == Ground::Disks {
+                let seed = case.entropy.next_u64();
+                world.fleet.nodes[at].disk = Some(Disk::new(DISK_BYTES, seed).expect("a disk can be made"));
+            }
+            world.set_clock(at, 0);
+            world.start(at);
+        }
+        world.fleet.whole(STARTING).await;
+        world.fleet.all_serve("m", STARTING).await;
+        world.fleet.conversation().await;
+        world.fleet.one_history(nodes.min(5)).await;
+        world.load = Load::begin(&addresses);
+        world
+    }
+
+    pub(super) fn start(&mut self, at: usize) {
+        let mut start = self.start.clone();
+        if self.ground == Ground::Clocks {
+            let file = self.clock_file(at).display().to_string();
+            let env = [
+                ("LD_PRELOAD", CLOCK_LIBRARY),
+                ("FAKETIME_TIMESTAMP_FILE", file.as_str()),
+                ("FAKETIME_CACHE_DURATION", "1"),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ];
+            start.env.extend(env.map(|it| (it.0.to_owned(), it.1.to_owned())));
+        }
+        self.fleet.start(at, &start);
+    }
+
+    /// Starts them in an order that is drawn.
+    pub(super) fn start_all(&mut self, these: &[usize]) {
+        for at in self.fleet.case.shuffled(these.len()) {
+            self.start(these[at]);
+        }
+    }
+
+    /// Starts those workers that do not run.
+    pub(super) fn start_workers(&mut self) {
+        let binary = std::env::var("SMG_BIN").expect("SMG_BIN names the binary");
+        for worker in self.workers.iter_mut().filter(|it| it.process.is_none()) {
+            let mut command = Command::new(&binary);
+            command.args(["sim-worker", "--host", &worker.address.ip().to_string()]);
+            command.args(["--port", &worker.address.port().to_string()]).args(WORKER);
+            let log = self.fleet.directory.path().join(format!("worker-{}.log", worker.address.port()));
+            worker.process = Some(self.fleet.lab.start(command, &log).expect("the binary of SMG_BIN starts"));
+        }
+    }
+
+    fn clock_file(&self, at: usize) -> PathBuf {
+        self.fleet.directory.path().join(format!("clock-{at}"))
+    }
+
+    /// How many seconds a node's wall clock is ahead, where it can be set.
+    pub(super) fn set_clock(&self, at: usize, seconds: i64) {
+        if self.ground == Ground::Clocks {
+            std::fs::write(self.clock_file(at), format!("{seconds:+}\n")).expect("the clock is set");
+        }
+    }
+
+    /// The storage ids of those that answer.
+    pub(super) async fn names(&self) -> BTreeMap<String, usize> {
+        let told = join_all(self.fleet.running().into_iter().map(async |at| {
+            let node = self.fleet.ask(at, "GET", "/cluster/node", &Value::Null).await.ok()?.1;
+            Some((node["storage_id"].as_str()?.to_owned(), at))
+        }));
+        told.await.into_iter().flatten().collect()
+    }
+
+    /// Who leads history, as far as anybody knows.
+    pub(super) async fn leader(&self) -> Option<usize> {
+        let names = self.names().await;
+        let seen = self.watch.since(Clock.now() - Duration::from_secs(2));
+        names.get(seen.last()?.leader.as_deref()?).copied()
+    }
+
+    /// How long until it is whole: every node sees every other, history has all its voters and one leader, every node serves and keeps. `None`: not within `deadline`.
+    pub(super) async fn whole_within(&self, deadline: Duration) -> Option<Duration> {
+        let begun = Clock.now();
+        while !self.is_whole().await {
+            if Clock.now() - begun > deadline {
+                return None;
+            }
+            lasting(Duration::from_millis(40)).await;
+        }
+        Some(Clock.now() - begun)
+    }
+
+    async fn is_whole(&self) -> bool {
+        let all: Vec<usize> = (0..self.fleet.nodes.len()).collect();
+        let mut leaders = std::collections::BTreeSet::new();
+        for at in &all {
+            let group = self.fleet.kept(*at).await;
+            let voters = group["voters"].as_array().map_or(0, Vec::len);
+            if voters != all.len() || group["changing_voters"] != false || !group["leader"].is_string() {
+                return false;
+            }
+            leaders.insert(group["leader"].to_string());
+            if !self.fleet.sees(*at, &all).await {
+                return false;
+            }
+        }
+        let keeps = join_all(all.iter().map(async |at| {
+            let kept = self.fleet.ask(*at, "POST", "/v1/conversations", &json!({})).await;
+            kept.is_ok_and(|it| it.0 == 200) && self.fleet.serves(*at, "m").await
+        }));
+        leaders.len() == 1 && keeps.await.into_iter().all(|it| it)
+    }
+
+    /// What is missing for it to be whole, in words.
+    pub(super) async fn missing(&self) -> String {
+        let mut missing = String::new();
+        for at in 0..self.fleet.nodes.len() {
+            let group = self.fleet.kept(at).await;
+            let members = self.fleet.members(at).await;
+            let kept = self.fleet.ask(at, "POST", "/v1/conversations", &json!({})).await;
+            missing += &format!(
+                "node {at}: sees {members:?}; voters {}, changing {}, leader {}, term {}; a conversation: {kept:?}; serves: {}. ",
+                group["voters"],
+                group["changing_voters"],
+                group["leader"],
+                group["term"],
+                self.fleet.serves(at, "m").await
+            );
+        }
+        missing
+    }
+
+    /// Requests that workers still have, as the nodes count them, once nobody asks any more; waited for.
+    pub(super) async fn in_flight(&self) -> f64 {
+        let idle = async || {
+            let mut taken = 0;
+            for at in self.fleet.running() {
+                let listed =
+                    self.fleet.ask(at, "GET", "/workers", &Value::Null).await.map(|it| it.1).unwrap_or_default();
+                let workers = listed["workers"].as_array().cloned().unwrap_or_default();
+                taken += workers.iter().filter_map(|it| it["load"].as_u64()).sum::<u64>();
+            }
+            taken
+        };
+        let begun = Clock.now();
+        loop {
+            let taken = idle().await;
+            if taken == 0 || Clock.now() - begun > STARTING {
+                return taken as f64;
+            }
+            lasting(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What the nodes take of memory, in bytes.
+    pub(super) fn memory(&self) -> Vec<u64> {
+        self.fleet.nodes.iter().filter_map(|it| Some(it.process.as_ref()?.memory())).collect()
+    }
+
+    /// Nodes whose log tells of a panic.
+    pub(super) fn panics(&self) -> usize {
+        let has = |log: &PathBuf| std::fs::read_to_string(log).unwrap_or_default().contains("panicked");
+        self.fleet.nodes.iter().filter(|it| has(&it.log)).count()
+    }
+
+    /// Whether the place of a planted bug was reached in any node.
+    pub(super) fn is_reached(&self) -> bool {
+        let has = |log: &PathBuf| std::fs::read_to_string(log).unwrap_or_default().contains("a planted bug is reached");
+        self.fleet.nodes.iter().any(|it| has(&it.log))
+    }
+}
