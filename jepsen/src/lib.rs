@@ -13,3 +13,4 @@
 
 pub mod history;
 pub mod link;
+pub mod page;
