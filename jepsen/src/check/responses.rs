@@ -64,8 +64,8 @@ fn found(findings: &mut Findings, key: &str, ops: &[&Operation]) {
 
 /// Something was found where something was deleted.
 fn gone(findings: &mut Findings, key: &str, ops: &[&Operation]) {
-    // Also a delete that found nothing says that there is nothing.
-    let Some(delete) = ops.iter().find(|it| it.f == "delete" && it.is_ok()) else { return };
+    // One that found nothing deleted nothing, and what nobody knows may be made later.
+    let Some(delete) = ops.iter().find(|it| it.f == "delete" && it.is_ok() && !it.told.is_null()) else { return };
     for op in ops.iter().filter(|it| is_read(it) && !it.told.is_null() && delete.is_before(it)) {
         findings.add(
             format!(

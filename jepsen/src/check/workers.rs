@@ -38,8 +38,8 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     removed(&mut findings, ops);
     for url in urls {
         let edits: Vec<_> = ops.iter().filter(|it| it.key == url).collect();
-        kept(&mut findings, url, &edits, &last);
-        changed(&mut findings, url, &edits, &last, facts);
+        kept(&mut findings, url, ops, &edits, &last);
+        changed(&mut findings, url, ops, &edits, &last, facts);
     }
     findings
 }
@@ -111,13 +111,30 @@ fn removed(findings: &mut Findings, ops: &[Operation]) {
 }
 
 /// One that was added after all that may have removed it is there in the end.
-fn kept(findings: &mut Findings, url: &str, edits: &[&Operation], last: &BTreeMap<usize, &Operation>) {
+///
+/// Adding what is there changes that one, and a removal elsewhere that the node has not heard of takes it away, with the change. So the node must have heard of all removals: they were its own, or it had shown since, a
+/// while after them, that there was none.
+fn kept(
+    findings: &mut Findings,
+    url: &str,
+    ops: &[Operation],
+    edits: &[&Operation],
+    last: &BTreeMap<usize, &Operation>,
+) {
     let removals: Vec<_> = edits.iter().filter(|it| it.f == "remove" && it.may_be()).collect();
-    let stays = |add: &Operation| removals.iter().all(|it| it.over() < add.began);
-    let Some(add) = edits.iter().find(|it| it.f == "add" && it.is_ok() && it.told["durable"] != false && stays(it))
-    else {
-        return;
+    let has_heard = |add: &Operation, removal: &Operation| {
+        let is_over = |it: &&Operation| removal.over().saturating_add(APART) < it.began && it.over() < add.began;
+        let reads = ops.iter().filter(|it| is_read(it) && it.node == add.node);
+        removal.over() < add.began
+            && (removal.node == add.node || reads.filter(is_over).any(|it| it.told.get(url).is_none()))
     };
+    let is_kept = |it: &&&Operation| {
+        it.f == "add"
+            && it.is_ok()
+            && it.told["durable"] != false
+            && removals.iter().all(|removal| has_heard(it, removal))
+    };
+    let Some(add) = edits.iter().find(is_kept) else { return };
     for op in last.values().filter(|it| add.is_before(it) && it.told.get(url).is_none()) {
         let what = format!(
             "lost: {url} was added at {} at {}, not removed since, and is not at {} in the end",
@@ -129,42 +146,45 @@ fn kept(findings: &mut Findings, url: &str, edits: &[&Operation], last: &BTreeMa
     }
 }
 
-/// What was changed last, and long after everything else, is what all have.
+/// What was changed last, and long after all other changes, is what all have, if it is still the same addition: the one that the node of the change had shown before.
 fn changed(
     findings: &mut Findings,
     url: &str,
+    ops: &[Operation],
     edits: &[&Operation],
     last: &BTreeMap<usize, &Operation>,
     facts: &Facts,
 ) {
-    let changes = edits.iter().filter(|it| it.f == "change" && it.may_be());
-    let given: BTreeSet<String> = changes.map(|it| it.asked["priority"].to_string()).collect();
-    let final_change = edits.iter().filter(|it| it.f == "change" && it.is_ok()).max_by_key(|it| it.began);
-    let is_last = |change: &Operation| {
-        let others = edits.iter().filter(|it| it.began != change.began && it.may_be());
-        others.into_iter().all(|it| it.over().saturating_add(APART) < change.began)
-    };
+    let changes: Vec<_> = edits.iter().filter(|it| it.f == "change" && it.may_be()).collect();
+    let given: BTreeSet<String> = changes.iter().map(|it| it.asked["priority"].to_string()).collect();
+    let late = changes.iter().filter(|it| it.is_ok()).max_by_key(|it| it.began);
+    let late = late.filter(|late| {
+        let mut others = changes.iter().filter(|it| it.began != late.began);
+        !facts.clocks_differ && others.all(|it| it.over().saturating_add(APART) < late.began)
+    });
+    let shown_before = late.and_then(|late| {
+        let reads = ops.iter().filter(|it| is_read(it) && it.node == late.node && it.is_before(late));
+        reads.max_by_key(|it| it.began).and_then(|it| it.told[url]["label"].as_str())
+    });
     for op in last.values() {
         let Some(shown) = op.told.get(url) else { continue };
-        let priority = &shown["priority"];
+        let (label, priority) = (shown["label"].as_str(), &shown["priority"]);
         // One of another history, as its label.
-        let is_ours =
-            shown["label"].as_str().is_some_and(|label| facts.tags.iter().any(|tag| label.starts_with(tag.as_str())));
+        let is_ours = label.is_some_and(|label| facts.tags.iter().any(|tag| label.starts_with(tag.as_str())));
         if is_ours && *priority != PRIORITY && !given.contains(&priority.to_string()) {
-            findings
-                .add(format!("from nowhere: {url} has priority {priority} at {} in the end", at_node(op)), &[op.began]);
+            let what = format!("from nowhere: {url} has priority {priority} at {} in the end", at_node(op));
+            findings.add(what, &[op.began]);
         }
-        if let Some(change) =
-            final_change.filter(|it| !facts.clocks_differ && is_last(it) && it.asked["priority"] != *priority)
-        {
+        let Some(late) = late.filter(|it| it.is_before(op) && it.asked["priority"] != *priority) else { continue };
+        if label.is_some() && label == shown_before {
             let what = format!(
                 "lost change: priority {} of {url} was acknowledged at {} at {}, and it is {priority} at {}",
-                change.asked["priority"],
-                at_node(change),
-                s(change.over()),
+                late.asked["priority"],
+                at_node(late),
+                s(late.over()),
                 at_node(op)
             );
-            findings.add(what, &[change.over(), op.began]);
+            findings.add(what, &[late.over(), op.began]);
         }
     }
 }

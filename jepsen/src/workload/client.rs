@@ -8,6 +8,7 @@
 //! | no connection, or closed before anything was sent | `fail` | `fail` |
 //! | no answer in time, connection lost | `info` | `fail` |
 //! | 4xx | `fail`: refused before it was done | `fail`, but for 404, which says that nothing is there |
+//! | 404 to an addition or a change of a worker | `info`: it is made first, and then looked for | |
 //! | 409 `already_exists`, `not_ended` | `info`: something was done under that name | |
 //! | 503 `joining`, `body_budget` | `fail`: said before anything was asked of history | `fail` |
 //! | 503 with any other code, also `history_unavailable`, `not_durable` and `draining` | `info`: it may be on its way | `fail` |

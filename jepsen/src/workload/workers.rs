@@ -8,6 +8,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use super::super::recorder::Pending;
 use super::Client;
 use super::Doing;
 use super::Ground;
@@ -63,7 +64,7 @@ impl Workers {
         let request = Request { deadline: EDITED_WITHIN, ..Request::new("POST", "/workers", &body) };
         let told = client.ask(node, request).await;
         let durable = told.body().is_some_and(|it| it["durable"] == true);
-        client.end_write(pending, &told, json!({"label": label, "durable": durable}));
+        end(client, pending, &told, json!({"label": label, "durable": durable}));
     }
 
     /// Looks for its id at the node, then changes or removes it there.
@@ -80,7 +81,11 @@ impl Workers {
         };
         let pending = client.invoke(f, url, value.clone(), node);
         let told = client.ask(node, Request { deadline: EDITED_WITHIN, ..request }).await;
-        client.end_write(pending, &told, value);
+        if f == "remove" {
+            client.end_write(pending, &told, value); // one that is not there is looked for before anything is done
+        } else {
+            end(client, pending, &told, value);
+        }
     }
 
     /// What the node lists, of ours.
@@ -100,6 +105,15 @@ impl Workers {
         let workers = told.body()?["workers"].as_array()?;
         let is_ours = |it: &&Value| self.ground.target.workers.iter().any(|url| it["url"] == url.as_str());
         Some(workers.iter().filter(is_ours).cloned().collect())
+    }
+}
+
+/// Ends an addition or a change. Either is made, and then looked for: 404 says only that it is not there any more, because somebody removed it meanwhile.
+fn end(client: &mut Client, pending: Pending, told: &Told, value: Value) {
+    if matches!(told, Told::Answer(404, _)) {
+        client.info(pending, Value::Null, &told.why());
+    } else {
+        client.end_write(pending, told, value);
     }
 }
 

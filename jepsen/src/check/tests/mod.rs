@@ -15,7 +15,7 @@ use crate::history::NEMESIS;
 use crate::history::Process;
 use crate::random::Random;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 const NODES: usize = 3;
 const TAG: &str = "t";
 const MS: u64 = 1_000_000;
@@ -104,7 +104,7 @@ impl Sim {
     fn finals(&mut self, f: &'static str, keys: &[String]) {
         let end = self.drafts.iter().map(|it| it.ended.max(it.effect.unwrap_or_default())).max().unwrap_or_default();
         for node in 0..NODES {
-            let (process, mut at) = (self.processes, end + 10_000 * MS);
+            let (process, mut at) = (self.processes, end + (10_000 + 5000 * node as u64) * MS);
             self.processes += 1;
             for key in keys {
                 let (began, effect, ended) = (at, Some(at + MS), at + 2 * MS);

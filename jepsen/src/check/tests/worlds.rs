@@ -220,7 +220,7 @@ fn merge(known: &mut Known, key: (String, u64), news: &Instance) {
     it.is_gone |= news.is_gone;
 }
 
-/// Nodes that hear of each other's edits up to three seconds later, in any order.
+/// Nodes that hear of each other's edits up to a second and a half later, in any order.
 pub(super) fn workers(seed: u64) -> Vec<Draft> {
     let mut sim = Sim::new(seed, 4);
     let urls = ["http://w1".to_owned(), "http://w2".to_owned()];
@@ -250,7 +250,7 @@ pub(super) fn workers(seed: u64) -> Vec<Draft> {
         let changed = edit(&mut nodes[node], &mut sim.drafts[at], now);
         for (key, news) in changed {
             for to in (0..NODES).filter(|it| *it != node) {
-                way.push((now + sim.ms(3000), to, key.clone(), news.clone()));
+                way.push((now + sim.ms(1500), to, key.clone(), news.clone()));
             }
         }
     }
