@@ -1,10 +1,21 @@
 //! What clients asked and what they were told, in order, as Jepsen writes it down.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::BufWriter;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
+
+/// The workload of what was done to the cluster.
+pub const NEMESIS: &str = "nemesis";
 
 /// What became of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,4 +74,124 @@ impl Event {
     pub fn at(&self) -> Duration {
         Duration::from_nanos(self.time)
     }
+}
+
+/// An operation from its beginning to its end.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who.
+    pub process: u32,
+    /// Which workload it belongs to.
+    pub workload: String,
+    /// What was done.
+    pub f: String,
+    /// On what.
+    pub key: String,
+    /// The node that was asked.
+    pub node: Option<usize>,
+    /// When it began, in nanoseconds.
+    pub began: u64,
+    /// When its end was told. `None`: never.
+    pub ended: Option<u64>,
+    /// How it ended. One that never did is [`Kind::Info`].
+    pub kind: Kind,
+    /// With what it was asked.
+    pub asked: Value,
+    /// What was answered, if it is [`Kind::Ok`], or if something was told nevertheless.
+    pub told: Value,
+    /// Why it failed.
+    pub error: String,
+}
+
+impl Operation {
+    /// Whether it took effect before the other began.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.is_ok() && self.ended.is_some_and(|it| it < other.began)
+    }
+
+    /// Whether it is known to have taken effect.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.kind == Kind::Ok
+    }
+
+    /// Whether it may have taken effect.
+    #[must_use]
+    pub fn may_be(&self) -> bool {
+        self.kind != Kind::Fail
+    }
+
+    /// When it is over for certain: what nobody knows is never.
+    #[must_use]
+    pub fn over(&self) -> u64 {
+        if self.kind == Kind::Info { u64::MAX } else { self.ended.unwrap_or(u64::MAX) }
+    }
+
+    /// Whether what it did can be in what is seen by then.
+    #[must_use]
+    pub fn may_be_by(&self, time: u64) -> bool {
+        self.may_be() && self.began < time
+    }
+}
+
+/// The operations of clients, in the order in which they began.
+#[must_use]
+pub fn operations(events: &[Event]) -> Vec<Operation> {
+    let (mut all, mut open): (Vec<Operation>, BTreeMap<u32, usize>) = Default::default();
+    for event in events {
+        let Process::Client(process) = event.process else { continue };
+        if event.kind == Kind::Invoke {
+            open.insert(process, all.len());
+            all.push(Operation {
+                process,
+                workload: event.workload.clone(),
+                f: event.f.clone(),
+                key: event.key.clone(),
+                node: event.node,
+                began: event.time,
+                ended: None,
+                kind: Kind::Info,
+                asked: event.value.clone(),
+                told: Value::Null,
+                error: String::new(),
+            });
+        } else if let Some(at) = open.remove(&process) {
+            let it = &mut all[at];
+            it.ended = Some(event.time);
+            it.kind = event.kind;
+            it.error = event.error.clone().unwrap_or_default();
+            if event.kind == Kind::Ok || event.value != it.asked {
+                it.told = event.value.clone();
+            }
+        }
+    }
+    all
+}
+
+/// Writes a history, an event a line.
+///
+/// # Errors
+/// Those of the file.
+pub fn write(path: &Path, events: &[Event]) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for event in events {
+        serde_json::to_writer(&mut file, event)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+}
+
+/// Reads what [`write`] wrote.
+///
+/// # Errors
+/// Those of the file, or a line that is no event.
+pub fn read(path: &Path) -> io::Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for (number, line) in (1..).zip(BufReader::new(File::open(path)?).lines()) {
+        let event =
+            serde_json::from_str(&line?).map_err(|error| io::Error::other(format!("line {number}: {error}")))?;
+        events.push(event);
+    }
+    Ok(events)
 }

@@ -85,6 +85,42 @@ impl Link {
     /// # Panics
     /// When the method, the path or a header is none.
     pub async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
+        let request = self.request(method, path, body);
+        let answered = async {
+            self.sender.ready().await?;
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+        };
+        let answered = timeout(self.deadline, answered).await;
+        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
+        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+    }
+
+    /// GETs a stream; what came of it is in `into` whatever ends it. The status, if it ended by itself in time.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    ///
+    /// # Panics
+    /// As [`Link::send`].
+    pub async fn stream(&mut self, path: &str, into: &mut Vec<u8>) -> Result<u16, String> {
+        let request = self.request("GET", path, "");
+        let deadline = self.deadline;
+        let flow = async {
+            self.sender.ready().await?;
+            let (head, mut body) = self.sender.send_request(request).await?.into_parts();
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame?.into_data() {
+                    into.extend_from_slice(&data); // BOUND: what a node sends until the deadline
+                }
+            }
+            Ok::<_, hyper::Error>(head.status.as_u16())
+        };
+        let ended = timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?;
+        ended.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
         let request = http::Request::builder().method(method).uri(path).header("host", "smg");
         let request = request.header("authorization", format!("Bearer {}", self.key));
         let mut request = request.header("content-type", "application/json");
@@ -94,14 +130,6 @@ impl Link {
         if let Some(key) = &self.idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
-        let answered = async {
-            self.sender.ready().await?;
-            let (head, body) = self.sender.send_request(request).await?.into_parts();
-            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
-        };
-        let answered = timeout(self.deadline, answered).await;
-        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
-        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+        request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request")
     }
 }
