@@ -39,7 +39,7 @@ crate::config! {
         "retry-initial-backoff" => retry_initial_backoff: Duration = Duration::from_millis(50),
         /// Longest pause before a retry. A worker's Retry-After is waited for only up to this, since the retry goes elsewhere.
         "retry-max-backoff" => retry_max_backoff: Duration = Duration::from_secs(2),
-        /// Retries per 100 requests; beyond it failures are passed on, so that retries cannot multiply an overload. About one a second is always allowed.
+        /// Retries per 100 requests; beyond it failures are passed on, so that retries cannot multiply an overload. About five a second are always allowed, and a hundred at once.
         "retry-budget-percent" => retry_budget_percent: u32 = 10,
         /// Never retry.
         "disable-retries" => disable_retries: bool = false,

@@ -332,6 +332,22 @@ impl Planned {
     }
 }
 
+/// A node that starts may be asked before its workers were; they answer within milliseconds. Longer holds requests where no worker is there, shorter refuses what could be served.
+const TOLD_MAX: Duration = Duration::from_secs(2);
+
+/// Waits until some worker has told what it serves, where none has yet.
+pub async fn told(gateway: &Gateway) {
+    let is_told = || {
+        let fleet = gateway.registry.fleet();
+        fleet.all.is_empty() || !fleet.by_model.is_empty()
+    };
+    if !is_told() {
+        let mut changes = gateway.registry.changes();
+        let told = async { while !is_told() && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(TOLD_MAX, told).await; // what is there by then decides
+    }
+}
+
 /// The model asked for, or the only one there is.
 pub fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
     let fleet = gateway.registry.fleet();

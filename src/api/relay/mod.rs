@@ -39,6 +39,7 @@ use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
 pub use self::job::resolve_model;
+pub use self::job::told;
 use self::live::Live;
 use super::CutShort;
 use super::Response;
@@ -201,6 +202,7 @@ where
         let body = held.bytes.clone();
         let object = json::parse(&body)?;
         let parsed = (wire.read)(&object)?;
+        told(&gateway).await;
         let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
         job.keep(permit, &account);
         account.lap(Stage::Parse);

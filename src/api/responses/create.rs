@@ -94,6 +94,7 @@ async fn wanted(gateway: &Gateway, history: Handle, taken: &Taken) -> Result<Wan
     let again = body.clone();
     let create = Create::read(body)?;
     check(&create, key.as_ref())?;
+    relay::told(gateway).await;
     relay::resolve_model(gateway, Some(&create.model))?;
     let owner = super::owner(&history, &taken.principal)?;
     let names = Names::read(&create)?;

@@ -151,6 +151,7 @@ where
     let mut is_stopping = false;
     let late = loop {
         tokio::select! {
+            biased; // what has come is read before an idle connection is closed
             _ = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break None,
             overdue = &mut overdue => break Some(overdue),
             () = &mut stopped, if !is_stopping => {

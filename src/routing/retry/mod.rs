@@ -135,12 +135,12 @@ fn pause(config: &Config, failure: Failure, unit: f64) -> Duration {
 
 /// Thousandths of a retry.
 const RETRY: u64 = 1000;
-/// Retries that can be saved up: a burst after a worker's death. More would let one outage use an hour's budget.
+/// Retries that can be saved up, and are there at the start: each request that a worker had when it died takes one, so fewer would fail clients of a quiet node. More would let one outage use an hour's budget.
 const SAVED_MAX: u64 = 100 * RETRY;
-/// Retries that time alone gives back, one a second: without them a quiet node could never retry.
-const FLOOR: u64 = 10 * RETRY;
+/// Retries that time alone gives back in a second: without them a quiet node could never retry. More would multiply an overload of a small fleet.
+const GIVEN: u64 = 5 * RETRY;
 
-/// A token bucket filled by requests, and slowly by time up to a floor.
+/// A token bucket filled by requests, and slowly by time.
 #[derive(Debug)]
 pub struct Budget {
     per_request: u64,
@@ -149,10 +149,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// With the floor's worth to begin with.
+    /// A full one.
     #[must_use]
     pub fn new(percent: u32) -> Self {
-        Self { per_request: u64::from(percent.min(100)) * RETRY / 100, saved: FLOOR, filled_at: None }
+        Self { per_request: u64::from(percent.min(100)) * RETRY / 100, saved: SAVED_MAX, filled_at: None }
     }
 
     /// A new request came (not a retry).
@@ -169,8 +169,8 @@ impl Budget {
     /// Takes one retry, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
         let elapsed = self.filled_at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let given = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.saved = self.saved.max(self.saved.saturating_add(given).min(FLOOR));
+        let given = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).saturating_mul(GIVEN) / 1000;
+        self.saved = self.saved.saturating_add(given).min(SAVED_MAX);
         let has_one = self.saved >= RETRY;
         if has_one {
             self.saved -= RETRY;

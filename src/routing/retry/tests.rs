@@ -81,11 +81,11 @@ fn retries_stay_within_a_tenth_of_the_traffic_and_a_quiet_node_can_still_retry()
         budget.request();
         retries += u32::from(budget.take(now));
     }
-    assert!((1_000..=1_010).contains(&retries), "a tenth and the first ten: {retries}");
+    assert!((1_000..=1_100).contains(&retries), "a tenth and the first hundred: {retries}");
     let later = now + Duration::from_secs(3);
-    assert_eq!((0..10).filter(|_| budget.take(later)).count(), 3, "one a second without any traffic");
+    assert_eq!((0..100).filter(|_| budget.take(later)).count(), 15, "five a second without any traffic");
     let much_later = later + Duration::from_secs(86_400);
-    assert_eq!((0..50).filter(|_| budget.take(much_later)).count(), 10, "and no more than the floor");
+    assert_eq!((0..500).filter(|_| budget.take(much_later)).count(), 100, "and no more than can be saved up");
 }
 
 #[test]

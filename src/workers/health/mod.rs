@@ -126,6 +126,8 @@ pub struct Health {
     window_start: Option<Instant>,
     successes: u32,
     failures: u32,
+    /// Failures since the last success.
+    failed_in_row: u32,
     /// When the breaker opened, and until when. A request sent before says nothing new.
     open: Option<(Instant, Instant)>,
     trickle_at: Option<Instant>,
@@ -142,6 +144,10 @@ pub struct Changes {
     pub went_away: bool,
 }
 
+/// Successes that are remembered, in failures that open the breaker. More let a worker that served a lot fail a lot, and retries pay for it; fewer forget that it works at all.
+const SUCCESSES_PER_FAILURE: u32 = 4;
+/// So many failures without a success between them open the breaker, whatever was before. Fewer take out a worker for one client's bad luck; more spend retries on a worker that is gone.
+const IN_ROW: u32 = 5;
 /// Half-open: at most one request each so often.
 const TRICKLE: Duration = Duration::from_millis(500);
 
@@ -163,6 +169,7 @@ impl Health {
             window_start: None,
             successes: 0,
             failures: 0,
+            failed_in_row: 0,
             open: None,
             trickle_at: None,
             told: (Breaker::Closed, false),
@@ -293,11 +300,18 @@ impl Health {
         }
         if is_success {
             self.successes += 1;
+            self.failed_in_row = 0;
+            // What a busy worker did right a while ago does not weigh against what it does now.
+            if self.successes >= SUCCESSES_PER_FAILURE.saturating_mul(self.rules.breaker_failures) {
+                (self.successes, self.failures) = (self.successes / 2, self.failures / 2);
+            }
             return;
         }
         self.failures += 1;
+        self.failed_in_row += 1;
         let was_open = self.open.is_some();
         let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
+        let over = over || self.failed_in_row >= self.rules.breaker_failures.min(IN_ROW);
         if was_open || over {
             self.open = Some((now, now + self.rules.breaker_open));
             self.trickle_at = None;

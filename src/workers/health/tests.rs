@@ -21,6 +21,36 @@ fn ready() -> (Health, Instant) {
 }
 
 #[test]
+fn a_worker_that_served_thousands_and_then_fails_is_out_after_a_few() {
+    let (mut health, mut now) = (Health::new(RULES), Clock.now());
+    for _ in 0..5_000 {
+        now += Duration::from_millis(2);
+        health.ended(now, now, Outcome::Success);
+    }
+    let failed = (1..).find(|_| {
+        now += Duration::from_millis(2);
+        health.ended(now, now, Outcome::Failure);
+        health.breaker(now) == Breaker::Open
+    });
+    assert_eq!(failed, Some(5), "each failure more is a retry, and retries are few");
+}
+
+#[test]
+fn a_worker_that_begins_to_fail_every_other_request_is_out_before_retries_are_used_up() {
+    let (mut health, mut now) = (Health::new(RULES), Clock.now());
+    for _ in 0..5_000 {
+        now += Duration::from_millis(2);
+        health.ended(now, now, Outcome::Success);
+    }
+    let failed = (1..1_000).find(|turn| {
+        now += Duration::from_millis(2);
+        health.ended(now, now, if turn % 3 == 0 { Outcome::Success } else { Outcome::Failure });
+        health.breaker(now) == Breaker::Open
+    });
+    assert!(failed.is_some_and(|it| it < 100), "{failed:?}");
+}
+
+#[test]
 fn field_d1_ten_thousand_bad_requests_open_no_breaker() {
     let (mut health, now) = ready();
     (0..10_000).for_each(|_| health.ended(now, now, Outcome::Neutral));

@@ -21,6 +21,8 @@ use crate::fleet::STARTING;
 
 /// What it takes to say that a wall clock is off.
 const CLOCK_IS_OFF: i64 = 30;
+/// How long a flush takes before the power fails.
+const REAL_FLUSH: Duration = Duration::from_millis(25);
 /// A node that is asked to end does so within this: the drain timeout of every node here, and a little.
 const DRAINED: Duration = Duration::from_secs(20);
 
@@ -87,6 +89,9 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
         Fault::Bridge | Fault::Ring | Fault::Apart | Fault::Links(_) => linked(world, fault),
         Fault::Power(whom) => {
             hurt.victims = chosen(world, whom).await;
+            // A disk of this machine's memory is so fast that its cache is empty most of the time; now flushes take as long as those of a disk.
+            hurt.victims.iter().for_each(|it| world.fleet.disk(*it).slow_down(REAL_FLUSH));
+            lasting(REAL_FLUSH * 6 + REAL_FLUSH.mul_f64(world.fleet.case.entropy.unit())).await;
             let cuts: Vec<_> = hurt.victims.iter().map(|it| world.fleet.disk(*it).cut()).collect();
             hurt.victims.iter().for_each(|it| world.fleet.kill(*it));
             let (kept, lost) = cuts.iter().fold((0, 0), |sum, it| (sum.0 + it.kept, sum.1 + it.lost));
@@ -285,6 +290,7 @@ pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
 
 fn back_on(world: &mut World<'_>, victims: &[usize]) {
     for at in victims {
+        world.fleet.disk(*at).slow_down(Duration::ZERO);
         world.fleet.disk(*at).restore().expect("the disk is there again");
     }
     world.start_all(victims);

@@ -117,7 +117,7 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
     inject::heal(world, &mut hurt).await;
     recorder.note(plan.name, "ends", Value::Null);
     let fault_to = Clock.now();
-    let heal = world.whole_within(WHOLE_MAX).await;
+    let (heal, waited) = world.whole_within(WHOLE_MAX).await;
     let missing = if heal.is_some() { String::new() } else { world.missing().await };
     let whole = Clock.now();
     lasting(TAIL).await;
@@ -167,6 +167,10 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
         let leader = known.and_then(|it| names.get(it.leader.as_deref()?)).and_then(|it| u8::try_from(*it).ok());
         round.timeline.leader.push(leader);
         round.timeline.terms.push(known.map_or(0, |it| it.term));
+    }
+    for (what, at) in waited {
+        let mark = Mark { from_ms: ms(fault_to), to_ms: ms(at), text: format!("waited for {what}") };
+        round.timeline.marks.push(mark);
     }
     if let Some(at) = round.whole_at_ms {
         round.timeline.marks.push(Mark { from_ms: at, to_ms: at, text: "whole".to_owned() });

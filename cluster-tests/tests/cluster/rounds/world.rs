@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use serde_json::json;
 use smg::base::clock::Clock;
+use tokio::time::Instant;
 
 use super::load::Load;
 use super::plan::Ground;
@@ -160,37 +161,50 @@ impl<'a> World<'a> {
         names.get(seen.last()?.leader.as_deref()?).copied()
     }
 
-    /// How long until it is whole: every node sees every other, history has all its voters and one leader, every node serves and keeps. `None`: not within `deadline`.
-    pub(super) async fn whole_within(&self, deadline: Duration) -> Option<Duration> {
-        let begun = Clock.now();
-        while !self.is_whole().await {
+    /// How long until it is whole: every node sees every other, history has all its voters and one leader, every node serves and keeps. `None`: not within `deadline`. Beside it, what was
+    /// waited for last, and when that was still missing.
+    pub(super) async fn whole_within(&self, deadline: Duration) -> (Option<Duration>, Vec<(&'static str, Instant)>) {
+        let (begun, mut waited) = (Clock.now(), Vec::<(&'static str, Instant)>::new());
+        while let Err(missing) = self.is_whole().await {
+            match waited.last_mut().filter(|it| it.0 == missing) {
+                Some(last) => last.1 = Clock.now(),
+                None => waited.push((missing, Clock.now())),
+            }
             if Clock.now() - begun > deadline {
-                return None;
+                return (None, waited);
             }
             lasting(Duration::from_millis(40)).await;
         }
-        Some(Clock.now() - begun)
+        (Some(Clock.now() - begun), waited)
     }
 
-    async fn is_whole(&self) -> bool {
+    async fn is_whole(&self) -> Result<(), &'static str> {
         let all: Vec<usize> = (0..self.fleet.nodes.len()).collect();
         let mut leaders = std::collections::BTreeSet::new();
         for at in &all {
-            let group = self.fleet.kept(*at).await;
-            let voters = group["voters"].as_array().map_or(0, Vec::len);
-            if voters != all.len() || group["changing_voters"] != false || !group["leader"].is_string() {
-                return false;
-            }
-            leaders.insert(group["leader"].to_string());
             if !self.fleet.sees(*at, &all).await {
-                return false;
+                return Err("members");
             }
         }
-        let keeps = join_all(all.iter().map(async |at| {
+        for at in &all {
+            let group = self.fleet.kept(*at).await;
+            let voters = group["voters"].as_array().map_or(0, Vec::len);
+            if voters != all.len() || group["changing_voters"] != false {
+                return Err("voters");
+            }
+            leaders.insert(group["leader"].to_string());
+        }
+        if leaders.len() != 1 || leaders.contains("null") {
+            return Err("one leader");
+        }
+        let does = join_all(all.iter().map(async |at| {
+            if !self.fleet.serves(*at, "m").await {
+                return Err("serving");
+            }
             let kept = self.fleet.ask(*at, "POST", "/v1/conversations", &json!({})).await;
-            kept.is_ok_and(|it| it.0 == 200) && self.fleet.serves(*at, "m").await
+            if kept.is_ok_and(|it| it.0 == 200) { Ok(()) } else { Err("keeping") }
         }));
-        leaders.len() == 1 && keeps.await.into_iter().all(|it| it)
+        does.await.into_iter().collect()
     }
 
     /// What is missing for it to be whole, in words.
