@@ -129,7 +129,9 @@ impl Shared {
     pub(super) async fn serve(&self, from: StorageId, lane: Lane, bytes: &[u8]) -> frame::Answer {
         let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable);
         let heard = heard.and_then(|frame| match (lane, &frame.message) {
-            (Lane::Bulk, frame::Message::Append(_) | frame::Message::Vote(_)) => Err(frame::Refusal::WrongLane),
+            (Lane::Bulk, frame::Message::Append(_) | frame::Message::Vote(_) | frame::Message::Canvass) => {
+                Err(frame::Refusal::WrongLane)
+            }
             _ => self.admit(from, frame),
         });
         match heard {

@@ -8,6 +8,9 @@
 //! they run. Here the voters stand in the order of their ids, a step apart, so the first is usually elected before the second would stand, and no time is lost to a draw.
 //! Attempts that fail are repeated after draws of their own, longer each time.
 //!
+//! Whoever would stand asks the others first whether they miss a leader, too ([`Candidacy::misses_a_leader`]), and raises no term unless a majority does (a pre-vote, Ongaro's thesis 9.6): a member that is cut off, or
+//! hears only some of the others, would otherwise come back with a term that ends the office of a leader whom everybody else hears.
+//!
 //! *Invariants.* 1. Nobody stands within a lease of what it last heard of a leader, or of a candidate that has its vote. 2. A member that was not run when it should have been
 //! listens for two heartbeats first: what a leader said meanwhile may lie in its inbox. Neither is needed for safety, which is the votes'; both keep a leader in office.
 
@@ -48,6 +51,8 @@ pub(super) struct Candidacy {
     timing: Timing,
     /// When a leader was heard, or a vote given.
     heard: Instant,
+    /// When a leader was heard, if ever since the start.
+    led: Option<Instant>,
     /// Since then: how often this member stood, and when it may again.
     attempts: u32,
     again: Option<Instant>,
@@ -58,19 +63,30 @@ pub(super) struct Candidacy {
 impl Candidacy {
     /// Of a member that starts: whoever leads will be heard.
     pub(super) fn new(now: Instant, timing: Timing) -> Self {
-        Self { timing, heard: now, attempts: 0, again: None, planned: None }
+        Self { timing, heard: now, led: None, attempts: 0, again: None, planned: None }
     }
 
-    /// A leader has spoken, or a candidate has got this member's vote.
+    /// A candidate has got this member's vote.
     pub(super) fn heard(&mut self, now: Instant) {
         (self.heard, self.attempts, self.again) = (now, 0, None);
+    }
+
+    /// A leader has spoken.
+    pub(super) fn led(&mut self, now: Instant) {
+        self.led = Some(now);
+        self.heard(now);
+    }
+
+    /// Whether a leader should have spoken by now. A vote that was given is none yet.
+    pub(super) fn misses_a_leader(&self, now: Instant) -> bool {
+        self.led.is_none_or(|it| now >= it + self.timing.lease)
     }
 
     /// What to do now. `draw`: from 0 to 1.
     pub(super) fn look(&mut self, now: Instant, seen: &Seen<'_>, draw: f64) -> Look {
         let is_voter = seen.voters.contains(&seen.me);
         if !is_voter || seen.leader == Some(seen.me) {
-            self.heard(now);
+            self.led(now);
             // Without any it has only begun: what is on disk is known in a moment.
             let again = if seen.voters.is_empty() { self.timing.heartbeat } else { self.timing.lease };
             return self.wait(now + again);

@@ -66,6 +66,8 @@ pub enum Message {
     Vote(VoteRequest<StorageId>),
     /// A piece of a snapshot.
     Snapshot(InstallSnapshotRequest<TypeConfig>),
+    /// Would it be followed: does whoever gets this miss a leader, too? A member of an older release cannot read it, and its refusal is taken for a yes.
+    Canvass,
 }
 
 label! {
@@ -109,6 +111,8 @@ pub enum Answer {
     Mismatch(openraft::error::SnapshotMismatch),
     /// It was not heard.
     Refused(RefusalByte),
+    /// Whether this member misses a leader.
+    Canvassed(bool),
 }
 
 /// A [`Refusal`] as it travels: its place in the list, which only grows.
@@ -137,7 +141,7 @@ impl Message {
     pub fn is_to_be_kept(&self) -> bool {
         match self {
             Self::Append(it) => !it.entries.is_empty(),
-            Self::Vote(_) => false,
+            Self::Vote(_) | Self::Canvass => false,
             Self::Snapshot(_) => true,
         }
     }

@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use openraft::ChangeMembers;
 use openraft::Config;
 use openraft::EmptyNode;
@@ -195,6 +197,7 @@ pub struct Group<M: Machine> {
     sending: Sending,
     pub(super) receiving: Receiving,
     candidacy: Arc<Mutex<Candidacy>>,
+    network: Network,
 }
 
 impl<M: Machine> Group<M> {
@@ -213,12 +216,12 @@ impl<M: Machine> Group<M> {
             heartbeat: timing.heartbeat,
         };
         let log = Log::new(store.clone(), group).beside_state();
-        let raft = Raft::new(me, Arc::new(config), network, log, state.clone())
+        let raft = Raft::new(me, Arc::new(config), network.clone(), log, state.clone())
             .await
             .map_err(|error| StartError::Log(error.to_string()))?;
         let candidacy = Arc::new(Mutex::new(Candidacy::new(Clock.now(), timing)));
         let receiving = Receiving::default();
-        Ok(Self { me, raft, store, state, heard, sending, receiving, candidacy })
+        Ok(Self { me, raft, store, state, heard, sending, receiving, candidacy, network })
     }
 
     /// Makes the group, with this node as its only voter. Does nothing where there is one already.
@@ -279,7 +282,8 @@ impl<M: Machine> Group<M> {
             };
             match look {
                 Look::Wait(until) => Clock.sleep(until.saturating_duration_since(Clock.now())).await,
-                Look::Stand if !self.has_room() => {} // again after a while, as if nobody had voted for it
+                // Again after a while, as if nobody had voted for it.
+                Look::Stand if !self.has_room() || !self.would_be_followed().await => {}
                 Look::Stand => {
                     if self.raft.trigger().elect().await.is_err() {
                         return;
@@ -287,6 +291,34 @@ impl<M: Machine> Group<M> {
                 }
             }
         }
+    }
+
+    /// Whether a majority misses a leader. Who does not answer within two heartbeats does not count.
+    async fn would_be_followed(&self) -> bool {
+        if planted(Fault::NobodyIsCanvassed) {
+            return true;
+        }
+        let voters: BTreeSet<StorageId> = self.raft.metrics().borrow().membership_config.voter_ids().collect();
+        let limit = 2 * self.network.heartbeat;
+        let others = voters.iter().filter(|it| **it != self.me);
+        let mut asked: FuturesUnordered<_> =
+            others.map(|it| self.network.clone().misses_a_leader(*it, limit)).collect();
+        let mut missing = usize::from(voters.contains(&self.me));
+        while 2 * missing <= voters.len() {
+            match asked.next().await {
+                Some(misses) => missing += usize::from(misses),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether this member misses a leader. One that leads does only if it wants another to.
+    fn misses_a_leader(&self) -> bool {
+        if self.raft.metrics().borrow().current_leader == Some(self.me) {
+            return !self.has_room();
+        }
+        self.candidacy.lock().misses_a_leader(Clock.now())
     }
 
     /// Stands for election now: the leader wants it to. False: it has stopped.
@@ -303,7 +335,7 @@ impl<M: Machine> Group<M> {
     /// Whoever has this vote leads as far as this member can know: it will be followed.
     fn follows(&self, vote: &Vote<StorageId>) {
         if *vote >= self.raft.metrics().borrow().vote {
-            self.candidacy.lock().heard(Clock.now());
+            self.candidacy.lock().led(Clock.now());
         }
     }
 
@@ -393,7 +425,7 @@ impl<M: Machine> Group<M> {
         match &message {
             Message::Append(it) => self.follows(&it.vote),
             Message::Snapshot(it) => self.follows(&it.vote),
-            Message::Vote(_) => {}
+            Message::Vote(_) | Message::Canvass => {}
         }
         match message {
             Message::Append(it) if is_too_much => self.serve_without_room(it).await,
@@ -407,6 +439,7 @@ impl<M: Machine> Group<M> {
                 answer.map_or_else(|_| absent(), Answer::Vote)
             }
             Message::Snapshot(it) => self.take_piece(it).await,
+            Message::Canvass => Answer::Canvassed(self.misses_a_leader()),
         }
     }
 

@@ -123,12 +123,39 @@ fn broken<E: std::error::Error>(why: impl Display) -> Failed<E> {
     RPCError::Network(NetworkError::new(&std::io::Error::other(why.to_string())))
 }
 
+impl Network {
+    /// Whether a member misses a leader. One that does not answer says nothing, and so no.
+    pub(super) async fn misses_a_leader(self, whom: StorageId, limit: Duration) -> bool {
+        let mut way = Way { network: self, to: whom, pieces: Lane::Bulk };
+        match way.say::<RaftError<StorageId>>(Message::Canvass, limit).await {
+            Ok(Answer::Canvassed(misses)) => misses,
+            Ok(Answer::Refused(why)) => why.refusal() == Some(Refusal::Unreadable),
+            Ok(_) | Err(_) => false,
+        }
+    }
+}
+
 impl Way {
     async fn ask<E: std::error::Error>(&mut self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
-        let Network { mesh, group, papers, heard, .. } = &self.network;
+        match self.say(message, limit).await? {
+            // Whoever refuses does not replicate.
+            Answer::Refused(why) => {
+                why.refusal().into_iter().for_each(|it| self.network.papers.refused(self.to, it));
+                let why = why.refusal().map_or("a reason of a newer release", Refusal::as_str);
+                Err(RPCError::Unreachable(Unreachable::new(&std::io::Error::other(why))))
+            }
+            answer => {
+                self.network.heard.lock().insert(self.to, Clock.now());
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn say<E: std::error::Error>(&mut self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
+        let Network { mesh, group, papers, .. } = &self.network;
         let lane = match message {
             Message::Snapshot(_) => self.pieces,
-            Message::Append(_) | Message::Vote(_) => Lane::Raft,
+            Message::Append(_) | Message::Vote(_) | Message::Canvass => Lane::Raft,
         };
         let (to_life, badge) = (papers.life_of(self.to), papers.badge());
         let frame = Frame { group: *group, to: self.to, to_life, badge, message };
@@ -144,19 +171,7 @@ impl Way {
                 broken(error)
             }
         })?;
-        let answer = Answer::decode(&answer).map_err(broken)?;
-        match answer {
-            // Whoever refuses does not replicate.
-            Answer::Refused(why) => {
-                why.refusal().into_iter().for_each(|it| papers.refused(self.to, it));
-                let why = why.refusal().map_or("a reason of a newer release", Refusal::as_str);
-                Err(RPCError::Unreachable(Unreachable::new(&std::io::Error::other(why))))
-            }
-            answer => {
-                heard.lock().insert(self.to, Clock.now());
-                Ok(answer)
-            }
-        }
+        Answer::decode(&answer).map_err(broken)
     }
 }
 

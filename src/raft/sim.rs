@@ -156,7 +156,7 @@ impl Traffic {
                 self.firsts += usize::from(it.offset == 0);
                 self.lasts += usize::from(it.done);
             }
-            Some(Message::Vote(_)) | None => {}
+            Some(Message::Vote(_) | Message::Canvass) | None => {}
         }
     }
 }

@@ -111,3 +111,34 @@ fn a_leader_that_stops_in_good_order_hands_over() {
         ran.unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     }
 }
+
+/// A follower is cut off, from all or from the leader alone, for many leases; the others notice nothing, then or when it is back.
+pub(super) fn cut_off_follower(seed: u64) -> Result<(), String> {
+    run(seed, async |mut world| {
+        cluster(&mut world, 3, 3).await?;
+        busy(&mut world, secs(1)).await?;
+        let leader = world.leader().ok_or("no leader")?;
+        let term = world.statuses()[&leader].group.term;
+        let follower = 1 + leader % 3;
+        match seed % 2 {
+            0 => world.split(&[follower]),
+            _ => world.cut(leader, follower),
+        }
+        busy(&mut world, secs(12)).await?;
+        world.heal();
+        busy(&mut world, secs(5)).await?;
+        let terms: Vec<u64> = world.statuses().values().map(|it| it.group.term).collect();
+        if terms.iter().any(|it| *it != term) || world.leader() != Some(leader) {
+            return Err(format!("a leader whom a majority heard lost its office: term {term}, then {terms:?}"));
+        }
+        world.until_whole(secs(30), 3).await?;
+        world.nothing_is_lost().await.map(drop)
+    })
+}
+
+#[test]
+fn a_follower_that_was_cut_off_ends_no_office() {
+    for seed in seeds(8) {
+        cut_off_follower(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}

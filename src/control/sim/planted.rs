@@ -3,6 +3,7 @@
 use super::cut_off_leader;
 use super::disk::a_little_behind;
 use super::disk::all_full;
+use super::failover::cut_off_follower;
 use super::overlapping;
 use super::troubles;
 use super::voted_and_gone;
@@ -49,6 +50,13 @@ fn a_vote_that_is_not_on_disk_is_taken_back() {
 fn a_leader_that_confirms_itself_goes_on_alone() {
     raft_faults::plant(Some(RaftFault::LeadersConfirmThemselves));
     find("LeadersConfirmThemselves", cut_off_leader);
+    raft_faults::plant(None);
+}
+
+#[test]
+fn a_follower_that_asks_nobody_first_ends_the_office_of_a_leader() {
+    raft_faults::plant(Some(RaftFault::NobodyIsCanvassed));
+    find("NobodyIsCanvassed", cut_off_follower);
     raft_faults::plant(None);
 }
 

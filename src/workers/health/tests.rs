@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::clock::Clock;
 
 const RULES: Rules = Rules {
     failure_threshold: 3,
