@@ -133,3 +133,47 @@ impl Link {
         request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A node that reads a request, says this, and hangs up.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    async fn node(says: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let read = stream.read(&mut [0; 4096]).await.expect("a request");
+            assert!(read > 0);
+            stream.write_all(says.as_bytes()).await.expect("it is there");
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_is_told_apart_from_what_was_not_sent() {
+        let mut link = Link::open(node("").await, "k").await.expect("it listens");
+        let lost = link.call("POST", "/", "{}").await.expect_err("it hangs up");
+        assert_ne!(lost, UNSENT);
+        let unsent = link.call("POST", "/", "{}").await.expect_err("it has hung up");
+        assert_eq!(unsent, UNSENT);
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_stream_is_there_though_it_was_cut() {
+        const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (says, is_whole) in [("3\r\nabc\r\n0\r\n\r\n", true), ("3\r\nabc\r\n5\r\nde", false)] {
+            let says = Box::leak(format!("{HEAD}{says}").into_boxed_str());
+            let mut link = Link::open(node(says).await, "k").await.expect("it listens");
+            let mut text = Vec::new();
+            assert_eq!(link.stream("/", &mut text).await.is_ok(), is_whole);
+            assert!(text.starts_with(b"abc"), "{text:?}");
+        }
+    }
+}
