@@ -87,13 +87,12 @@ impl Link {
     pub async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
         let request = self.request(method, path, body);
         let answered = async {
-            self.sender.ready().await?;
-            let (head, body) = self.sender.send_request(request).await?.into_parts();
-            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+            self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
+            let (head, body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
+            Ok(http::Response::from_parts(head, body.collect().await.map_err(why)?.to_bytes()))
         };
         let answered = timeout(self.deadline, answered).await;
-        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
-        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+        answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?
     }
 
     /// GETs a stream; what came of it is in `into` whatever ends it. The status, if it ended by itself in time.
@@ -107,17 +106,16 @@ impl Link {
         let request = self.request("GET", path, "");
         let deadline = self.deadline;
         let flow = async {
-            self.sender.ready().await?;
-            let (head, mut body) = self.sender.send_request(request).await?.into_parts();
+            self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
+            let (head, mut body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
             while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame?.into_data() {
+                if let Ok(data) = frame.map_err(why)?.into_data() {
                     into.extend_from_slice(&data); // BOUND: what a node sends until the deadline
                 }
             }
-            Ok::<_, hyper::Error>(head.status.as_u16())
+            Ok(head.status.as_u16())
         };
-        let ended = timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?;
-        ended.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+        timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
@@ -132,6 +130,11 @@ impl Link {
         }
         request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request")
     }
+}
+
+/// Why there is no answer, in a word that says whether anything was sent.
+fn why(error: hyper::Error) -> String {
+    if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() }
 }
 
 #[cfg(test)]

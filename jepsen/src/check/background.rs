@@ -64,15 +64,11 @@ fn follows(findings: &mut Findings, key: &str, ops: &[&Operation]) {
         }
     }
     let end = known.iter().find(|it| it.1.0.is_terminal());
-    if let (Some((end, (_, by))), Some((last, (event, op)))) = (end, known.last_key_value()) {
-        if last > end {
-            let what = format!(
-                "after the end: {key} ended with event {end}, and {} told `{}` as {last}",
-                at_node(op),
-                event.kind
-            );
-            findings.add(what, &[by.began, op.began]);
-        }
+    let ends = known.iter().find(|it| it.1.0.is_terminal()).zip(known.last_key_value());
+    if let Some(((end, (_, by)), (last, (event, op)))) = ends.filter(|it| it.1.0 > it.0.0) {
+        let what =
+            format!("after the end: {key} ended with event {end}, and {} told `{}` as {last}", at_node(op), event.kind);
+        findings.add(what, &[by.began, op.began]);
     }
 }
 
