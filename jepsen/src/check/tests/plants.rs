@@ -353,6 +353,12 @@ fn a_job_that_is_stuck_lost_or_goes_back_is_seen() {
         true
     };
     seen("background", lost, &[("direct", "lost")]);
+    let not_followed: Plant = |drafts| {
+        let Some(it) = drafts.iter_mut().rfind(|it| it.f == "final_events") else { return false };
+        (it.kind, it.told, it.error) = (Kind::Fail, Value::Null, "404 not_found".to_owned());
+        true
+    };
+    seen("background", not_followed, &[("direct", "lost")]);
 }
 
 #[test]
