@@ -89,7 +89,7 @@ impl Link {
         let answered = async {
             self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
             let (head, body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
-            Ok(http::Response::from_parts(head, body.collect().await.map_err(why)?.to_bytes()))
+            Ok::<_, String>(http::Response::from_parts(head, body.collect().await.map_err(why)?.to_bytes()))
         };
         let answered = timeout(self.deadline, answered).await;
         answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?
@@ -113,7 +113,7 @@ impl Link {
                     into.extend_from_slice(&data); // BOUND: what a node sends until the deadline
                 }
             }
-            Ok(head.status.as_u16())
+            Ok::<_, String>(head.status.as_u16())
         };
         timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?
     }
