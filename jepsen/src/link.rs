@@ -87,13 +87,12 @@ impl Link {
     pub async fn send(&mut self, method: &str, path: &str, body: &str) -> Result<http::Response<Bytes>, String> {
         let request = self.request(method, path, body);
         let answered = async {
-            self.sender.ready().await?;
-            let (head, body) = self.sender.send_request(request).await?.into_parts();
-            Ok::<_, hyper::Error>(http::Response::from_parts(head, body.collect().await?.to_bytes()))
+            self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
+            let (head, body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
+            Ok::<_, String>(http::Response::from_parts(head, body.collect().await.map_err(why)?.to_bytes()))
         };
         let answered = timeout(self.deadline, answered).await;
-        let answered = answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?;
-        answered.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+        answered.map_err(|_late| format!("no answer within {:?}", self.deadline))?
     }
 
     /// GETs a stream; what came of it is in `into` whatever ends it. The status, if it ended by itself in time.
@@ -107,17 +106,16 @@ impl Link {
         let request = self.request("GET", path, "");
         let deadline = self.deadline;
         let flow = async {
-            self.sender.ready().await?;
-            let (head, mut body) = self.sender.send_request(request).await?.into_parts();
+            self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
+            let (head, mut body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
             while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame?.into_data() {
+                if let Ok(data) = frame.map_err(why)?.into_data() {
                     into.extend_from_slice(&data); // BOUND: what a node sends until the deadline
                 }
             }
-            Ok::<_, hyper::Error>(head.status.as_u16())
+            Ok::<_, String>(head.status.as_u16())
         };
-        let ended = timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?;
-        ended.map_err(|error| if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() })
+        timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?
     }
 
     fn request(&self, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
@@ -131,5 +129,54 @@ impl Link {
             request = request.header("idempotency-key", key);
         }
         request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request")
+    }
+}
+
+/// Why there is no answer, in a word that says whether anything was sent.
+fn why(error: hyper::Error) -> String {
+    if error.is_canceled() { UNSENT.to_owned() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A node that reads a request, says this, and hangs up.
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    async fn node(says: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let read = stream.read(&mut [0; 4096]).await.expect("a request");
+            assert!(read > 0);
+            stream.write_all(says.as_bytes()).await.expect("it is there");
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_is_told_apart_from_what_was_not_sent() {
+        let mut link = Link::open(node("").await, "k").await.expect("it listens");
+        let lost = link.call("POST", "/", "{}").await.expect_err("it hangs up");
+        assert_ne!(lost, UNSENT);
+        let unsent = link.call("POST", "/", "{}").await.expect_err("it has hung up");
+        assert_eq!(unsent, UNSENT);
+    }
+
+    #[tokio::test]
+    async fn what_came_of_a_stream_is_there_though_it_was_cut() {
+        const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (says, is_whole) in [("3\r\nabc\r\n0\r\n\r\n", true), ("3\r\nabc\r\n5\r\nde", false)] {
+            let says = Box::leak(format!("{HEAD}{says}").into_boxed_str());
+            let mut link = Link::open(node(says).await, "k").await.expect("it listens");
+            let mut text = Vec::new();
+            assert_eq!(link.stream("/", &mut text).await.is_ok(), is_whole);
+            assert!(text.starts_with(b"abc"), "{text:?}");
+        }
     }
 }

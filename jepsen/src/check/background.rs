@@ -64,15 +64,11 @@ fn follows(findings: &mut Findings, key: &str, ops: &[&Operation]) {
         }
     }
     let end = known.iter().find(|it| it.1.0.is_terminal());
-    if let (Some((end, (_, by))), Some((last, (event, op)))) = (end, known.last_key_value()) {
-        if last > end {
-            let what = format!(
-                "after the end: {key} ended with event {end}, and {} told `{}` as {last}",
-                at_node(op),
-                event.kind
-            );
-            findings.add(what, &[by.began, op.began]);
-        }
+    let ends = known.iter().find(|it| it.1.0.is_terminal()).zip(known.last_key_value());
+    if let Some(((end, (_, by)), (last, (event, op)))) = ends.filter(|it| it.1.0 > it.0.0) {
+        let what =
+            format!("after the end: {key} ended with event {end}, and {} told `{}` as {last}", at_node(op), event.kind);
+        findings.add(what, &[by.began, op.began]);
     }
 }
 
@@ -96,11 +92,9 @@ fn statuses(findings: &mut Findings, key: &str, ops: &[&Operation]) {
     let mut end: Option<(&Operation, Value)> = None;
     let mut digest: Option<(&Operation, &Value)> = None;
     for op in ops {
-        if op.is_ok()
-            && matches!(op.f.as_str(), "read" | "final")
-            && op.told.is_null()
-            && created.is_some_and(|it| it.is_before(op))
-        {
+        let finds_nothing = op.is_ok() && matches!(op.f.as_str(), "read" | "final") && op.told.is_null();
+        let is_lost = finds_nothing || op.error.starts_with("404 not_found");
+        if is_lost && created.is_some_and(|it| it.is_before(op)) {
             findings.add(
                 format!("lost: {key} was accepted, and is not found at {} at {}", at_node(op), s(op.began)),
                 &[op.began],

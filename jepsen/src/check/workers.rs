@@ -35,7 +35,7 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     }
     alike(&mut findings, &last);
     labels(&mut findings, ops, facts);
-    removed(&mut findings, ops);
+    removed(&mut findings, ops, &last);
     for url in urls {
         let edits: Vec<_> = ops.iter().filter(|it| it.key == url).collect();
         kept(&mut findings, url, ops, &edits, &last);
@@ -81,8 +81,8 @@ fn labels(findings: &mut Findings, ops: &[Operation], facts: &Facts) {
     }
 }
 
-/// Labels that are seen after a removal by a node that had them.
-fn removed(findings: &mut Findings, ops: &[Operation]) {
+/// Labels that are seen after a removal by a node that had them: there at any time, elsewhere in the end.
+fn removed(findings: &mut Findings, ops: &[Operation], last: &BTreeMap<usize, &Operation>) {
     for removal in ops.iter().filter(|it| it.f == "remove" && it.is_ok()) {
         let here = |it: &&Operation| it.node == removal.node && it.is_before(removal);
         let shown = ops.iter().filter(here).filter_map(|it| match it.f.as_str() {
@@ -91,8 +91,8 @@ fn removed(findings: &mut Findings, ops: &[Operation]) {
             _ => None,
         });
         let dead: BTreeSet<&str> = shown.collect();
-        let after = ops.iter().filter(|it| is_read(it) && removal.is_before(it));
-        let back = after.filter(|it| it.f == "final" || it.node == removal.node).find_map(|it| {
+        let there = ops.iter().filter(|it| is_read(it) && it.node == removal.node);
+        let back = there.chain(last.values().copied()).filter(|it| removal.is_before(it)).find_map(|it| {
             let label = it.told[&removal.key]["label"].as_str()?;
             dead.contains(label).then_some((it, label))
         });

@@ -25,6 +25,8 @@ const LENGTH: usize = 120;
 const PAGE: usize = 100;
 /// Of a hundred operations.
 const APPENDS: usize = 60;
+/// Of a hundred that were acknowledged, so many are looked for elsewhere at once: a moment later every node may have them.
+const LOOKED_FOR: usize = 60;
 
 #[derive(Clone)]
 struct List {
@@ -110,6 +112,9 @@ impl Lists {
         let told = client.ask(node, Request::new("POST", &format!("/v1/conversations/{id}/items"), &body)).await;
         if !client.end_write(pending, &told, json!(number)) {
             client.rest().await;
+        } else if client.random.percent(LOOKED_FOR) {
+            let other = client.other(node);
+            self.read(client, at, other, "read").await;
         }
     }
 

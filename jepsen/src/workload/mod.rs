@@ -150,7 +150,7 @@ impl Run {
             target,
             recorder: recorder.clone(),
             seed,
-            tag: format!("{:08x}", random.next() as u32),
+            tag: format!("{:08x}", random.draw() as u32),
             stop: Cell::new(false),
             until: Cell::new(Instant::now()),
         });

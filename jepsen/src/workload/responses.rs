@@ -114,7 +114,11 @@ impl Responses {
             Some(_) | None => client.info(pending, json!({"id": id}), "its end was not told"),
         }
         if let Some(id) = id {
+            let at = self.known.borrow().len();
             self.known.borrow_mut().push(Known { name, id, is_deleted: false });
+            // At once: a moment later every node may have it.
+            let other = client.other(node);
+            self.read(client, at, other, "read").await;
         }
     }
 
@@ -143,8 +147,9 @@ impl Responses {
         let told = client.ask(node, Request::new("DELETE", &format!("/v1/responses/{id}"), "")).await;
         if told.is_nothing_there() {
             client.ok(pending, Value::Null); // as a read says it
-        } else {
-            client.end_write(pending, &told, json!(true));
+        } else if client.end_write(pending, &told, json!(true)) {
+            let other = client.other(node);
+            self.read(client, at, other, "read").await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Workers are added, changed and removed at any node. Each time one is added it gets a label of its own, so that what is seen says which time it was.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,18 +25,21 @@ const EDITED_WITHIN: Duration = Duration::from_secs(8);
 const LABEL: &str = "jepsen";
 /// The key of what is about all of them.
 const ALL: &str = "*";
-/// Last reads at a node are repeated until two are alike, this far apart: what was edited last may be on its way.
+/// Last reads are this far apart: what was edited last may be on its way.
 const ALIKE_AFTER: Duration = Duration::from_secs(2);
 
 /// See the file's header.
 pub(super) struct Workers {
     ground: Rc<Ground>,
     numbers: Cell<u64>,
+    /// What each node said in the end.
+    last: RefCell<Vec<Option<Value>>>,
 }
 
 impl Workers {
     pub(super) fn new(ground: Rc<Ground>) -> Rc<Self> {
-        Rc::new(Self { ground, numbers: Cell::new(1) })
+        let last = RefCell::new(vec![None; ground.target.nodes.len()]);
+        Rc::new(Self { ground, numbers: Cell::new(1), last })
     }
 
     async fn client(self: Rc<Self>, mut client: Client) {
@@ -135,10 +139,11 @@ impl Work for Workers {
         (0..CLIENTS).map(one).collect()
     }
 
+    /// Until all nodes said the same twice.
     fn finals(self: Rc<Self>, node: usize) -> Doing {
         Box::pin(async move {
             let mut client = Client::new(&self.ground, Workload::Workers, CLIENTS + node);
-            let mut before = None;
+            let mut times_alike = 0;
             loop {
                 let pending = client.invoke("final", ALL, Value::Null, node);
                 let told = client.ask(node, Request::get("/workers")).await;
@@ -146,13 +151,14 @@ impl Work for Workers {
                     Some(listed) => {
                         let seen = shown(&listed);
                         client.ok(pending, seen.clone());
-                        if before.replace(seen.clone()) == Some(seen) {
-                            return;
-                        }
+                        self.last.borrow_mut()[node] = Some(seen);
                     }
                     None => client.fail(pending, &told.why()),
                 }
-                if self.ground.is_late() {
+                let last = self.last.borrow().clone();
+                let is_alike = last[node].is_some() && last.iter().all(|it| *it == last[node]);
+                times_alike = if is_alike { times_alike + 1 } else { 0 };
+                if times_alike > 1 || self.ground.is_late() {
                     return;
                 }
                 tokio::time::sleep(ALIKE_AFTER).await;

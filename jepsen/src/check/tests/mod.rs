@@ -1,5 +1,6 @@
 //! Checkers on histories of small stores that keep every promise, and on the same histories with one thing wrong: the first must be green and the second red, for every seed.
 
+mod files;
 mod plants;
 mod search;
 mod worlds;

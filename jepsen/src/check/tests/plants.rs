@@ -7,6 +7,7 @@ use super::Draft;
 use super::MS;
 use super::SEEDS;
 use super::TAG;
+use super::Verdict;
 use super::judged;
 use super::told;
 use super::worlds;
@@ -15,6 +16,10 @@ use crate::history::Kind;
 /// Changes a history; whether there was a place for it.
 type Plant = fn(&mut Vec<Draft>) -> bool;
 type World = fn(u64) -> Vec<Draft>;
+/// Changes what one read was told.
+type Twist = fn(&mut Vec<Value>);
+/// The same, of one item.
+type Spoil = fn(&mut Vec<Value>, &Value);
 
 const WORLDS: [(&str, World); 6] = [
     ("lists", worlds::lists),
@@ -28,12 +33,15 @@ const WORLDS: [(&str, World); 6] = [
 #[test]
 fn what_a_right_store_tells_is_green() {
     for (workload, world) in WORLDS {
+        let mut seen = [0; 3];
         for seed in 0..SEEDS {
             let verdicts = judged(workload, &world(seed));
             assert!(told(&verdicts).is_empty(), "{workload}, seed {seed}: {:#?}", told(&verdicts));
             assert!(verdicts.iter().all(|it| it.unknown.is_none()), "{workload}, seed {seed}: {verdicts:#?}");
-            assert!(verdicts[0].ok > 30 && verdicts[0].fail > 0 && verdicts[0].info > 0, "{workload}, seed {seed}");
+            let Verdict { ok, fail, info, .. } = verdicts[0];
+            seen = [seen[0] + ok, seen[1] + fail, seen[2] + info];
         }
+        assert!(seen[0] > 30 * SEEDS && seen[1] > SEEDS && seen[2] > SEEDS, "{workload}: {seen:?}");
     }
 }
 
@@ -285,7 +293,7 @@ fn a_gap_a_doubled_event_and_two_ends_are_seen() {
     for (workload, f) in [("responses", "create"), ("background", "follow"), ("background", "final_events")] {
         let world = WORLDS.iter().find(|it| it.0 == workload).expect("it is one").1;
         for seed in 0..SEEDS {
-            let checks: [(&str, fn(&mut Vec<Value>)); 4] = [
+            let checks: [(&str, Twist); 4] = [
                 ("gap", |it| drop(it.remove(2))),
                 ("doubled event", |it| it.insert(2, it[2].clone())),
                 ("doubled event", |it| it.swap(1, 2)),
@@ -345,6 +353,12 @@ fn a_job_that_is_stuck_lost_or_goes_back_is_seen() {
         true
     };
     seen("background", lost, &[("direct", "lost")]);
+    let not_followed: Plant = |drafts| {
+        let Some(it) = drafts.iter_mut().rfind(|it| it.f == "final_events") else { return false };
+        (it.kind, it.told, it.error) = (Kind::Fail, Value::Null, "404 not_found".to_owned());
+        true
+    };
+    seen("background", not_followed, &[("direct", "lost")]);
 }
 
 #[test]
@@ -368,7 +382,7 @@ fn a_request_that_is_done_twice_or_never_or_not_asked_for_is_seen() {
         let drafts = worlds::idempotency(seed);
         let done =
             drafts.iter().find(|it| it.f == "ask" && it.kind == Kind::Ok && it.asked["in"] == "i").expect("one is");
-        let (key, checks): (_, [(&str, fn(&mut Vec<Value>, &Value)); 3]) = (
+        let (key, checks): (_, [(&str, Spoil); 3]) = (
             json!(done.key),
             [
                 ("twice", |it, key| it.push(key.clone())),

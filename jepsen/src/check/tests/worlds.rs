@@ -210,6 +210,13 @@ struct Instance {
     is_gone: bool,
 }
 
+impl Instance {
+    /// Whether the node has heard that it was added, and not that it was removed.
+    fn is_there(&self) -> bool {
+        !self.is_gone && !self.label.1.is_empty()
+    }
+}
+
 /// What a node knows: by URL, by the number of the addition.
 type Known = BTreeMap<(String, u64), Instance>;
 
@@ -260,7 +267,7 @@ pub(super) fn workers(seed: u64) -> Vec<Draft> {
 /// Carries one out at a node; what changed.
 fn edit(known: &mut Known, it: &mut Draft, now: u64) -> Vec<((String, u64), Instance)> {
     let alive: Vec<_> =
-        known.iter().filter(|one| one.0.0 == it.key && !one.1.is_gone).map(|one| one.0.clone()).collect();
+        known.iter().filter(|one| one.0.0 == it.key && one.1.is_there()).map(|one| one.0.clone()).collect();
     let changed = match it.f {
         "add" => {
             let key = alive.first().cloned().unwrap_or((it.key.clone(), now));
@@ -275,7 +282,7 @@ fn edit(known: &mut Known, it: &mut Draft, now: u64) -> Vec<((String, u64), Inst
         }
         _ => {
             let mut shown = Map::new();
-            for ((url, _), one) in known.iter().rev().filter(|one| !one.1.is_gone) {
+            for ((url, _), one) in known.iter().rev().filter(|one| one.1.is_there()) {
                 shown.insert(url.clone(), json!({"label": one.label.1, "priority": one.priority.1}));
             }
             it.told = Value::Object(shown);
