@@ -3,6 +3,8 @@
 pub mod byte_lists;
 pub mod clock;
 pub mod entropy;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod nearest;

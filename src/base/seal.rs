@@ -118,6 +118,8 @@ pub fn parse_key(hex: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     fn opened(sealer: &Sealer, bytes: &[u8], to: &str) -> Option<(String, bool)> {
         sealer.open(bytes, to).map(|it| (it.secret.expose().to_owned(), it.is_current))
@@ -142,5 +144,18 @@ mod tests {
         let secret = Secret::new("x");
         assert_eq!(opened(&both, &old.seal_now(&secret, "y"), "y"), Some(("x".to_owned(), false)));
         assert_eq!(opened(&Sealer::new(&[[2; 32]]), &both.seal_now(&secret, "y"), "y"), Some(("x".to_owned(), true)));
+    }
+
+    static SEALED_ONCE: std::sync::LazyLock<Vec<u8>> =
+        std::sync::LazyLock::new(|| Sealer::new(&[[7; 32]]).seal_now(&Secret::new("sk-canary"), "w-1"));
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_what_is_damaged_does_not_open(bytes in fuzz::damaged(vec![SEALED_ONCE.clone()])) {
+            let opened = fuzz::within(1 << 20, || Sealer::new(&[[7; 32]]).open_bytes(&bytes, b"w-1"));
+            prop_assert_eq!(opened.is_some(), bytes == *SEALED_ONCE);
+        }
     }
 }

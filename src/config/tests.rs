@@ -1,6 +1,7 @@
 //! What people may rely on: precedence, origins, errors that help, and secrets that stay secret.
 
 use super::*;
+use crate::base::fuzz;
 use crate::observability::golden;
 
 fn sources(flags: &[(&str, &[&str])], env: &[(&str, &str)]) -> Sources {
@@ -220,4 +221,31 @@ fn options_of_the_mesh_that_could_do_nothing_are_refused() {
     assert!(refused.contains("`smg mesh secret`") && !refused.contains("hunter2"), "{refused}");
     let good: [(&str, &[&str]); 2] = [("ha-mesh", &["true"]), ("seeds", &["a:1", "[::1]:2"])];
     assert!(sources(&good, &[("SMG_MESH_SECRET", "")]).load_text("").is_ok());
+}
+
+const FILE: &str = "[server]\nport = 1\nhost = \"a\"\nidle_timeout = \"5s\"\nmax_payload_size = \"64MiB\"\n[workers]\nurls = [\"http://a:1\", \"b:2\"]\nallow_cidrs = [\"10.0.0.0/8\"]\napi_key = \"canary-5f3a\"\n\
+    [routing]\npolicy = \"random\"\n[mesh]\nha_mesh = true\nseeds = [\"a:30001\"]\n[[tenancy.keys]]\nname = \"n\"\nrole = \"user\"\nkey = \"canary-5f3a-canary\"\n";
+
+proptest::proptest! {
+    #![proptest_config(fuzz::config())]
+
+    /// Every option by the environment and by a flag, and the file: taken, or an error; in neither is a secret told.
+    #[test]
+    fn fuzz_a_damaged_configuration_is_taken_or_refused(
+        file in fuzz::damaged(vec![FILE.as_bytes().to_vec()]),
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        value in fuzz::damaged(["5s", "64MiB", "1", "true", "10.0.0.0/8", "a:team:user:canary-5f3a", "http://a:1,b:2", "0.5", "random", "a*=random"].map(|it| it.as_bytes().to_vec()).into()),
+    ) {
+        let (file, value) = (String::from_utf8_lossy(&file), String::from_utf8_lossy(&value));
+        let options = Config::options();
+        let option = options[at.index(options.len())].spec.flag;
+        for (flags, env) in [(vec![], vec![(env_name(option), value.to_string())]), (vec![(option.to_owned(), vec![value.to_string()])], vec![])] {
+            let sources = Sources { flags, env, path: None };
+            for text in ["", &file] {
+                if let Ok(loaded) = sources.clone().load_text(text) {
+                    drop(render_print(&loaded));
+                }
+            }
+        }
+    }
 }

@@ -101,6 +101,7 @@ mod tests {
 
     use super::super::core::bootstrap::Stage;
     use super::*;
+    use crate::base::fuzz;
 
     #[test]
     fn a_message_is_read_back_as_it_was_written_and_no_frame_is_one() {
@@ -118,6 +119,41 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_a_panic(bytes in any::<Vec<u8>>()) {
             let _ = (Message::decode(&bytes), Answer::decode(&bytes)); // any answer will do, as long as there is one
+        }
+    }
+
+    /// One of each.
+    fn valid() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let said =
+            Said { stage: Stage::Granted { to: StorageId(3) }, expect: 3, sees: [StorageId(1), StorageId(9)].into() };
+        let cluster = ClusterId(7);
+        let messages = [
+            Message::Hello(said.clone()),
+            Message::Grant { expect: 3 },
+            Message::Life { cluster, life: Life { boot: 3, nonce: 9 } },
+            Message::Propose { cluster, command: vec![1, 2, 3] },
+            Message::Stand { cluster },
+        ];
+        let answers = [
+            Answer::Said(said),
+            Answer::Life(Err(Refusal::Copy { known: 2, boot: 1 })),
+            Answer::Proposed(Outcome::Changed),
+            Answer::NotLeader(Some(StorageId(4))),
+        ];
+        (messages.map(|it| it.encode().unwrap()).into(), answers.map(|it| it.encode().unwrap()).into())
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_message_is_read_or_refused(message in fuzz::damaged(valid().0), answer in fuzz::damaged(valid().1)) {
+            if let Some(read) = fuzz::within(BYTES_MAX, || Message::decode(&message)) {
+                prop_assert_eq!(Message::decode(&read.encode().unwrap()), Some(read));
+            }
+            if let Ok(read) = fuzz::within(BYTES_MAX, || Answer::decode(&answer)) {
+                prop_assert_eq!(Answer::decode(&read.encode().unwrap()).unwrap(), read);
+            }
         }
     }
 }

@@ -119,6 +119,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     #[test]
     fn a_file_has_all_rows_and_damage_is_found_wherever_it_is() {
@@ -142,6 +144,32 @@ mod tests {
             damaged[at] ^= 1;
             assert!(whole(&damaged).is_err(), "byte {at}");
             assert!(whole(&file[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_export_is_whole_or_refused(bytes in fuzz::damaged(vec![{
+            let rows: BTreeMap<Vec<u8>, Vec<u8>> = (0..5_u8).map(|n| (vec![1, n], vec![n; 9])).collect();
+            let mut file = Vec::new();
+            write(&rows, "memory", 7, &mut file).unwrap();
+            file
+        }])) {
+            let read = || {
+                let from = &mut &bytes[..];
+                let head = read_head(from)?;
+                let mut all = Vec::new();
+                while let Some(rows) = read_rows(from)? {
+                    all.extend(rows);
+                }
+                Ok::<_, ExportError>((head.made_ms, all.len()))
+            };
+            if let Ok(read) = fuzz::within(1 << 20, read) {
+                prop_assert_eq!(read, (7, 5), "frames carry a hash");
+            }
+            let _ = fuzz::within(codec::BYTES_MAX, || decode_rows(&bytes)); // any answer will do
         }
     }
 }

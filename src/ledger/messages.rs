@@ -122,6 +122,8 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     fn load(requests: u32, queued_tokens: u64) -> InFlight {
         InFlight { requests, queued_tokens }
@@ -163,5 +165,33 @@ mod tests {
         }
         assert_eq!(Message::decode(b"rubbish"), None);
         assert_eq!(Answer::loads(&Answer::Loads(vec![Said::default(); 2]).encode().unwrap(), 3), None);
+    }
+
+    /// One of each, and an answer.
+    fn valid() -> Vec<Vec<u8>> {
+        let begun = vec![Commit { number: 8, worker: 5, tokens: 9 }; 3];
+        let report = Report { number: 7, view: 3, is_complete: true, loads: vec![(5, load(1, 300)), (6, load(2, 9))] };
+        let messages = [
+            Message::Report(report),
+            Message::Commits(begun.clone()),
+            Message::Probe(Probe { workers: vec![5, 6], begun }),
+        ];
+        let said = Said { is_known: true, others: load(2, 4), age_ms: 9 };
+        let answer = Answer::Loads(vec![said; 2]).encode().unwrap();
+        messages.iter().map(|it| it.encode().unwrap()).chain([answer]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_message_is_read_or_refused(bytes in fuzz::damaged(valid())) {
+            if let Some(read) = fuzz::within(FRAME_BYTES_MAX, || Message::decode(&bytes)) {
+                prop_assert_eq!(Message::decode(&read.encode().unwrap()), Some(read));
+            }
+            if let Some(read) = fuzz::within(FRAME_BYTES_MAX, || Answer::loads(&bytes, 2)) {
+                prop_assert_eq!(Answer::loads(&Answer::Loads(read.clone()).encode().unwrap(), 2), Some(read));
+            }
+        }
     }
 }

@@ -191,6 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::fuzz;
     use crate::base::ids::StorageId;
     use crate::limits::Kind;
     use crate::limits::mint::Share;
@@ -277,6 +278,40 @@ mod tests {
             for bytes in [&bytes, &framed] {
                 // Any answer will do, as long as there is one.
                 let _ = (Message::decode(bytes), Renewal::decode(bytes), Renewed::decode(bytes));
+            }
+        }
+    }
+
+    /// One of each message, a renewal, and what it is answered.
+    fn valid() -> [Vec<Vec<u8>>; 3] {
+        let pull = Pull { limit: LimitId(7), window: 300, boot: 2, have: 3, need: 4, want: 5 };
+        let given = Given { limit: LimitId(7), window: 300, boot: 2, total: 8, left: 9 };
+        let told = vec![Told { limit: LimitId(7), window: 6, left: 5, demand: 4 }; 3];
+        let messages = [Message::Pull(pull), Message::Given(given), Message::Told(told), Message::News(6)];
+        let adopted = vec![Adopted { limit: LimitId(7), epoch: 2, from: 6 }];
+        let uses = vec![Use { limit: LimitId(3), in_use: 4, wanted: 5 }];
+        let renewal = Renewal { number: 1, seen: 9, adopted, leaves_ms: Some(5), uses, is_busy: true };
+        let renewed = Renewed { number: 1, seen: 9, mints: vec![mint(2)], gone: vec![LimitId(5)] };
+        [
+            messages.map(|it| it.encode().unwrap()).into(),
+            vec![renewal.encode().unwrap()],
+            vec![renewed.encode().unwrap()],
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_message_is_read_or_refused(bytes in fuzz::damaged(valid().concat())) {
+            if let Some(read) = fuzz::within(FRAME_BYTES_MAX, || Message::decode(&bytes)) {
+                prop_assert_eq!(Message::decode(&read.encode().unwrap()), Some(read));
+            }
+            if let Some(read) = fuzz::within(RENEWAL_BYTES_MAX, || Renewal::decode(&bytes)) {
+                prop_assert_eq!(Renewal::decode(&read.encode().unwrap()), Some(read));
+            }
+            if let Some(read) = fuzz::within(RENEWAL_BYTES_MAX, || Renewed::decode(&bytes)) {
+                prop_assert_eq!(Renewed::decode(&read.encode().unwrap()), Some(read));
             }
         }
     }

@@ -55,6 +55,8 @@ impl About {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     #[test]
     fn a_node_is_known_by_what_it_said_and_says_no_more_than_fits() {
@@ -64,5 +66,16 @@ mod tests {
         let read = About::decode(&long.encode()).expect("is read");
         assert_eq!(read.name, "ü".repeat(128));
         assert_eq!((About::decode(b""), About::decode(&[1, 2, 3])), (None, None));
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_row_is_read_or_refused(bytes in fuzz::damaged(vec![About { name: "gw-1".to_owned(), started: 7, features: vec!["x".to_owned(); 3], ..About::default() }.encode()])) {
+            if let Some(read) = fuzz::within(ROW_BYTES_MAX, || About::decode(&bytes)) {
+                prop_assert!(About::decode(&read.encode()).is_some());
+            }
+        }
     }
 }

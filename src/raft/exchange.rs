@@ -91,9 +91,11 @@ pub(super) fn import(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
     use crate::storage::Batch;
     use crate::storage::GroupId;
     use crate::storage::Store;
+    use proptest::prelude::*;
 
     #[test]
     fn rows_go_over_whole_and_a_damaged_stream_is_found_wherever_the_damage_is() {
@@ -119,6 +121,36 @@ mod tests {
             damaged[at] ^= 1;
             assert!(import(&damaged[..], |_| Ok(())).is_err(), "byte {at}");
             assert!(import(&stream[..at], |_| Ok(())).is_err(), "cut at {at}");
+        }
+    }
+
+    /// A small stream.
+    fn valid() -> Vec<Vec<u8>> {
+        let mut stream = BEGINNING.to_vec();
+        let head = Head { applied: None, membership: StoredMembership::default() };
+        frames::write(&mut stream, &codec::encode(&head).unwrap()).unwrap();
+        for n in 0..3_u8 {
+            let rows: Vec<GroupRow> = vec![(vec![n], vec![n; 20])];
+            frames::write(&mut stream, &codec::encode(&rows).unwrap()).unwrap();
+        }
+        frames::write(&mut stream, &[]).unwrap();
+        vec![stream]
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_stream_of_rows_is_whole_or_refused(bytes in fuzz::damaged(valid())) {
+            let read = |bytes: &[u8]| {
+                let mut rows = Vec::new();
+                import(bytes, |some| { rows.extend(some); Ok(()) }).is_ok().then_some(rows)
+            };
+            // Frames carry a hash, so what is taken is what was written.
+            if let Some(rows) = fuzz::within(1 << 20, || read(&bytes)) {
+                let whole = &valid()[0];
+                prop_assert!(bytes.starts_with(whole), "something else was taken: {} rows", rows.len());
+            }
         }
     }
 }

@@ -177,6 +177,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::fuzz;
 
     #[test]
     fn a_frame_is_read_back_as_it_was_written() {
@@ -194,6 +195,66 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_a_panic(bytes in any::<Vec<u8>>()) {
             let _ = (Frame::decode(&bytes), Answer::decode(&bytes)); // any answer will do, as long as there is one
+        }
+    }
+
+    /// Messages of each kind, and answers to them.
+    fn valid() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        use openraft::CommittedLeaderId;
+        use openraft::EntryPayload;
+        use openraft::LogId;
+        use openraft::Membership;
+        use openraft::SnapshotMeta;
+        use openraft::StoredMembership;
+        use openraft::Vote;
+        let (vote, badge) = (Vote::new_committed(7, StorageId(5)), Badge { cluster: 1, boot: 2, nonce: 3, since: 4 });
+        let at = |index| LogId::new(CommittedLeaderId::new(7, StorageId(5)), index);
+        let membership = Membership::new(vec![[StorageId(1), StorageId(5)].into()], None);
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(crate::raft::Opaque(vec![1; 40])),
+            EntryPayload::Membership(membership.clone()),
+        ];
+        let entries =
+            (4..).zip(payloads).map(|(index, payload)| openraft::Entry { log_id: at(index), payload }).collect();
+        let last_membership = StoredMembership::new(Some(at(1)), membership);
+        let meta = SnapshotMeta { last_log_id: Some(at(3)), last_membership, snapshot_id: "7-3".to_owned() };
+        let messages = [
+            Message::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id: Some(at(3)),
+                entries,
+                leader_commit: Some(at(2)),
+            }),
+            Message::Vote(VoteRequest::new(Vote::new(u64::MAX, StorageId(5)), Some(at(3)))),
+            Message::Snapshot(InstallSnapshotRequest { vote, meta, offset: 1 << 20, data: vec![7; 50], done: false }),
+        ];
+        let framed = messages.map(|message| {
+            Frame { group: GroupId::CONTROL, to: StorageId(9), to_life: Some((1, 2)), badge, message }.encode().unwrap()
+        });
+        let answers = [
+            Answer::Append(AppendEntriesResponse::Success),
+            Answer::Append(AppendEntriesResponse::HigherVote(vote)),
+            Answer::Vote(VoteResponse::new(vote, Some(at(3)), true)),
+            Answer::Snapshot(InstallSnapshotResponse { vote }),
+            Answer::Refused(Refusal::Over.into()),
+        ];
+        (framed.into(), answers.map(|it| it.encode().unwrap()).into())
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_frame_is_read_or_refused(frame in fuzz::damaged(valid().0), answer in fuzz::damaged(valid().1)) {
+            if let Some(read) = fuzz::within(BYTES_MAX, || Frame::decode(&frame)) {
+                let again = Frame::decode(&read.encode().unwrap()).unwrap();
+                prop_assert_eq!(format!("{again:?}"), format!("{read:?}"));
+            }
+            if let Ok(read) = fuzz::within(BYTES_MAX, || Answer::decode(&answer)) {
+                let again = Answer::decode(&read.encode().unwrap()).unwrap();
+                prop_assert_eq!(format!("{again:?}"), format!("{read:?}"));
+            }
         }
     }
 }

@@ -56,6 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::fuzz;
 
     type Value = (u64, Option<String>, Vec<Vec<u8>>);
 
@@ -82,5 +83,16 @@ mod tests {
         assert!(matches!(decode::<Value>(&[&bytes[..], &[0]].concat()), Err(CodecError::TrailingBytes(1))));
         let huge = [&[VERSION, 253], &u64::MAX.to_le_bytes()[..]].concat();
         assert!(matches!(decode::<Vec<u8>>(&huge), Err(CodecError::Damaged(_))), "a length must not be believed");
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_value_is_read_whole_or_refused(bytes in fuzz::damaged(vec![encode(&(7u64, Some("seven".to_owned()), vec![vec![1u8; 9]; 9])).unwrap()])) {
+            if let Ok(read) = fuzz::within(BYTES_MAX, || decode::<Value>(&bytes)) {
+                prop_assert_eq!(decode::<Value>(&encode(&read).unwrap()).unwrap(), read);
+            }
+        }
     }
 }

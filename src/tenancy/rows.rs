@@ -224,11 +224,13 @@ fn written<T: Serialize>(number: u16, value: &T) -> (u16, u8, Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
     use crate::base::ids::StorageId;
     use crate::replication::admin::Field;
     use crate::replication::dots::Actor;
     use crate::replication::dots::Dot;
     use crate::replication::hlc::Stamp;
+    use proptest::prelude::*;
 
     fn entry(fields: Fields) -> Entry {
         let dot = Dot { actor: Actor { storage: StorageId(1), boot: 1 }, count: 1 };
@@ -292,5 +294,23 @@ mod tests {
         }
         let unknown = (99, 1, vec![1]);
         assert!(fields_read::<KeyRow>([row().write(), vec![unknown]].concat()).is_some(), "there is room for more");
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_field_is_refused_and_never_grants_more(bytes in fuzz::damaged(row().write().into_iter().map(|it| it.2).chain([b"60".to_vec(), b"null".to_vec(), b"true".to_vec()]).collect()), number in 1..40_u16, version in 0..3_u8) {
+            let odd = (number, version, bytes);
+            if let Some(read) = fuzz::within(1 << 20, || fields_read::<KeyRow>([row().write(), vec![odd.clone()]].concat())) {
+                prop_assert!(read.principal.role == Role::User || (odd.0 == field::ROLE && odd.2.trim_ascii() == br#""admin""#));
+                prop_assert!(read.hash.is(&row().hash) || odd.0 == field::HASH);
+            }
+            let tenant = TenantRow { name: TenantId::parse("t").expect("valid"), is_enabled: false, quotas: Quotas::default() };
+            if let Some(read) = fields_read::<TenantRow>([tenant.write(), vec![odd.clone()]].concat()) {
+                prop_assert!(!read.is_enabled || (odd.0 == field::TENANT_ENABLED && odd.2.trim_ascii() == b"true"));
+            }
+            let _ = fields_read::<ModelRow>(vec![odd]); // any answer will do
+        }
     }
 }

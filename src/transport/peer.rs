@@ -72,8 +72,10 @@ impl TryFrom<Wire> for Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
     use crate::transport::tests::peer;
     use crate::transport::wire;
+    use proptest::prelude::*;
 
     #[test]
     fn a_peer_survives_the_wire_and_its_names_are_checked_on_the_way_in() {
@@ -83,5 +85,16 @@ mod tests {
         assert_eq!(wire::decode::<Peer, 1024>(&bytes).unwrap(), it);
         let evil = Wire { node: "a/b".to_owned(), ..it.into() };
         assert!(wire::decode::<Peer, 1024>(&wire::encode(&evil).unwrap()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_greeting_is_a_peer_or_refused(bytes in fuzz::damaged(vec![wire::encode(&Peer { zone: Zone::parse("rack-2").ok(), ..peer(7) }).unwrap()])) {
+            if let Ok(read) = fuzz::within(1024, || wire::decode::<Peer, 1024>(&bytes)) {
+                prop_assert_eq!(wire::decode::<Peer, 1024>(&wire::encode(&read).unwrap()).unwrap(), read);
+            }
+        }
     }
 }

@@ -67,6 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::fuzz;
 
     type Frame = (u64, Option<String>, Vec<Vec<u8>>);
 
@@ -105,5 +106,17 @@ mod tests {
         assert!(matches!(decode::<String, 65536>(&text), Err(WireError::Damaged(_))));
         assert!(matches!(decode::<Vec<u64>, 65536>(&text), Err(WireError::Damaged(_))));
         assert!(take::<Vec<u8>>(&text[1..]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_frame_takes_no_more_than_its_reader_allows(bytes in fuzz::damaged(vec![encode(&(7u64, Some("seven".to_owned()), vec![vec![1u8; 9]; 9])).unwrap()])) {
+            if let Ok(read) = fuzz::within(4096, || decode::<Frame, 4096>(&bytes)) {
+                prop_assert_eq!(decode::<Frame, 4096>(&encode(&read).unwrap()).unwrap(), read);
+            }
+            let _ = fuzz::within(ITEM_BYTES_MAX, || (take::<Frame>(&bytes), take::<String>(&bytes), take::<Vec<u64>>(&bytes))); // any answer will do
+        }
     }
 }

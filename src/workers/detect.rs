@@ -97,6 +97,8 @@ pub fn read_models(body: &[u8]) -> Option<(Vec<ServedModel>, Engine)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     #[test]
     fn engines_are_known_by_their_model_lists() {
@@ -119,5 +121,16 @@ mod tests {
             assert_eq!((found, models[0].context_len), (engine, context), "{body}");
         }
         assert_eq!(read_models(b"<html>"), None);
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_list_of_models_is_read_or_refused(bytes in fuzz::damaged(vec![
+            br#"{"object":"list","data":[{"id":"tiny","owned_by":"vllm","max_model_len":8192},{"id":"b","meta":{"n_ctx_train":9}}]}"#.to_vec(),
+        ])) {
+            let _ = fuzz::within(1 << 20, || read_models(&bytes)); // any answer will do, as long as there is one
+        }
     }
 }

@@ -131,3 +131,67 @@ impl From<sse::Broken> for WorkerFailure {
         Self::Malformed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+    use crate::base::fuzz;
+    use crate::dialects::Wire;
+    use crate::dialects::anthropic;
+    use crate::dialects::openai::chat;
+    use crate::dialects::openai::completions;
+    use crate::dialects::openai::responses;
+    use crate::dialects::sglang;
+
+    const WIRES: [&Wire; 5] =
+        [&chat::WIRE, &completions::WIRE, &responses::WIRE, &anthropic::MESSAGES, &sglang::GENERATE];
+
+    /// A stream of each kind.
+    const STREAMS: [&str; 5] = [
+        "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n: ping\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"Gr\u{fc}\u{1F680}\"}}]}\n\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3}}\n\ndata: [DONE]\n\n",
+        "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"error\":{\"message\":\"x\",\"code\":400}}\n\n",
+        "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\nevent: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":9}}}\n\n",
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":4}}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+        "data: {\"text\":\"a\",\"meta_info\":{\"prompt_tokens\":9}}\n\ndata: [DONE]\n\n",
+    ];
+
+    /// What the client sees, whether the stream was followed to its end, and what was learned.
+    fn read(wire: &Wire, strips_usage: bool, stream: &[u8], cuts: &[usize]) -> (Vec<u8>, bool, String) {
+        let mut parser = Parser::new(wire.observe.expect("it streams"), strips_usage);
+        let (mut out, mut is_whole) = (VecDeque::new(), true);
+        for piece in cuts.windows(2) {
+            is_whole &= is_whole && parser.take(Bytes::copy_from_slice(&stream[piece[0]..piece[1]]), &mut out).is_ok();
+        }
+        let Parser { has_content, is_done, has_error, is_refused, said, usage, events, .. } = parser;
+        let learned = format!("{has_content} {is_done} {has_error} {is_refused} {said:?} {usage:?} {events}");
+        (Vec::from(out).concat(), is_whole, learned)
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_stream_is_the_same_however_it_is_cut(
+            kind in 0..WIRES.len(),
+            stream in fuzz::damaged(STREAMS.iter().map(|it| it.as_bytes().to_vec()).collect()),
+            cuts in prop::collection::vec(any::<Index>(), 0..12),
+            strips_usage in any::<bool>(),
+        ) {
+            let mut at: Vec<usize> = cuts.iter().map(|it| it.index(stream.len() + 1)).chain([0, stream.len()]).collect();
+            at.sort_unstable();
+            let (wire, len) = (WIRES[kind], stream.len());
+            let whole = read(wire, strips_usage, &stream, &[0, len]);
+            let cut = fuzz::within(1 << 20, || read(wire, strips_usage, &stream, &at));
+            prop_assert_eq!(whole.1, cut.1, "whether it is well formed");
+            if whole.1 {
+                prop_assert_eq!(&whole, &cut);
+            }
+            // Of one that breaks, what came before may have been passed on or not: it is the beginning of the same.
+            let single = read(wire, strips_usage, &stream, &(0..=len).collect::<Vec<_>>());
+            prop_assert!(single.0.starts_with(&whole.0) && single.0.starts_with(&cut.0));
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod errors;
+mod fuzz;
 mod history;
 mod relay;
 mod routes;

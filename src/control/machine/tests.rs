@@ -11,6 +11,7 @@ use super::Outcome;
 use super::Refusal;
 use super::Register;
 use super::State;
+use crate::base::fuzz;
 use crate::base::ids::ClusterId;
 use crate::base::ids::StorageId;
 use crate::base::limits::DROPPED_MAX;
@@ -317,5 +318,36 @@ fn planted_bugs_of_the_machine_are_seen() {
         let passed = std::panic::catch_unwind(test).is_ok();
         plant(None);
         assert!(!passed, "{fault:?} was not seen");
+    }
+}
+
+proptest! {
+    #![proptest_config(fuzz::config())]
+
+    /// What a member proposes, and what lies on disk, in any state: an outcome or a refusal, and rows that restore the same state.
+    #[test]
+    fn fuzz_damaged_commands_and_rows_are_carried_out_or_refused(
+        before in proptest::collection::vec(commands(), 0..12),
+        damaged in commands().prop_flat_map(|it| fuzz::damaged(vec![it.encode().unwrap()])),
+        at in any::<proptest::sample::Index>(),
+        value in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let (mut state, mut rows) = (founded(), BTreeMap::new());
+        for (index, command) in (2..).zip(before) {
+            let mut changes = Vec::new();
+            state.decide(index, command, &mut changes);
+            rows.extend(changes.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        }
+        let mut changes = Vec::new();
+        if let Ok(outcome) = state.step(&NONE, 99, &damaged, &mut changes) {
+            Outcome::decode(&outcome).unwrap();
+        }
+        let mut restored = State::default();
+        for (key, mut row) in rows.clone() {
+            restored.restore(&key, &row).unwrap();
+            row.splice(at.index(row.len())..at.index(row.len()), value.iter().copied());
+            let _ = fuzz::within(crate::storage::codec::BYTES_MAX, || State::default().restore(&key, &row)); // any answer will do
+        }
+        let _ = State::default().restore(&value, &damaged); // likewise
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::checker::check;
 use super::*;
+use crate::base::fuzz;
 
 fn create(body: Value) -> Result<Create, Refused> {
     Create::read(body)
@@ -350,5 +351,39 @@ proptest! {
         if let Ok(body) = serde_json::from_str(&text) {
             let _any = create(body).and_then(|it| request(&it, &items(&it)));
         }
+    }
+}
+
+const CREATE: &str = r#"{"model":"m","instructions":"i","input":[{"role":"user","content":[{"type":"input_text","text":"see"},{"type":"input_image","image_url":"data:x"}]},
+    {"type":"reasoning","id":"rs_1","summary":[],"content":[{"type":"reasoning_text","text":"hm"}]},{"type":"function_call","call_id":"a","name":"f","arguments":"{}"},
+    {"type":"function_call_output","call_id":"a","output":[{"type":"input_text","text":"2"}]},{"type":"item_reference","id":"msg_1"}],"tools":[{"type":"function","name":"f","parameters":{}}],
+    "tool_choice":{"type":"function","name":"f"},"text":{"format":{"type":"json_schema","name":"n","schema":{},"strict":true}},"reasoning":{"effort":"low"},"include":["reasoning.encrypted_content"],"metadata":{"a":"b"}}"#;
+
+fn chunks() -> Vec<Vec<u8>> {
+    let all = [
+        delta(json!({"role": "assistant", "content": "hel"})),
+        delta(json!({"reasoning": "hm"})),
+        delta(json!({"tool_calls": [{"index": 1, "id": "a", "function": {"name": "f", "arguments": "{}"}}]})),
+        ended("stop"),
+        json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}}),
+        json!({"error": {"code": "worker_failed", "message": "gone"}}),
+    ];
+    all.map(|it| it.to_string().into_bytes()).into()
+}
+
+proptest! {
+    #![proptest_config(fuzz::config())]
+
+    #[test]
+    fn fuzz_a_damaged_request_is_read_or_refused(bytes in fuzz::damaged(vec![CREATE.as_bytes().to_vec()])) {
+        if let Ok(body) = serde_json::from_slice(&bytes) {
+            let _any = create(body).and_then(|it| request(&it, &items(&it)));
+        }
+    }
+
+    #[test]
+    fn fuzz_damaged_chunks_make_a_stream_that_keeps_the_rules(all in proptest::collection::vec(fuzz::damaged(chunks()), 0..10)) {
+        let read: Vec<Value> = all.iter().filter_map(|it| serde_json::from_slice(it).ok()).collect();
+        let _checked = streamed(&read);
     }
 }

@@ -297,3 +297,38 @@ fn any_object() -> impl Strategy<Value = String> {
         )
     })
 }
+
+/// Bodies of every endpoint, with all that we read in them.
+fn valid() -> Vec<Vec<u8>> {
+    let all = WIRES.iter().flat_map(|wire| {
+        let least = smallest(wire);
+        [format!("{{{least}}}"), format!(r#"{{"model":"org/m\u002d1", "stream" : true,"stream_options":{{"include_usage":false,"x":[1.50]}},"n":1,{least},"system":"s","tools":[{{"a": 1}}]}}"#)]
+    });
+    all.map(String::into_bytes).collect()
+}
+
+proptest! {
+    #![proptest_config(crate::base::fuzz::config())]
+
+    /// Refused, or passed on with every byte in its place but for one gap in which usage is asked for.
+    #[test]
+    fn fuzz_a_damaged_body_is_refused_or_passed_on_byte_for_byte(body in crate::base::fuzz::damaged(valid())) {
+        let Ok(object) = crate::base::fuzz::within(1 << 20, || json::parse(&body)) else { return Ok(()) };
+        for wire in WIRES {
+            let Ok(request) = (wire.read)(&object) else { continue };
+            request.prompt.unwrap_or_default().render(&mut Vec::new(), 1000);
+            let Some(splice) = request.usage_splice else { continue };
+            let (before, behind) = (&body[..splice.range.start], &body[splice.range.end..]);
+            let replaced = body[splice.range.clone()].trim_ascii();
+            prop_assert!([&b""[..], b"null", b"false"].contains(&replaced), "{}", String::from_utf8_lossy(&body));
+            let after = [before, splice.text.as_bytes(), behind].concat();
+            let parsed = json::parse(&after);
+            prop_assert!(parsed.is_ok(), "{}", String::from_utf8_lossy(&after));
+            // Where serde reads the body, it must read the same but for our field.
+            let (Ok(mut old), Ok(new)) = (serde_json::from_slice::<serde_json::Value>(&body), serde_json::from_slice::<serde_json::Value>(&after)) else { continue };
+            if !old["stream_options"].is_object() { old["stream_options"] = serde_json::json!({}); }
+            old["stream_options"]["include_usage"] = true.into();
+            prop_assert_eq!(new, old);
+        }
+    }
+}

@@ -76,6 +76,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::fuzz;
 
     #[test]
     fn a_message_is_read_back_as_it_was_written_and_is_no_other_areas() {
@@ -91,6 +92,37 @@ mod tests {
         #[test]
         fn garbage_is_refused_without_a_panic(bytes in any::<Vec<u8>>()) {
             let _ = (Message::decode(&bytes), Answer::decode(&bytes)); // any answer will do, as long as there is one
+        }
+    }
+
+    /// One of each.
+    fn valid() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let questions =
+            [Question::Propose(vec![vec![1, 2], Vec::new(), vec![3; 30]]), Question::Index, Question::Stand];
+        let answers = [
+            Answer::Done(vec![Outcome::Done, Outcome::Unchanged]),
+            Answer::Index(9),
+            Answer::NotLeader(Some(StorageId(3))),
+            Answer::Stands(true),
+        ];
+        let cluster = ClusterId(7);
+        (
+            questions.map(|question| Message { cluster, question }.encode().unwrap()).into(),
+            answers.map(|it| it.encode().unwrap()).into(),
+        )
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_message_is_read_or_refused(message in fuzz::damaged(valid().0), answer in fuzz::damaged(valid().1)) {
+            if let Some(read) = fuzz::within(BYTES_MAX, || Message::decode(&message)) {
+                prop_assert_eq!(Message::decode(&read.encode().unwrap()), Some(read));
+            }
+            if let Ok(read) = fuzz::within(BYTES_MAX, || Answer::decode(&answer)) {
+                prop_assert_eq!(Answer::decode(&read.encode().unwrap()).unwrap(), read);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod forming;
+mod fuzz;
 mod planted;
 mod real;
 mod sim;

@@ -295,3 +295,59 @@ fn field_08_a_joiner_is_not_in_force_while_it_lacks_rows_of_members_it_has_not_m
     let seen = joiner.owned(OWNED).map(|it| it.rows(Duration::ZERO).count());
     assert_eq!(seen, Some(1));
 }
+
+/// Everything that two cores said to each other while one of each was edited, and what the first put on disk.
+static SAID: std::sync::LazyLock<(Vec<Vec<u8>>, Batch)> = std::sync::LazyLock::new(|| {
+    let (mut a, mut b) = (core(1, &[2]), core(2, &[1]));
+    let (mut frames, mut rows) = (Vec::new(), Batch::new());
+    for ms in (0..3000).step_by(250) {
+        let mut inbox = vec![(2, step(&mut a, ms, Event::Tick)), (1, step(&mut b, ms, Event::Tick))];
+        if ms % 1000 == 0 {
+            inbox.push((2, step(&mut a, ms, add(ms, u128::from(ms) + 1))));
+            inbox.push((1, step(&mut b, ms, Event::Publish(OWNED, vec![(vec![ms as u8], Some(vec![1; 9]))]))));
+        }
+        while let Some((to, effects)) = inbox.pop() {
+            let target = if to == 1 { &mut a } else { &mut b };
+            for effect in &effects {
+                match effect {
+                    Effect::Send(_, _, frame) => {
+                        frames.push(frame.clone());
+                        inbox.push((3 - to, step(target, ms, Event::Received(member(3 - to).node, frame.clone()))));
+                    }
+                    Effect::Store(_, batch) => rows.extend(batch.iter().cloned()),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let kinds: std::collections::BTreeSet<_> = frames.iter().map(|it| it[1]).collect();
+    assert!(kinds.len() >= 6 && !rows.is_empty(), "frames of nearly every kind: {kinds:?}");
+    (frames, rows)
+});
+
+proptest::proptest! {
+    #![proptest_config(crate::base::fuzz::config())]
+
+    #[test]
+    fn fuzz_damaged_frames_are_taken_or_refused(frames in proptest::collection::vec(crate::base::fuzz::damaged(SAID.0.clone()), 0..12)) {
+        let mut it = core(1, &[2]);
+        for (ms, frame) in (0..).zip(frames) {
+            if let Ok(read) = crate::base::fuzz::within(crate::replication::messages::FRAME_BYTES_MAX, || Message::decode(&frame)) {
+                proptest::prop_assert_eq!(Message::decode(&read.encode().unwrap()).unwrap(), read);
+            }
+            step(&mut it, 250 * ms, Event::Received(member(2).node, frame));
+            step(&mut it, 250 * ms, Event::Tick);
+        }
+    }
+
+    #[test]
+    fn fuzz_damaged_rows_stop_the_start_and_nothing_else(at in proptest::prelude::any::<proptest::sample::Index>(), seed in proptest::prelude::any::<proptest::sample::Index>(), bytes in crate::base::fuzz::damaged(SAID.1.iter().filter_map(|it| it.value.clone()).collect())) {
+        let mut rows = SAID.1.clone();
+        let (at, other) = (at.index(rows.len()), seed.index(rows.len()));
+        rows[at].value = Some(bytes);
+        if at != other {
+            rows[other].key.truncate(at);
+        }
+        let _ = Core::new(member(1), &specs(), Entropy::seeded(1), rows); // any answer will do
+    }
+}

@@ -126,6 +126,8 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     #[tokio::test]
     async fn an_opening_survives_the_wire_and_another_version_is_refused() {
@@ -150,5 +152,23 @@ mod tests {
             }
         }
         assert_eq!(Verdict::read(&HeaderValue::from_static("later")), None);
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_opening_is_read_or_refused(bytes in fuzz::damaged(vec![{
+            let frame = wire::encode(&(7_u64, 600_000_u64)).unwrap();
+            [&[u8::try_from(frame.len()).unwrap()], &frame[..]].concat()
+        }])) {
+            use futures_util::FutureExt as _;
+            let read = fuzz::within(OPENING_BYTES_MAX, || Opening::read(&mut &bytes[..]).now_or_never());
+            if let Ok(read) = read.expect("bytes that are there do not make anybody wait") {
+                let mut again = Vec::new();
+                read.write(&mut again).now_or_never().unwrap().unwrap();
+                prop_assert_eq!(Opening::read(&mut &again[..]).now_or_never().unwrap().unwrap(), read);
+            }
+        }
     }
 }

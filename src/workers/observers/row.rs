@@ -105,6 +105,8 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::fuzz;
+    use proptest::prelude::*;
 
     fn sight(models: usize) -> Sight {
         let model = |n: usize| ServedModel { id: ModelId::parse(&format!("m{n}")).unwrap(), context_len: Some(8192) };
@@ -137,5 +139,16 @@ mod tests {
             assert_eq!(decode(bad), None);
         }
         assert_eq!((worker(b"short"), worker(b"more than eight")), (None, None));
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn fuzz_a_damaged_row_is_read_or_refused(bytes in fuzz::damaged(vec![encode(&sight(0)).unwrap(), encode(&sight(3)).unwrap()])) {
+            if let Some(read) = fuzz::within(2 * BYTES_MAX, || decode(&bytes)) {
+                prop_assert_eq!(decode(&encode(&read).unwrap()), Some(read));
+            }
+        }
     }
 }

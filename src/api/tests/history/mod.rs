@@ -71,16 +71,16 @@ impl Backend for Flaky {
 }
 
 /// Nodes over one history.
-struct Kept {
+pub(super) struct Kept {
     backend: Arc<Flaky>,
 }
 
 impl Kept {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { backend: Arc::default() }
     }
 
-    fn node(&self, number: u128) -> Edge {
+    pub(super) fn node(&self, number: u128) -> Edge {
         self.node_with(number, Settings::default())
     }
 

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::fuzz;
 use crate::base::ids::WorkerId;
 use crate::replication::owned::Owned;
 use crate::replication::owned::PartDelta;
@@ -337,5 +338,25 @@ fn steady_traffic_removes_no_row() {
         let removed = rows.iter().filter(|it| it.1.is_none()).count();
         assert!(removed <= 1, "row {n}: {removed}");
         assert!(rows.iter().any(|it| it.1.is_some()));
+    }
+}
+
+proptest! {
+    #![proptest_config(fuzz::config())]
+
+    #[test]
+    fn fuzz_damaged_batches_are_taken_or_counted(all in prop::collection::vec((fuzz::damaged({
+        let mut other = core(9);
+        let said = |worker, n| Said::Placed(WorkerId(worker), prefix(n));
+        [vec![said(0, 1), said(0, 2), said(1, 3)], vec![said(2, 9)]].iter().map(|it| told(&mut other, secs(1), it).expect("new").encode().unwrap()).collect()
+    }), 0..1000_u64, any::<bool>()), 1..6)) {
+        let mut core = core(1);
+        for (now, (value, age, is_again)) in (1..).zip(all) {
+            if let Some(read) = fuzz::within(8 * BATCH_BYTES_MAX, || Batch::decode(&value)) {
+                prop_assert_eq!(Batch::decode(&read.encode().unwrap()), Some(read));
+            }
+            let row = Heard { owner: StorageId(2), age: secs(age), value: Some(value) };
+            after(&mut core, secs(now), Event::Heard { rows: vec![row], is_again });
+        }
     }
 }
