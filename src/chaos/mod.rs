@@ -7,7 +7,7 @@
 //! ```
 //! A [`Handle`] is given to every place that can be made to fail. Without `--chaos` it is empty, and asking it is one comparison.
 //!
-//! *Invariants:* every fault has an end, at most [`core::LASTS_MAX`] away, and there are at most [`core::ACTIVE_MAX`]; each begins and ends with a line in the
+//! *Invariants:* every fault has an end, at most [`LASTS_MAX`](self::core::LASTS_MAX) away, and there are at most [`ACTIVE_MAX`](self::core::ACTIVE_MAX); each begins and ends with a line in the
 //! log; a node that was not started with `--chaos` cannot be made to have one. *Absent on purpose:* faults that the node would have to be told of by itself.
 //! A process that hurts itself spares what it does not know of, so what is promised is proved from outside.
 

@@ -1,5 +1,6 @@
 //! `smg lab` and the commands, as people run them: real processes, looked at from outside.
 
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -115,6 +116,11 @@ impl Lab {
         serde_json::from_str(&self.smg(node, &format!("{line} --json")).await).expect("is JSON")
     }
 
+    /// Where clients of the node with this number go.
+    pub(crate) fn address(&self, node: u16) -> SocketAddr {
+        ([127, 0, 0, 1], self.port + 10 * node).into()
+    }
+
     async fn is_ready(&self, node: u16) -> bool {
         let url = format!("http://127.0.0.1:{}", self.port + 10 * node);
         let asked = Command::new(binary()).args(["status", "--ready", "--node", &url]).output().await;
@@ -127,7 +133,7 @@ impl Lab {
             listed["workers"].as_array().is_some_and(|it| it.iter().filter(|it| it["is_healthy"] == true).count() == 2)
         })
         .await;
-        let mut client = Client::connect(([127, 0, 0, 1], self.port + 10 * node).into()).await;
+        let mut client = Client::connect(self.address(node)).await;
         let request = chat("hi", false).replace(r#""m""#, r#""sim-model""#);
         assert_eq!(client.post("/v1/chat/completions", &request).await.status, 200);
     }

@@ -64,7 +64,7 @@ pub(super) fn command() -> Command {
         )
         .subcommand(
             asking(Command::new("run"))
-                .about("Go through a scenario: begin its faults when they are due, end all that is left when it ends or is interrupted")
+                .about("Go through a scenario: begin its faults when they are due; when it ends or is interrupted, end what is left of them")
                 .arg(scenario),
         )
 }
@@ -217,7 +217,7 @@ async fn begin(matches: &ArgMatches, kind: &str, cluster: &Cluster) -> anyhow::R
     let fault = asked(kind, matches);
     let places = match matches.get_one::<String>("at") {
         Some(name) => vec![cluster.find(name)?],
-        None => cluster.places.iter().collect(),
+        None => cluster.here().collect(),
     };
     let answers = join_all(places.iter().map(|it| it.ask(Method::POST, PATH, Some(&fault)))).await;
     let mut begun = Vec::new();
@@ -304,6 +304,8 @@ fn listing(faults: &[Value], silent: &[String]) -> String {
 struct Place {
     name: String,
     id: String,
+    /// Whether the node that is asked thinks that it runs.
+    is_here: bool,
     node: Option<Node>,
 }
 
@@ -332,12 +334,19 @@ impl Cluster {
         let others = others.map(|it| Place {
             name: it["name"].as_str().map_or_else(|| word(it, "node_id"), str::to_owned),
             id: word(it, "node_id"),
+            is_here: it["state"] != "down",
             node: it["http"].as_str().and_then(|url| node.beside(url).ok()),
         });
         let others: Vec<_> = others.collect();
-        let mut places = vec![Place { name: word(this, "name"), id: word(this, "node_id"), node: Some(node) }];
+        let mut places =
+            vec![Place { name: word(this, "name"), id: word(this, "node_id"), is_here: true, node: Some(node) }];
         places.extend(others);
         Self { places }
+    }
+
+    /// Those that run.
+    fn here(&self) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(|it| it.is_here)
     }
 
     fn me(&self) -> &Place {
@@ -443,6 +452,7 @@ mod tests {
         let cluster = Cluster::of(&members, &json!({"name": "gw-1", "node_id": "n-1"}), node());
         assert_eq!(cluster.places.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["n-1", "n-2", "n-3", "n-5"]);
         assert_eq!(cluster.me().name, "gw-1");
+        assert_eq!(cluster.here().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["n-1", "n-2", "n-5"]);
         assert_eq!(cluster.find("n-2").map(|it| it.name.clone()).unwrap(), "gw-2");
         assert!(cluster.find("n-3").is_ok_and(|it| it.node.is_none()));
         assert!(cluster.find("gw-2").err().unwrap().to_string().contains("several nodes"));
@@ -454,7 +464,7 @@ mod tests {
     #[test]
     fn faults_are_shown_in_words() {
         let fault = json!({"kind": "delay", "id": "f-3", "node": "gw-1", "nodes": ["n-1", "n-2"], "ms": 100, "left_seconds": 9.5});
-        let place = Place { name: "gw-1".to_owned(), id: String::new(), node: None };
+        let place = Place { name: "gw-1".to_owned(), id: String::new(), is_here: true, node: None };
         let shown = with_node(fault, &place);
         assert_eq!(shown["what"], "nodes=n-1,n-2 ms=100");
         assert_eq!(line(&shown), "f-3 at gw-1: delay nodes=n-1,n-2 ms=100, 9.5 s left");

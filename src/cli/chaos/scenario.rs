@@ -113,7 +113,7 @@ struct Stage<'a> {
 impl Stage<'_> {
     fn find(&self, name: &str) -> anyhow::Result<Vec<&Place>> {
         if name == ALL {
-            return Ok(self.cluster.places.iter().collect());
+            return Ok(self.cluster.here().collect());
         }
         let named = self.named.iter().find(|it| it.name == name);
         named.map_or_else(|| self.cluster.find(name), Ok).map(|it| vec![it])
@@ -144,7 +144,7 @@ pub(super) async fn run(file: &Path, cluster: &Cluster, is_json: bool) -> anyhow
     let scenario = Scenario::parse(&text).with_context(|| format!("`{shown}`"))?;
     let beside = |(name, url): &(String, String)| {
         let node = cluster.me().node.as_ref().context("it was asked")?.beside(url)?;
-        anyhow::Ok(Place { name: name.clone(), id: String::new(), node: Some(node) })
+        anyhow::Ok(Place { name: name.clone(), id: String::new(), is_here: true, node: Some(node) })
     };
     let named = scenario.places.iter().map(beside).collect::<anyhow::Result<_>>()?;
     let stage = Stage { cluster, named };
@@ -217,7 +217,8 @@ impl<'a> Run<'a> {
         for place in places {
             let until = Clock.now() + step.lasts;
             let answer = place.ask(Method::POST, PATH, Some(&step.fault)).await;
-            let fault = answer.with_context(|| format!("{} at {}", step.fault["kind"], place.name))?;
+            let fault = answer
+                .with_context(|| format!("{} at {}", step.fault["kind"].as_str().unwrap_or_default(), place.name))?;
             let fault = with_node(fault, place);
             self.begun.push(Begun { place, id: fault["id"].as_str().unwrap_or_default().to_owned(), until });
             self.say("begun", &fault, &line(&fault));
