@@ -7,6 +7,7 @@
 pub mod base;
 pub mod observability;
 
+pub mod chaos;
 pub mod storage;
 
 pub mod membership;

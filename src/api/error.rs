@@ -126,6 +126,12 @@ pub enum ApiError {
     /// A response or a conversation, where nothing is kept. The operator's choice.
     #[error("responses and conversations are not kept here: `--history-backend` is `none`")]
     NoHistory,
+    /// A fault on purpose, at a node that is not in a lab. The client's fault.
+    #[error("this node cannot be made to fail: it was not started with `--chaos`")]
+    NoChaos,
+    /// `/admin/chaos/{id}` of a fault that is not there. The client's fault, or it has ended.
+    #[error("no fault with this id is in force: `{0}`. `smg chaos` lists them")]
+    UnknownFault(String),
     /// Something that only a response in the background allows. The client's fault.
     #[error("`{0}` cannot be {1}: only a response that was created with `background: true` can")]
     NotBackground(String, &'static str),
@@ -387,6 +393,8 @@ impl ApiError {
             Self::NoRecord { .. } => (StatusCode::NOT_FOUND, INVALID, "not_found"),
             Self::History(error) => history(error),
             Self::NoHistory => (StatusCode::NOT_FOUND, INVALID, "history_off"),
+            Self::NoChaos => (StatusCode::NOT_FOUND, INVALID, "chaos_off"),
+            Self::UnknownFault(_) => (StatusCode::NOT_FOUND, INVALID, "fault_not_found"),
             Self::NotBackground(..) => (StatusCode::BAD_REQUEST, INVALID, "not_background"),
             Self::HasEnded(..) => (StatusCode::BAD_REQUEST, INVALID, "already_ended"),
             Self::NoWorkers => (StatusCode::SERVICE_UNAVAILABLE, OVERLOADED, "no_workers"),

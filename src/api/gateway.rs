@@ -11,6 +11,7 @@ use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 use crate::control;
 use crate::history;
 use crate::ledger;
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub control: Option<control::Handle>,
     /// Responses and conversations; `None` with `--history-backend none`.
     pub history: Option<history::Handle>,
+    /// What is wrong with this node, on purpose.
+    pub chaos: chaos::Handle,
     /// What people are shown of this node.
     pub node: ThisNode,
     /// What others have in flight; `None` without the mesh.

@@ -22,6 +22,7 @@ use crate::workers::worker::BoxFuture;
 
 use super::Response;
 use super::admin;
+use super::admin::chaos;
 use super::admin::cluster;
 use super::admin::keys;
 use super::admin::members;
@@ -162,6 +163,10 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/cluster/history/snapshot", Admin(admin::history::snapshot), "", "HistorySnapshot", "Let go of the log of history that is not needed any more"),
     route("GET", "/cluster/history/export", Admin(admin::history::exported), "", "HistoryFile", "All of history as of one moment, as a file: a backup, or the way to another backend"),
     route("POST", "/cluster/history/import", Admin(admin::history::imported), "HistoryRows", "HistoryImported", "Put rows of an export in, where nothing is kept; `smg history import` does it whole"),
+    route("GET", "/admin/chaos", Admin(chaos::list), "", "FaultList", "The faults on purpose in force at this node; needs `--chaos`, as do the next"),
+    route("POST", "/admin/chaos", Admin(chaos::begin), "NewFault", "Fault", "Begin one; it ends by itself"),
+    route("DELETE", "/admin/chaos", Admin(chaos::lift_all), "", "FaultList", "End all of them"),
+    route("DELETE", "/admin/chaos/{id}", Admin(chaos::lift), "", "Fault", "End one"),
     route("POST", "/v1/route/explain", Admin(explain::explain), "ChatRequest", "Explanation", "Where a chat or completions request would go, and why"),
 ];
 

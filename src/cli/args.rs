@@ -54,6 +54,7 @@ pub(super) fn command() -> Command {
         .subcommand(super::top::command())
         .subcommand(super::mesh::command())
         .subcommand(super::history::command())
+        .subcommand(super::chaos::command())
 }
 
 fn configuration() -> Command {

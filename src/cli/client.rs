@@ -47,7 +47,7 @@ impl Node {
         Self::at(url, self.key.clone())
     }
 
-    fn at(url: &str, key: Option<String>) -> anyhow::Result<Self> {
+    pub(super) fn at(url: &str, key: Option<String>) -> anyhow::Result<Self> {
         let uri: http::Uri = url.parse().with_context(|| format!("`--node` is not a URL: `{url}`"))?;
         if uri.scheme_str() != Some("http") {
             bail!("`--node` must be an http:// URL, it is: `{url}`");
@@ -78,7 +78,8 @@ impl Node {
         self.answer(deadline, Method::GET, path, None).await
     }
 
-    async fn answer(
+    /// The same with any question.
+    pub(super) async fn answer(
         &self,
         deadline: Duration,
         method: Method,

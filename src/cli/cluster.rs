@@ -184,6 +184,12 @@ fn summary(url: &str, seen: &Seen) -> String {
     if let Some(line) = control(&node["control"]) {
         text += &line;
     }
+    if let Some(faults) = node["chaos"].as_array() {
+        let kinds: Vec<_> = faults.iter().filter_map(|it| it["kind"].as_str()).collect();
+        let now =
+            if kinds.is_empty() { "no fault in force".to_owned() } else { format!("in force: {}", kinds.join(", ")) };
+        text += &format!("  CHAOS      it can be made to fail; {now}\n");
+    }
     for reason in listed(&seen.health, "reasons").iter().filter_map(Value::as_str) {
         text += &format!("  RED        {reason}\n");
     }
@@ -274,6 +280,9 @@ mod tests {
             control(&json!({"standing": "no group yet", "leader": null, "voters": []})).as_deref(),
             Some("  control    no group yet\n")
         );
+        let hurt = json!({"name": "gw-1", "chaos": [{"kind": "partition"}, {"kind": "clock"}]});
+        let text = summary("n", &Seen { node: hurt, ..alone.clone() });
+        assert!(text.contains("\n  CHAOS      it can be made to fail; in force: partition, clock\n"), "{text}");
         let members = json!([{"name": "gw-1", "state": "alive"}, {"name": null, "state": "down"}]);
         let busy = Seen {
             readiness: json!({"status": "not ready", "reason": "busy"}),

@@ -11,6 +11,7 @@ use clap::Command;
 use super::say;
 use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterId;
+use crate::chaos;
 use crate::control;
 use crate::history::group;
 use crate::storage::Handle;
@@ -82,7 +83,7 @@ pub(super) fn store_of(path: &Path) -> anyhow::Result<Store> {
         "`{}` is no data directory of a node with a mesh",
         path.display()
     );
-    let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default());
+    let handle = Handle::open(Place::Named(path.to_path_buf()), Metrics::default(), chaos::Handle::default());
     handle.store().ok_or_else(|| anyhow::anyhow!("the data directory cannot be used: stop its node first"))
 }
 
@@ -115,7 +116,8 @@ mod tests {
         );
         let storage = || Identity::open(data.path(), 1, &Entropy::from_os()).unwrap().storage;
         let before = storage();
-        let running = Handle::open(Place::Named(data.path().to_path_buf()), Metrics::default());
+        let running =
+            Handle::open(Place::Named(data.path().to_path_buf()), Metrics::default(), chaos::Handle::default());
         assert!(renew(data.path()).is_err() && reset(data.path()).is_err(), "its node runs");
         drop(running);
         assert_eq!(storage(), before);

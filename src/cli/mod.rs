@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod chaos;
 mod client;
 mod cluster;
 mod configuration;
@@ -94,6 +95,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("upgrade", matches)) => cluster::upgrade(matches).map_err(Failure::Run),
         Some(("drain", matches)) => cluster::drain(matches).map_err(Failure::Run),
         Some(("top", matches)) => top::run(matches).map_err(Failure::Run),
+        Some(("chaos", matches)) => chaos::run(matches).map_err(Failure::Run),
         Some(("history", matches)) => history::run(matches).map_err(Failure::Run),
         Some(("mesh", matches)) => mesh::run(matches).map_err(Failure::Run),
         Some(("route", matches)) => fleet::route(matches).map_err(Failure::Run),

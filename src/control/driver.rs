@@ -294,7 +294,11 @@ impl Driver {
         self.serving.spawn(raft::owned(async move {
             let reply = match message {
                 Some(Message::Propose { cluster, command }) => shared.propose_here(cluster, command).await.encode(),
-                _ => shared.serve(from, lane, &bytes).await.encode(),
+                _ => match shared.serve(from, lane, &bytes).await {
+                    Some(it) => it.encode(),
+                    // Told at once, whoever asks would ask again at once.
+                    None => return Clock.sleep(ASK_LIMIT).await,
+                },
             };
             if let Ok(reply) = reply {
                 answer.send(reply.into());

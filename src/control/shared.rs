@@ -125,16 +125,19 @@ impl Shared {
         self.carried.get().and_then(Weak::upgrade)
     }
 
-    /// Answers a frame of a group, if it may be heard.
-    pub(super) async fn serve(&self, from: StorageId, lane: Lane, bytes: &[u8]) -> frame::Answer {
+    /// Answers a frame of a group, if it may be heard. None: that group does not listen now, on purpose.
+    pub(super) async fn serve(&self, from: StorageId, lane: Lane, bytes: &[u8]) -> Option<frame::Answer> {
         let heard = Frame::decode(bytes).ok_or(frame::Refusal::Unreadable);
+        if heard.as_ref().is_ok_and(|it| self.peers.is_paused(it.group)) {
+            return None;
+        }
         let heard = heard.and_then(|frame| match (lane, &frame.message) {
             (Lane::Bulk, frame::Message::Append(_) | frame::Message::Vote(_) | frame::Message::Canvass) => {
                 Err(frame::Refusal::WrongLane)
             }
             _ => self.admit(from, frame),
         });
-        match heard {
+        Some(match heard {
             Ok((group, message)) => {
                 if !group.has_room() && message.is_to_be_kept() {
                     self.metrics.refused(frame::Refusal::Full);
@@ -145,7 +148,7 @@ impl Shared {
                 self.metrics.refused(why);
                 frame::Answer::Refused(why.into())
             }
-        }
+        })
     }
 
     /// Which group a frame is for, if it is heard. Every group has the control group's members, so that one gate is all groups'.

@@ -21,5 +21,7 @@ crate::config! {
         "otlp-traces-endpoint" => otlp_traces_endpoint: Option<String> = None,
         /// Share of requests that are traced when the caller has not decided, from 0 to 1.
         "trace-sample-ratio" => trace_sample_ratio: f64 = 1.0,
+        /// Admins can make this node fail on purpose: `smg chaos`, `/admin/chaos`. For labs; not while others rely on the node.
+        "chaos" => chaos: bool = false,
     }
 }

@@ -16,6 +16,7 @@ use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 use crate::control;
 use crate::control::Config;
 use crate::control::Ground;
@@ -33,6 +34,7 @@ use crate::observability::metrics::Registry;
 use crate::raft;
 use crate::raft::Asking;
 use crate::storage;
+use crate::storage::GroupId;
 use crate::storage::Place;
 use crate::storage::Store;
 use crate::transport;
@@ -48,6 +50,7 @@ const TASK: Task = Task { name: "control", stage: Stage::Agree, on_end: OnEnd::S
 struct Ways {
     members: membership::Handle,
     transport: transport::Handle,
+    chaos: chaos::Handle,
 }
 
 impl Ways {
@@ -65,6 +68,11 @@ impl raft::Mesh for Ways {
             let peer = found.map(|it| &it.peer).ok_or(RequestError::NoLink)?;
             self.transport.request(peer, lane, &bytes, limit).await.map(|it| it.to_vec())
         })
+    }
+
+    fn is_paused(&self, group: GroupId) -> bool {
+        let group = if group == GroupId::CONTROL { chaos::core::Group::Control } else { chaos::core::Group::History };
+        self.chaos.is_raft_paused(group)
     }
 }
 
@@ -85,6 +93,7 @@ pub(super) struct Start<'a> {
     pub(super) transport: transport::Handle,
     pub(super) inbox: mpsc::Receiver<Request>,
     pub(super) bulk: mpsc::Receiver<Request>,
+    pub(super) chaos: chaos::Handle,
     pub(super) expect: usize,
     pub(super) patience: Patience,
 }
@@ -159,14 +168,14 @@ fn config(me: StorageId, life: Life, node: String, zone: String, expect: usize, 
 
 /// Starts this node's part. Without a data directory that can be used it has none, and serves; the log says why.
 pub(super) fn start(start: Start<'_>, metrics: &mut Registry, tasks: &Tasks) -> Option<Handle> {
-    let Start { storage, members, transport, inbox, bulk, expect, patience } = start;
+    let Start { storage, members, transport, inbox, bulk, chaos, expect, patience } = start;
     let store = storage.store()?;
     let (me, entropy) = (transport.me(), Entropy::from_os());
     let life = Life { boot: me.boot, nonce: entropy.next_u64() };
     let zone = me.zone.as_ref().map(|it| it.as_str().to_owned()).unwrap_or_default();
     let mut config = config(me.storage, life, me.node.as_str().to_owned(), zone, expect, &entropy);
     config.patience = patience;
-    let peers = Arc::new(Ways { members, transport });
+    let peers = Arc::new(Ways { members, transport, chaos });
     let metrics = Metrics::register(metrics);
     match control::start(Parts { config, store, peers, inbox, bulk, metrics }) {
         Ok((handle, driver)) => {

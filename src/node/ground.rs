@@ -17,6 +17,7 @@ use crate::base::ids::StorageId;
 use crate::base::seal::Sealer;
 use crate::base::seal::Seals;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 use crate::config::Config;
 use crate::control;
 use crate::history::group;
@@ -77,16 +78,18 @@ impl Ground {
         tasks: &Tasks,
         metrics: &mut MetricsRegistry,
         mesh: Option<Mesh>,
+        chaos: &chaos::Handle,
         definitions: watch::Receiver<Arc<[limits::Definition]>>,
     ) -> Result<Self, Error> {
         let worker_metrics = workers::metrics::Metrics::register(metrics);
-        let dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
+        let mut dialer = Dialer::new(&config.workers, tasks.clone(), worker_metrics.clone())?;
+        dialer.chaos = chaos.clone();
         let registry = Registry::new(rules(&config.workers), dialer);
         let forwarder = mesh.as_ref().map(|it| Forwarder::new(it.ways())).unwrap_or_default();
         let registry = Arc::new(registry.with_forwarder(forwarder));
         workers::fleet::register(metrics, Arc::clone(&registry));
         let place = data_place(config);
-        let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics));
+        let storage = storage::Handle::open(place.clone(), storage::Metrics::register(metrics), chaos.clone());
         if let Some(store) = storage.opened() {
             control::check(&store)?;
             group::check(&store).map_err(Error::Unreadable)?;
@@ -97,7 +100,7 @@ impl Ground {
         };
         let me = mesh.as_ref().map(tables::member_of);
         let counts = &worker_metrics;
-        let bases = Bases { registry: &registry, storage: &storage, counts, definitions: definitions.clone() };
+        let bases = Bases { registry: &registry, storage: &storage, counts, chaos, definitions: definitions.clone() };
         let others = mesh.map(|it| Others::meet(it, config, bases, metrics, tasks));
         let (others, peers) = others.map_or((None, None), |(others, peers)| (Some(others), Some(peers)));
         let tables = tables::start(&storage, &place, me.zip(peers), metrics, tasks)?;
@@ -137,6 +140,7 @@ struct Bases<'a> {
     registry: &'a Arc<Registry>,
     storage: &'a storage::Handle,
     counts: &'a workers::metrics::Metrics,
+    chaos: &'a chaos::Handle,
     definitions: watch::Receiver<Arc<[limits::Definition]>>,
 }
 
@@ -149,11 +153,20 @@ impl Others {
         tasks: &Tasks,
     ) -> (Self, Peers) {
         let Mesh { members, address, identity, transport, inboxes, expect, patience, .. } = mesh;
-        let Bases { registry, storage, counts, definitions } = bases;
+        let Bases { registry, storage, counts, chaos, definitions } = bases;
         let Inboxes { deltas, sync, ledger, bulk, raft, limits: messages, renewals, forward } = inboxes;
         let (handle, ways) = (members.handle.clone(), transport.clone());
-        let part =
-            super::control::Start { storage, members: handle, transport: ways, inbox: raft, bulk, expect, patience };
+        let chaos = chaos.clone();
+        let part = super::control::Start {
+            storage,
+            members: handle,
+            transport: ways,
+            inbox: raft,
+            bulk,
+            chaos,
+            expect,
+            patience,
+        };
         let control = super::control::start(part, metrics, tasks);
         let (handle, ways) = (members.handle.clone(), transport.clone());
         let group = control.clone();

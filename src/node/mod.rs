@@ -79,9 +79,10 @@ impl Node {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let tasks = Tasks::new();
         let mut registry = MetricsRegistry::default();
-        let mesh = wiring::mesh(&config, &tasks, &mut registry).await?;
+        let chaos = wiring::chaos(&config, &tasks, &mut registry);
+        let mesh = wiring::mesh(&config, &tasks, &mut registry, &chaos).await?;
         let Built { gateway, counts, mesh_address, identity, limits, definitions } =
-            build(&config, &tasks, &mut registry, mesh)?;
+            build(&config, &tasks, &mut registry, mesh, chaos)?;
         let listener = listen(&config.server.host, config.server.port).await?;
         let address = listener.local_addr()?;
         api::responses::start(&gateway);

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::observability::golden;
 
-/// Everything that a node can register: one with the mesh.
+/// Everything that a node can register: one with the mesh, in a lab.
 async fn registered() -> MetricsRegistry {
     let directory = tempfile::tempdir().expect("a directory");
     let (mut metrics, tasks, mut config) = (MetricsRegistry::default(), Tasks::new(), Config::default());
     config.node.data_dir = Some(directory.path().display().to_string());
     (config.mesh.ha_mesh, config.mesh.mesh_port) = (true, 0);
     "127.0.0.1".clone_into(&mut config.mesh.mesh_host);
-    let mesh = wiring::mesh(&config, &tasks, &mut metrics).await.expect("loopback is free");
-    build(&config, &tasks, &mut metrics, mesh).expect("the defaults are sound");
+    config.node.chaos = true;
+    let chaos = wiring::chaos(&config, &tasks, &mut metrics);
+    let mesh = wiring::mesh(&config, &tasks, &mut metrics, &chaos).await.expect("loopback is free");
+    build(&config, &tasks, &mut metrics, mesh, chaos).expect("the defaults are sound");
     metrics
 }
 

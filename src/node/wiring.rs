@@ -23,6 +23,7 @@ use crate::base::clock::Clock;
 use crate::base::entropy::Entropy;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 use crate::config::Config;
 use crate::limits;
 use crate::observability::labels::ModelLabels;
@@ -73,6 +74,7 @@ pub(super) fn build(
     tasks: &Tasks,
     metrics: &mut MetricsRegistry,
     mesh: Option<Mesh>,
+    chaos: chaos::Handle,
 ) -> Result<Built, Error> {
     process::register(metrics);
     logs::register(metrics);
@@ -82,7 +84,7 @@ pub(super) fn build(
     let owns_loopback = mesh.as_ref().is_some_and(|it| it.is_remote);
     let prefix_key = mesh.as_ref().map(|it| it.prefix_key);
     let (definitions, defined) = watch::channel(Arc::default());
-    let ground = Ground::lay(config, tasks, metrics, mesh, defined)?;
+    let ground = Ground::lay(config, tasks, metrics, mesh, &chaos, defined)?;
     let Ground { registry, storage, seals, tables, ledger, members, control, .. } = ground;
     let (router, sharing) = sharing::router(config, prefix_key, &entropy, metrics);
     if let Some(sharing) = sharing {
@@ -133,6 +135,7 @@ pub(super) fn build(
         members,
         control,
         history,
+        chaos,
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
@@ -184,13 +187,23 @@ fn prober(
     Prober::new(Arc::clone(registry), &config.workers, metrics, tasks.clone(), on_restart, observers)
 }
 
+/// What makes this node fail on purpose, if it may.
+pub(super) fn chaos(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> chaos::Handle {
+    if config.node.chaos { chaos::start(Entropy::from_os(), metrics, tasks) } else { chaos::Handle::default() }
+}
+
 /// This node as one of several, if it is to be.
-pub(super) async fn mesh(config: &Config, tasks: &Tasks, metrics: &mut MetricsRegistry) -> Result<Option<Mesh>, Error> {
+pub(super) async fn mesh(
+    config: &Config,
+    tasks: &Tasks,
+    metrics: &mut MetricsRegistry,
+    chaos: &chaos::Handle,
+) -> Result<Option<Mesh>, Error> {
     let (true, storage::Place::Named(data) | storage::Place::Default(data)) = (config.mesh.ha_mesh, data_place(config))
     else {
         return Ok(None);
     };
-    Ok(Some(mesh::start(&config.mesh, &data, metrics, tasks).await?))
+    Ok(Some(mesh::start(&config.mesh, &data, metrics, chaos, tasks).await?))
 }
 
 fn intake(server: &api::config::Config) -> Intake {

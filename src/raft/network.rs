@@ -63,6 +63,11 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, RequestError>>
 pub trait Mesh: Send + Sync + 'static {
     /// Asks the node that has this data directory now: on [`Lane::Raft`], or on [`Lane::Bulk`] with a piece of a snapshot.
     fn ask(&self, to: StorageId, lane: Lane, bytes: Vec<u8>, limit: Duration) -> Asking<'_>;
+
+    /// Whether this group neither speaks nor listens here now: a fault on purpose.
+    fn is_paused(&self, _group: GroupId) -> bool {
+        false
+    }
 }
 
 /// What a node shows to the others of a group, and knows of them.
@@ -153,6 +158,10 @@ impl Way {
 
     async fn say<E: std::error::Error>(&mut self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
         let Network { mesh, group, papers, .. } = &self.network;
+        if mesh.is_paused(*group) {
+            Clock.sleep(limit).await;
+            return Err(broken(RequestError::Timeout));
+        }
         let lane = match message {
             Message::Snapshot(_) => self.pieces,
             Message::Append(_) | Message::Vote(_) | Message::Canvass => Lane::Raft,

@@ -26,6 +26,7 @@ use crate::base::seal::Sealer;
 use crate::base::seal::Sealing;
 use crate::base::seal::Seals;
 use crate::base::secret::Secret;
+use crate::chaos;
 
 /// The database's folder in the data directory. Named before there was anything else in it; a new name would lose what is there.
 const FOLDER: &str = "history";
@@ -78,6 +79,7 @@ struct Inner {
     /// Seals where nothing is kept.
     ephemeral: Sealer,
     metrics: Metrics,
+    chaos: chaos::Handle,
 }
 
 struct Open {
@@ -86,15 +88,16 @@ struct Open {
 }
 
 impl Handle {
-    /// Opens what is there and what was named. Blocks on the disk.
+    /// Opens what is there and what was named. `chaos` may hurt it. Blocks on the disk.
     #[must_use]
-    pub fn open(place: Place, metrics: Metrics) -> Self {
+    pub fn open(place: Place, metrics: Metrics, chaos: chaos::Handle) -> Self {
         let inner = Inner {
             place,
             opened: OnceLock::new(),
             has_failed: AtomicBool::new(false),
             ephemeral: Sealer::ephemeral(),
             metrics,
+            chaos,
         };
         match &inner.place {
             Place::Nowhere => {}
@@ -164,6 +167,7 @@ impl Inner {
         let opened = self.opened.get_or_init(|| match open(path) {
             Ok(open) => {
                 open.store.measure(self.metrics.fsync.clone());
+                open.store.hurt(self.chaos.clone());
                 Some(open)
             }
             Err(error) => {
@@ -251,7 +255,7 @@ mod tests {
     use super::*;
 
     fn open(place: Place) -> Handle {
-        Handle::open(place, Metrics::default())
+        Handle::open(place, Metrics::default(), chaos::Handle::default())
     }
 
     fn row(key: &[u8], value: Option<&[u8]>) -> Vec<Row> {

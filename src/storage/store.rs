@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
@@ -24,6 +25,8 @@ use super::engine::Pair;
 use super::keys;
 use super::keys::Key;
 use crate::base::clock::Clock;
+use crate::chaos;
+use crate::chaos::core::Disk;
 
 /// What the store could not do. The disk's or the operator's fault unless it is [`StoreError::Failed`]'s later echo.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +46,7 @@ pub enum StoreError {
     /// There is too little room to begin anything. Nothing was changed; it may be asked again when there is more.
     #[error("the disk is full: {0} bytes are left")]
     Full(u64),
-    /// The disk of a test does not work.
-    #[cfg(test)]
+    /// The disk does not work, on purpose.
     #[error("the disk is broken")]
     Broken,
     /// An earlier write or fsync failed, so nothing is acknowledged any more.
@@ -100,6 +102,8 @@ struct Inner {
     has_failed: AtomicBool,
     /// How long fsyncs take, where somebody wants to know.
     fsync: OnceLock<Histogram>,
+    /// What is wrong with the disk, where that may be.
+    chaos: OnceLock<chaos::Handle>,
 }
 
 impl Store {
@@ -115,8 +119,8 @@ impl Store {
     }
 
     fn on(engine: Engine) -> Self {
-        let (written, synced, has_failed, fsync) = Default::default();
-        Self(Arc::new(Inner { engine, written, synced, has_failed, fsync }))
+        let (written, synced, has_failed, fsync, chaos) = Default::default();
+        Self(Arc::new(Inner { engine, written, synced, has_failed, fsync, chaos }))
     }
 
     /// Where it lies: for files that belong to it. None: in memory.
@@ -161,6 +165,7 @@ impl Store {
     /// Makes the changes visible. They are durable after the next [`Store::flush`].
     pub fn write(&self, batch: Batch) -> Result<(), StoreError> {
         self.fail_once(|| {
+            self.hurts()?;
             self.0.engine.write(batch.0)?;
             self.0.written.fetch_add(1, Ordering::SeqCst);
             Ok(())
@@ -180,6 +185,7 @@ impl Store {
             // ORDER: the count is read before the fsync. A write that lands during it may not be covered by it.
             let covered = self.0.written.load(Ordering::SeqCst);
             let begun = Clock.now();
+            Clock.block(self.hurts()?);
             self.0.engine.flush()?;
             self.0.fsync.get().into_iter().for_each(|it| it.observe((Clock.now() - begun).as_secs_f64()));
             *synced = covered;
@@ -192,9 +198,27 @@ impl Store {
         let _ = self.0.fsync.set(fsync); // it is measured already
     }
 
+    /// The disk may fail on purpose from now on.
+    pub(super) fn hurt(&self, chaos: chaos::Handle) {
+        let _ = self.0.chaos.set(chaos); // it may already
+    }
+
+    fn disk(&self) -> Disk {
+        self.0.chaos.get().map_or_else(Disk::default, chaos::Handle::disk)
+    }
+
+    /// Fails where the disk does, on purpose; else how much longer an fsync takes.
+    fn hurts(&self) -> Result<Duration, StoreError> {
+        let disk = self.disk();
+        if disk.fails { Err(StoreError::Broken) } else { Ok(disk.delay) }
+    }
+
     /// Whether there is room for this many bytes beside what is kept free. Asks the system each time: it costs a microsecond, and room
     /// that a person makes counts at once.
     pub fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
+        if self.disk().is_full {
+            return Err(StoreError::Full(0));
+        }
         match self.0.engine.free() {
             Some(free) if free < ROOM_MIN.saturating_add(bytes) => Err(StoreError::Full(free)),
             Some(_) | None => Ok(()),

@@ -53,6 +53,7 @@ use crate::base::tasks::Stage;
 use crate::base::tasks::Stop;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 
 const TASK: Task = Task { name: "transport", stage: Stage::Carry, on_end: OnEnd::StopNode };
 /// A connection without a packet for this long is over. Membership evicts a dead peer sooner; an idle bulk connection ends by it.
@@ -86,12 +87,13 @@ pub enum StartError {
     Unsuitable,
 }
 
-/// Starts it on a bound socket. `me` must name the node that `trust` names.
+/// Starts it on a bound socket. `chaos` may hurt what passes. `me` must name the node that `trust` names.
 pub fn start(
     socket: UdpSocket,
     me: Peer,
     trust: Trust,
     metrics: Metrics,
+    chaos: chaos::Handle,
     tasks: &Tasks,
 ) -> Result<(Handle, Inboxes), StartError> {
     let (server, clients) = quic(&trust, &metrics)?;
@@ -108,10 +110,11 @@ pub fn start(
         metrics: metrics.clone(),
     };
     let pacer = Arc::new(Mutex::new(Pacer::new(Clock.now(), BULK_BYTES_PER_SECOND)));
-    let ends = Ends { endpoint, clients, trust, me: Arc::clone(&handle.me), metrics: metrics.clone() };
+    let ends =
+        Ends { endpoint, clients, trust, me: Arc::clone(&handle.me), metrics: metrics.clone(), chaos: chaos.clone() };
     let driver = Driver {
         ends,
-        shared: Shared { outlets, metrics, pacer },
+        shared: Shared { outlets, metrics, pacer, chaos },
         asked,
         used: Arc::clone(&handle.used),
         links: Links::default(),

@@ -17,6 +17,8 @@ use super::metrics::Refusal;
 use super::peer::Peer;
 use super::trust::Trust;
 use crate::base::ids::NodeId;
+use crate::chaos;
+use crate::chaos::core::Heading;
 
 /// Handshake and greeting of a connection that another began. Shorter loses peers behind slow links, longer keeps more half-made ones.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +35,7 @@ pub(super) struct Ends {
     pub(super) trust: Trust,
     pub(super) me: Arc<ArcSwap<Peer>>,
     pub(super) metrics: Metrics,
+    pub(super) chaos: chaos::Handle,
 }
 
 /// How connections are begun, by what they are for.
@@ -62,12 +65,14 @@ impl Ends {
     pub(super) async fn dial(self, addr: SocketAddr, node: Option<NodeId>, class: Class) -> Result<Made, GreetError> {
         self.metrics.dialled();
         let dial = async {
+            self.pass(node.as_ref()).await;
             let connecting = self.endpoint.connect_with(self.clients.of(class), addr, HOST);
             let conn = connecting.map_err(|_closing| GreetError::Unreachable)?.await.map_err(|e| self.lost(&e))?;
             let certified = self.certified(&conn);
             if node.is_some() && certified != node {
                 return Err(self.refuse(&conn, Refusal::Spoofed)); // before a word is said to it
             }
+            self.pass(certified.as_ref()).await;
             let peer = link::greet(&conn, &self.me.load(), class).await.map_err(|e| self.unmade(&conn, &e))?;
             if certified.as_ref() != Some(&peer.node) {
                 return Err(self.refuse(&conn, Refusal::Spoofed));
@@ -89,6 +94,7 @@ impl Ends {
         let accept = async {
             let conn = incoming.accept().map_err(|e| self.lost(&e))?.await.map_err(|e| self.lost(&e))?;
             let certified = self.certified(&conn);
+            self.pass(certified.as_ref()).await;
             let is_certified = |peer: &Peer| certified.as_ref() == Some(&peer.node);
             let greeted = link::answer(&conn, &self.me.load(), is_certified).await;
             let (peer, class) = greeted.map_err(|e| self.unmade(&conn, &e))?;
@@ -104,6 +110,14 @@ impl Ends {
             Err(GreetError::Unreachable)
         });
         made.ok()
+    }
+
+    /// Never ends where a partition on purpose cuts one way or the other: no greeting passes. Whoever waits has a deadline.
+    async fn pass(&self, node: Option<&NodeId>) {
+        let is_cut = |it: &NodeId| [Heading::In, Heading::Out].iter().any(|way| self.chaos.is_cut(it.as_str(), *way));
+        if node.is_some_and(is_cut) {
+            std::future::pending().await
+        }
     }
 
     fn certified(&self, conn: &quinn::Connection) -> Option<NodeId> {

@@ -16,12 +16,12 @@ use super::lanes::Class;
 use super::lanes::Lane;
 use super::link::Link;
 use super::link::Outlets;
-use super::link::Received;
-use super::link::Request;
-use super::link::Stream;
+use super::messages::Received;
+use super::messages::Request;
 use super::metrics::Drop as Dropped;
 use super::metrics::Metrics;
 use super::peer::Peer;
+use super::stream::Stream;
 use crate::base::ids::NodeId;
 
 /// Messages of one lane that wait for their reader here. Beyond it they are dropped and counted: SWIM and deltas are repeated by design, a

@@ -90,6 +90,15 @@ impl Lane {
         }
     }
 
+    /// Whether it carries membership or tables.
+    #[must_use]
+    pub const fn is_gossip(self) -> bool {
+        match self {
+            Self::Swim | Self::Deltas | Self::Sync => true,
+            Self::Ledger | Self::Forward | Self::Bulk | Self::Raft | Self::Limits | Self::Renewals => false,
+        }
+    }
+
     /// Which connection carries it.
     #[must_use]
     pub const fn class(self) -> Class {

@@ -8,11 +8,9 @@
 //! ```
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,12 +19,10 @@ use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::Serialize;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 
 use super::datagram;
@@ -35,11 +31,22 @@ use super::handle::RequestError;
 use super::lanes::Class;
 use super::lanes::Lane;
 use super::lanes::Pacer;
+use super::messages::Back;
+use super::messages::Outgoing;
+use super::messages::Received;
+use super::messages::Reply;
+use super::messages::Request;
+use super::messages::Way;
 use super::metrics::Drop as Dropped;
 use super::metrics::Metrics;
 use super::peer::Peer;
+use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Clock;
+use crate::chaos;
+use crate::chaos::core::Carrier;
+use crate::chaos::core::Heading;
+use crate::chaos::core::Verdict;
 
 /// Longest greeting.
 const HELLO_BYTES_MAX: usize = 1 << 10;
@@ -53,117 +60,13 @@ const WRITERS_MAX: usize = 16;
 const ASKED_MAX: usize = 1024;
 /// Piece of bulk data between two looks at the pacer.
 const PIECE_BYTES: usize = 64 << 10;
+/// Messages of one link that a fault on purpose makes late, each way. Beyond it they are dropped, as by a network whose buffers are full.
+const LATE_MAX: usize = 1024;
+/// Beside a round trip and a quarter, what passes until QUIC sends a lost packet again: the peer may hold its acknowledgement for so long.
+const ACK_DELAY: Duration = Duration::from_millis(25);
 const RTT_SAMPLE_PERIOD: Duration = Duration::from_secs(10);
 /// Application code of a stream that is not answered.
-const UNANSWERED: quinn::VarInt = quinn::VarInt::from_u32(1);
-
-/// A message of a peer.
-#[derive(Clone, Debug)]
-pub struct Received {
-    /// Who sent it; the node id is certified.
-    pub from: Arc<Peer>,
-    /// What it sent.
-    pub bytes: Bytes,
-}
-
-/// A question of a peer.
-#[derive(Debug)]
-pub struct Request {
-    /// Who asks; the node id is certified.
-    pub from: Arc<Peer>,
-    /// What.
-    pub bytes: Bytes,
-    /// Where the answer goes.
-    pub answer: Reply,
-}
-
-/// Where an answer goes. Dropped without one, the peer hears that there is none; who asked in a datagram has a deadline for that.
-#[derive(Debug)]
-pub struct Reply(Way);
-
-#[derive(Debug)]
-enum Way {
-    /// It was no question.
-    Nowhere,
-    Stream(oneshot::Sender<Bytes>),
-    Datagram {
-        conn: quinn::Connection,
-        lane: Lane,
-        id: u32,
-        metrics: Metrics,
-    },
-}
-
-impl Reply {
-    /// Goes to a test.
-    #[cfg(test)]
-    pub(crate) fn to(asker: oneshot::Sender<Bytes>) -> Self {
-        Self(Way::Stream(asker))
-    }
-
-    /// Answers. Nobody is told whether it arrives.
-    pub fn send(self, bytes: Bytes) {
-        match self.0 {
-            Way::Nowhere => {}
-            Way::Stream(reply) => drop(reply.send(bytes)), // gone: its deadline has passed
-            Way::Datagram { conn, lane, id, metrics } => {
-                metrics.sent(lane, bytes.len());
-                if conn.send_datagram(datagram::write(&Datagram::Answer(id, bytes), lane)).is_err() {
-                    metrics.dropped(Dropped::TooLarge);
-                }
-            }
-        }
-    }
-}
-
-/// Bytes in both directions, on the forwarding lane. Dropped before it was shut down, the end that opened it resets it: nothing that still waits is
-/// sent. The other end stops reading, and what it wrote still arrives, so what is written must tell by itself whether it is whole.
-#[derive(Debug)]
-pub struct Stream {
-    /// Whom it leads to; the node id is certified.
-    pub peer: Arc<Peer>,
-    both: tokio::io::Join<quinn::RecvStream, quinn::SendStream>,
-    /// Whether it is reset when dropped.
-    resets: bool,
-    metrics: Metrics,
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if self.resets {
-            let _ = self.both.writer_mut().reset(UNANSWERED); // fails only when the peer has gone
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let polled = Pin::new(&mut self.both).poll_read(cx, into);
-        self.metrics.received(Lane::Forward, into.filled().len() - before);
-        polled
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.both).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(written)) = polled {
-            self.metrics.sent(Lane::Forward, written);
-        }
-        polled
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.both).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.both).poll_shutdown(cx);
-        self.resets &= polled.is_pending();
-        polled
-    }
-}
+pub(super) const UNANSWERED: quinn::VarInt = quinn::VarInt::from_u32(1);
 
 /// Where what peers send is put, one queue a lane.
 #[derive(Clone, Debug)]
@@ -185,6 +88,7 @@ pub(super) struct Shared {
     pub(super) outlets: Outlets,
     pub(super) metrics: Metrics,
     pub(super) pacer: Arc<Mutex<Pacer>>,
+    pub(super) chaos: chaos::Handle,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -242,7 +146,7 @@ pub(super) struct Link {
     pub(super) peer: Arc<Peer>,
     pub(super) class: Class,
     pub(super) conn: quinn::Connection,
-    queue: mpsc::Sender<(Lane, Bytes)>,
+    back: Back,
     asked: Mutex<Asked>,
     shared: Shared,
 }
@@ -267,28 +171,80 @@ impl Drop for Waiting<'_> {
 }
 
 /// What is still to be written; for [`Link::run`].
-pub(super) type Queue = mpsc::Receiver<(Lane, Bytes)>;
+pub(super) type Queue = mpsc::Receiver<Outgoing>;
 
 impl Link {
     pub(super) fn new(peer: Peer, class: Class, conn: quinn::Connection, shared: Shared) -> (Self, Queue) {
         let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
-        (Self { peer: Arc::new(peer), class, conn, queue, asked: Mutex::default(), shared }, rest)
+        let (peer, chaos, metrics) = (Arc::new(peer), shared.chaos.clone(), shared.metrics.clone());
+        let back = Back { peer: Arc::clone(&peer), conn: conn.clone(), queue, chaos, metrics };
+        (Self { peer, class, conn, back, asked: Mutex::default(), shared }, rest)
     }
 
     /// Sends a message. False: it was dropped, and counted.
     pub(super) fn send(&self, lane: Lane, bytes: Bytes) -> bool {
         let len = bytes.len();
         let is_sent = if self.fits(lane, len) {
-            self.conn.send_datagram(datagram::write(&Datagram::Message(bytes), lane)).is_ok()
+            self.back.send(lane, &Datagram::Message(bytes))
         } else {
-            self.queue.try_send((lane, bytes)).is_ok()
+            self.queue(lane, bytes)
         };
         if is_sent {
             self.shared.metrics.sent(lane, len);
-        } else {
-            self.shared.metrics.dropped(Dropped::QueueFull);
         }
         is_sent
+    }
+
+    fn queue(&self, lane: Lane, bytes: Bytes) -> bool {
+        let due = match self.fate(lane, Heading::Out) {
+            Verdict::Pass => None,
+            Verdict::Late(by) => Some(Clock.now() + by),
+            Verdict::Cut => {
+                self.shared.metrics.dropped(Dropped::OnPurpose);
+                return true;
+            }
+        };
+        let is_queued = self.back.queue.try_send(Outgoing { lane, bytes, is_datagram: false, due }).is_ok();
+        if !is_queued {
+            self.shared.metrics.dropped(Dropped::QueueFull);
+        }
+        is_queued
+    }
+
+    /// What a fault on purpose makes of a stream's message.
+    fn fate(&self, lane: Lane, heading: Heading) -> Verdict {
+        if self.shared.chaos.is_well() {
+            return Verdict::Pass;
+        }
+        let repeat_after = self.conn.rtt().mul_f64(1.25) + ACK_DELAY;
+        let carrier = Carrier::Stream(repeat_after);
+        self.shared.chaos.message(self.peer.node.as_str(), heading, lane.is_gossip(), carrier)
+    }
+
+    /// Waits as long as a fault on purpose wants. Never ends where it lets nothing pass: whoever waits has a deadline.
+    async fn pass(&self, lane: Lane, heading: Heading) {
+        match self.fate(lane, heading) {
+            Verdict::Pass => {}
+            Verdict::Late(by) => Clock.sleep(by).await,
+            Verdict::Cut => pending().await,
+        }
+    }
+
+    /// The same of a question that came, or of its answer. False: it does not pass, and whoever asked has given up, or is made to.
+    async fn passes(&self, lane: Lane, heading: Heading, send: &mut quinn::SendStream) -> bool {
+        match self.fate(lane, heading) {
+            Verdict::Pass => true,
+            Verdict::Late(by) => {
+                Clock.sleep(by).await;
+                true
+            }
+            Verdict::Cut => {
+                self.shared.metrics.dropped(Dropped::OnPurpose);
+                let _ = timeout(STREAM_TIMEOUT, send.stopped()).await; // told at once, the asker would know more than over a cut wire
+                let _ = send.reset(UNANSWERED); // fails only when the peer has gone
+                false
+            }
+        }
     }
 
     /// Whether it is sent in one datagram.
@@ -302,14 +258,18 @@ impl Link {
             && let Some((waiting, answer)) = self.ask()
         {
             let question = Datagram::Question(waiting.id, Bytes::copy_from_slice(bytes));
-            self.conn.send_datagram(datagram::write(&question, lane)).map_err(|_lost| RequestError::Lost)?;
+            if !self.back.send(lane, &question) {
+                return Err(RequestError::Lost);
+            }
             return answer.await.map_err(|_ended| RequestError::Lost);
         }
         let lost = |_| RequestError::Lost;
+        self.pass(lane, Heading::Out).await;
         let (mut send, mut recv) = self.conn.open_bi().await.map_err(lost)?;
         self.write(lane, &mut send, bytes, true).await.map_err(|_lost| RequestError::Lost)?;
         match recv.read_to_end(lane.bytes_max()).await {
             Ok(answer) => {
+                self.pass(lane, Heading::In).await;
                 self.shared.metrics.received(lane, answer.len());
                 Ok(answer.into())
             }
@@ -332,6 +292,7 @@ impl Link {
 
     /// Opens a stream of the forwarding lane.
     pub(super) async fn open(&self) -> Result<Stream, RequestError> {
+        self.pass(Lane::Forward, Heading::Out).await;
         let (mut send, recv) = self.conn.open_bi().await.map_err(|_lost| RequestError::Lost)?;
         send.write_all(&[Lane::Forward.byte()]).await.map_err(|_lost| RequestError::Lost)?;
         Ok(self.stream(send, recv, true))
@@ -349,7 +310,7 @@ impl Link {
     }
 
     async fn carry(&self, queue: Queue) {
-        let mut reading = FuturesUnordered::new();
+        let (mut reading, mut late) = (FuturesUnordered::new(), FuturesUnordered::new());
         let mut sample = tokio::time::interval_at(Clock.now() + RTT_SAMPLE_PERIOD, RTT_SAMPLE_PERIOD);
         let writing = self.write_queue(queue);
         tokio::pin!(writing);
@@ -358,8 +319,14 @@ impl Link {
             tokio::select! {
                 () = &mut writing => return,
                 Some(()) = reading.next(), if !reading.is_empty() => {}
-                datagram = self.conn.read_datagram() => match datagram {
-                    Ok(datagram) => self.take_datagram(datagram),
+                Some((lane, datagram)) = late.next(), if !late.is_empty() => self.deliver(lane, datagram),
+                datagram = self.conn.read_datagram() => match datagram.map(|it| self.take_datagram(it)) {
+                    Ok(None) => {}
+                    Ok(Some(_)) if late.len() >= LATE_MAX => self.shared.metrics.dropped(Dropped::QueueFull),
+                    Ok(Some((by, lane, datagram))) => late.push(async move {
+                        Clock.sleep(by).await;
+                        (lane, datagram)
+                    }),
                     Err(_) => return,
                 },
                 stream = self.conn.accept_uni() => match stream {
@@ -376,23 +343,36 @@ impl Link {
     }
 
     async fn write_queue(&self, mut queue: Queue) {
-        let mut writing = FuturesUnordered::new();
+        let (mut writing, mut late) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             tokio::select! {
                 Some(()) = writing.next(), if !writing.is_empty() => {}
-                message = queue.recv(), if writing.len() < WRITERS_MAX => match message {
-                    Some((lane, bytes)) => writing.push(async move {
-                        let write = async {
-                            let mut stream = self.conn.open_uni().await.map_err(io::Error::from)?;
-                            self.write(lane, &mut stream, &bytes, true).await
-                        };
-                        if !matches!(timeout(STREAM_TIMEOUT, write).await, Ok(Ok(()))) {
-                            self.shared.metrics.dropped(Dropped::NoLink);
-                        }
+                Some(message) = late.next(), if !late.is_empty() => writing.push(self.write_out(message)),
+                message = queue.recv(), if writing.len() < WRITERS_MAX && late.len() < LATE_MAX => match message {
+                    Some(message @ Outgoing { due: Some(due), .. }) => late.push(async move {
+                        sleep_until(due).await;
+                        message
                     }),
+                    Some(message) => writing.push(self.write_out(message)),
                     None => return,
                 },
             }
+        }
+    }
+
+    async fn write_out(&self, Outgoing { lane, bytes, is_datagram, .. }: Outgoing) {
+        if is_datagram {
+            if self.conn.send_datagram(bytes).is_err() {
+                self.shared.metrics.dropped(Dropped::TooLarge);
+            }
+            return;
+        }
+        let write = async {
+            let mut stream = self.conn.open_uni().await.map_err(io::Error::from)?;
+            self.write(lane, &mut stream, &bytes, true).await
+        };
+        if !matches!(timeout(STREAM_TIMEOUT, write).await, Ok(Ok(()))) {
+            self.shared.metrics.dropped(Dropped::NoLink);
         }
     }
 
@@ -412,15 +392,26 @@ impl Link {
         Ok(())
     }
 
-    fn take_datagram(&self, bytes: Bytes) {
+    /// Takes one. Some: it is late, on purpose.
+    fn take_datagram(&self, bytes: Bytes) -> Option<(Duration, Lane, Datagram)> {
         let Some((lane, datagram)) = datagram::read(bytes).filter(|it| it.0.class() == self.class) else {
-            return self.shared.metrics.dropped(Dropped::NoReader);
+            self.shared.metrics.dropped(Dropped::NoReader);
+            return None;
         };
+        let (chaos, node) = (&self.shared.chaos, self.peer.node.as_str());
+        match chaos.message(node, Heading::In, lane.is_gossip(), Carrier::Datagram) {
+            Verdict::Pass => self.deliver(lane, datagram),
+            Verdict::Cut => self.shared.metrics.dropped(Dropped::OnPurpose),
+            Verdict::Late(by) => return Some((by, lane, datagram)),
+        }
+        None
+    }
+
+    fn deliver(&self, lane: Lane, datagram: Datagram) {
         match datagram {
             Datagram::Message(bytes) => self.put(lane, bytes),
             Datagram::Question(id, bytes) => {
-                let (conn, metrics) = (self.conn.clone(), self.shared.metrics.clone());
-                self.put_question(lane, bytes, Way::Datagram { conn, lane, id, metrics });
+                self.put_question(lane, bytes, Way::Datagram { lane, id, back: self.back.clone() });
             }
             Datagram::Answer(id, bytes) => {
                 self.shared.metrics.received(lane, bytes.len());
@@ -434,7 +425,14 @@ impl Link {
     async fn take_message(&self, mut stream: quinn::RecvStream) {
         let read = timeout(STREAM_TIMEOUT, read_message(&mut stream, self.class)).await;
         match read {
-            Ok(Ok((lane, bytes))) => self.put(lane, bytes),
+            Ok(Ok((lane, bytes))) => match self.fate(lane, Heading::In) {
+                Verdict::Pass => self.put(lane, bytes),
+                Verdict::Cut => self.shared.metrics.dropped(Dropped::OnPurpose),
+                Verdict::Late(by) => {
+                    Clock.sleep(by).await;
+                    self.put(lane, bytes);
+                }
+            },
             Ok(Err(why)) => self.refuse(&mut stream, why),
             Err(_elapsed) => self.refuse(&mut stream, Dropped::NoLink),
         }
@@ -486,8 +484,8 @@ impl Link {
     }
 
     fn stream(&self, send: quinn::SendStream, recv: quinn::RecvStream, resets: bool) -> Stream {
-        let (peer, metrics) = (Arc::clone(&self.peer), self.shared.metrics.clone());
-        Stream { peer, both: tokio::io::join(recv, send), resets, metrics }
+        let (chaos, metrics) = (self.shared.chaos.clone(), self.shared.metrics.clone());
+        Stream::new(Arc::clone(&self.peer), (recv, send), resets, chaos, metrics)
     }
 
     async fn take_request(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
@@ -498,7 +496,12 @@ impl Link {
         };
         let lane = match lane {
             Some(lane @ (Lane::Sync | Lane::Ledger | Lane::Bulk | Lane::Raft | Lane::Renewals)) => lane,
-            Some(Lane::Forward) => return self.put_stream(send, recv),
+            Some(Lane::Forward) => {
+                if self.passes(Lane::Forward, Heading::In, &mut send).await {
+                    self.put_stream(send, recv);
+                }
+                return;
+            }
             Some(Lane::Swim | Lane::Deltas | Lane::Limits) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };
         let bytes = match timeout(STREAM_TIMEOUT, recv.read_to_end(lane.bytes_max())).await {
@@ -506,12 +509,18 @@ impl Link {
             Ok(Err(quinn::ReadToEndError::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
             Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
+        if !self.passes(lane, Heading::In, &mut send).await {
+            return;
+        }
         let (answer, answered) = oneshot::channel();
         self.put_question(lane, bytes, Way::Stream(answer));
         let Ok(Ok(bytes)) = timeout(STREAM_TIMEOUT, answered).await else {
             let _ = send.reset(UNANSWERED); // fails only when the peer has gone
             return;
         };
+        if !self.passes(lane, Heading::Out, &mut send).await {
+            return;
+        }
         self.shared.metrics.sent(lane, bytes.len());
         // The peer has its own deadline; a link that ends drops this future.
         if self.write(lane, &mut send, &bytes, false).await.is_err() {

@@ -45,6 +45,8 @@ label! {
         TooLarge = "too_large",
         /// It came on no lane that is known, or that anybody reads here.
         NoReader = "no_reader",
+        /// A fault on purpose.
+        OnPurpose = "on_purpose",
     }
 }
 

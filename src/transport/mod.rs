@@ -20,8 +20,10 @@ mod handle;
 pub mod identity;
 pub mod lanes;
 mod link;
+mod messages;
 pub mod metrics;
 mod peer;
+mod stream;
 pub mod trust;
 pub mod twin;
 pub mod wire;
@@ -34,11 +36,11 @@ pub use handle::Inboxes;
 pub use handle::LinkView;
 pub use handle::NotSent;
 pub use handle::RequestError;
-pub use link::Received;
-pub use link::Reply;
-pub use link::Request;
-pub use link::Stream;
+pub use messages::Received;
+pub use messages::Reply;
+pub use messages::Request;
 pub use peer::Peer;
+pub use stream::Stream;
 
 #[cfg(test)]
 pub(crate) mod tests;

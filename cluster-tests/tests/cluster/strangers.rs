@@ -56,7 +56,8 @@ async fn spoof(secret: &str, certified: &str, claimed: &str, ip: std::net::Ipv4A
     let addr = socket.local_addr().expect("is bound");
     let me = Peer { node: node(claimed), storage: StorageId(7), boot: 1, generation: 1, renewals: 0, addr, zone: None };
     let tasks = Tasks::new();
-    let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), &tasks).expect("it starts");
+    let (handle, _inboxes) =
+        transport::start(socket, me, trust, Default::default(), Default::default(), &tasks).expect("it starts");
     handle.greet(to).await.is_ok()
 }
 

@@ -57,7 +57,7 @@ pub(crate) const SNAPSHOT: &[&str] = &["smg_history_snapshot_sent_bytes"];
 const CONVERSATIONS: &str = "/v1/conversations";
 const RESPONSES: &str = "/v1/responses";
 /// Joining takes changes of members; machines that run tests are crowded.
-const FORMED: Duration = Duration::from_secs(60);
+pub(crate) const FORMED: Duration = Duration::from_secs(60);
 /// Twice what a response may be stuck for.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
 

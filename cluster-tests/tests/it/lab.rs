@@ -1,5 +1,6 @@
 //! `smg lab` and the commands, as people run them: real processes, looked at from outside.
 
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,7 +32,7 @@ fn room() -> u16 {
         .expect("room")
 }
 
-struct Lab {
+pub(crate) struct Lab {
     child: Child,
     said: Lines<BufReader<ChildStdout>>,
     port: u16,
@@ -41,10 +42,16 @@ struct Lab {
 
 impl Lab {
     async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// One with these flags.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
         let port = room();
         let ports = [port, port + 600].map(|it| it.to_string());
         let child = Command::new(binary())
             .args(["lab", "--nodes", "2", "--workers", "2", "--port", &ports[0], "--prometheus-port", &ports[1]])
+            .args(flags)
             .env_remove("SMG_API_KEY")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -86,16 +93,32 @@ impl Lab {
     }
 
     /// Runs a command against the node with this number. Gives what it printed.
-    async fn smg(&self, node: u16, line: &str) -> String {
-        let url = format!("http://127.0.0.1:{}", self.port + 10 * node);
-        let words = line.split(' ').chain(["--node", &url]);
-        let output = Command::new(binary()).args(words).env_remove("SMG_API_KEY").output().await.expect("runs");
+    pub(crate) async fn smg(&self, node: u16, line: &str) -> String {
+        let output = self.output(node, line).await;
         assert!(output.status.success(), "smg {line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("is text")
     }
 
-    async fn json(&self, node: u16, line: &str) -> Value {
+    /// The same with one that fails. Gives why.
+    pub(crate) async fn fails(&self, node: u16, line: &str) -> String {
+        let output = self.output(node, line).await;
+        assert_eq!(output.status.code(), Some(1), "smg {line}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).expect("is text")
+    }
+
+    async fn output(&self, node: u16, line: &str) -> std::process::Output {
+        let url = format!("http://127.0.0.1:{}", self.port + 10 * node);
+        let words = line.split(' ').chain(["--node", &url]);
+        Command::new(binary()).args(words).env_remove("SMG_API_KEY").output().await.expect("runs")
+    }
+
+    pub(crate) async fn json(&self, node: u16, line: &str) -> Value {
         serde_json::from_str(&self.smg(node, &format!("{line} --json")).await).expect("is JSON")
+    }
+
+    /// Where clients of the node with this number go.
+    pub(crate) fn address(&self, node: u16) -> SocketAddr {
+        ([127, 0, 0, 1], self.port + 10 * node).into()
     }
 
     async fn is_ready(&self, node: u16) -> bool {
@@ -104,13 +127,13 @@ impl Lab {
         asked.expect("runs").status.success()
     }
 
-    async fn uses_both_workers(&self, node: u16) {
+    pub(crate) async fn uses_both_workers(&self, node: u16) {
         eventually(&format!("node {node} uses both workers"), async || {
             let listed = self.json(node, "workers").await;
             listed["workers"].as_array().is_some_and(|it| it.iter().filter(|it| it["is_healthy"] == true).count() == 2)
         })
         .await;
-        let mut client = Client::connect(([127, 0, 0, 1], self.port + 10 * node).into()).await;
+        let mut client = Client::connect(self.address(node)).await;
         let request = chat("hi", false).replace(r#""m""#, r#""sim-model""#);
         assert_eq!(client.post("/v1/chat/completions", &request).await.status, 200);
     }

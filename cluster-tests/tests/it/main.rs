@@ -1,6 +1,7 @@
 //! One test binary: every extra one links the whole system again.
 
 mod bad_input;
+mod chaos;
 mod control;
 mod dialects;
 mod drain;

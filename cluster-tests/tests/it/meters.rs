@@ -121,6 +121,7 @@ fn every_registered_metric_has_a_scenario_that_moves_it() {
         ROUTING,
         EDITS,
         PROCESS,
+        super::chaos::CHAOS,
         super::control::CONTROL,
         super::history::HISTORY,
         super::history::PURGES,

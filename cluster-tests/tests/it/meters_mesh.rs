@@ -79,7 +79,8 @@ pub(crate) async fn certified(to: std::net::SocketAddr, tasks: &Tasks) -> (trans
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
-    let (handle, _inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
+    let (handle, _inboxes) =
+        transport::start(socket, me, trust, Default::default(), Default::default(), tasks).expect("it starts");
     let peer = handle.greet(to).await.expect("it is a member");
     (handle, peer)
 }
@@ -101,7 +102,8 @@ fn mute(seed: std::net::SocketAddr, tasks: &Tasks) {
     let (socket, me) = bound();
     let cluster = ClusterName::parse("smg").expect("a name");
     let trust = Trust::from_secrets(cluster, me.node.clone(), &[MeshSecret::development()]).expect("a certificate");
-    let (handle, inboxes) = transport::start(socket, me, trust, Default::default(), tasks).expect("it starts");
+    let (handle, inboxes) =
+        transport::start(socket, me, trust, Default::default(), Default::default(), tasks).expect("it starts");
     let (seeds, timing) = (vec![seed.to_string()], membership::Config::default());
     membership::start(seeds, timing, handle, inboxes.swim, Default::default(), tasks);
 }

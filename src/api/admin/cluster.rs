@@ -51,6 +51,7 @@ fn this(gateway: &Gateway) -> Value {
         "draining": gateway.phase.is_draining(),
         "durability": gateway.storage.durability().name(),
         "control": gateway.control.as_ref().and_then(|it| control(&it.status())),
+        "chaos": gateway.chaos.is_on().then(|| super::chaos::in_force(gateway)),
         "uptime_seconds": now.saturating_duration_since(node.started).as_secs(),
         "workers": fleet.all.len(),
         "workers_available": fleet.all.iter().filter(|it| it.is_available(now)).count(),
@@ -165,6 +166,11 @@ pub fn health(gateway: Arc<Gateway>, _: Request<Body>) -> Answered {
             reasons.push(
                 "the disk is full: this node takes no part in what the cluster decides until there is room".to_owned(),
             );
+        }
+        let faults = gateway.chaos.active();
+        if !faults.is_empty() {
+            let kinds: Vec<_> = faults.iter().map(|it| it.fault.kind().as_str()).collect();
+            reasons.push(format!("it fails on purpose: {}; `smg chaos` says until when", kinds.join(", ")));
         }
         let view = gateway.members.as_ref().map(|it| it.handle.view()).unwrap_or_default();
         let members: serde_json::Map<_, _> =

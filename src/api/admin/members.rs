@@ -109,7 +109,7 @@ async fn forget_for_good(gateway: &Gateway, storage: StorageId) -> bool {
 }
 
 /// By node id, data directory or name; a name that two have is nobody's.
-fn find(gateway: &Gateway, wanted: &str) -> Result<Member, ApiError> {
+pub(super) fn find(gateway: &Gateway, wanted: &str) -> Result<Member, ApiError> {
     let unknown = || ApiError::UnknownMember(wanted.to_owned());
     let view = gateway.members.as_ref().ok_or_else(unknown)?.handle.view();
     let told = told(gateway);

@@ -1,5 +1,6 @@
 //! The admin API and the health pages. Edits go through the doors of their areas, which keep them before they answer.
 
+pub mod chaos;
 pub mod cluster;
 pub mod history;
 pub mod keys;

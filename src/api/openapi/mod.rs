@@ -246,7 +246,8 @@ fn errors(route: &Route) -> Vec<ApiError> {
     }
     if matches!(route.serve, Serve::Admin(_))
         && route.method != "GET"
-        && !["Explanation", "Drained", "Finalized", "HistorySnapshot", "HistoryImported"].contains(&route.gives)
+        && !["Explanation", "Drained", "Finalized", "HistorySnapshot", "HistoryImported", "Fault", "FaultList"]
+            .contains(&route.gives)
     {
         errors.push(ApiError::NotKept(TableError::DiskFailed));
     }
@@ -260,6 +261,16 @@ fn errors(route: &Route) -> Vec<ApiError> {
             match route.gives {
                 "HistoryImported" => errors.push(HistoryError::from(Refusal::NotEmpty).into()),
                 "HistorySnapshot" | "HistoryFile" => errors.push(ApiError::Refused(String::new())),
+                _ => {}
+            }
+        }
+        path if path.starts_with("/admin/chaos") => {
+            errors.push(ApiError::NoChaos);
+            match (route.method, path) {
+                ("POST", _) => {
+                    errors.extend([ApiError::UnknownMember(String::new()), ApiError::UnknownWorker(String::new())])
+                }
+                ("DELETE", "/admin/chaos/{id}") => errors.push(ApiError::UnknownFault(String::new())),
                 _ => {}
             }
         }

@@ -1,6 +1,7 @@
 //! The edge without a socket: requests go into the router, scripted workers stand behind the registry, time is held still.
 
 mod bodies;
+mod chaos;
 mod errors;
 mod fuzz;
 mod history;
@@ -40,6 +41,7 @@ use crate::base::ids::StorageId;
 use crate::base::ids::WorkerId;
 use crate::base::setting::Setting as _;
 use crate::base::tasks::Tasks;
+use crate::chaos as faults;
 use crate::history::Backend;
 use crate::limits;
 use crate::observability::labels::ModelLabels;
@@ -74,6 +76,8 @@ struct Settings {
     queue_len_max: usize,
     /// Where history is kept, and by which node.
     history: Option<(Arc<dyn Backend>, StorageId)>,
+    /// What may go wrong on purpose.
+    chaos: faults::Handle,
 }
 
 /// A node's edge.
@@ -112,7 +116,8 @@ impl Edge {
         let counts = tenancy::metrics::Metrics::default();
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
-        let storage = storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default());
+        let storage =
+            storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default(), faults::Handle::default());
         let tables = crate::replication::alone(&crate::replication::store::memory::Disk::default(), &tasks);
         let grounds = Grounds {
             registry: Arc::clone(&registry),
@@ -160,6 +165,7 @@ impl Edge {
             members: None,
             control: None,
             ledger: None,
+            chaos: settings.chaos,
             registry,
             router,
             metrics: Metrics::register(&mut metrics, ModelLabels::default()),

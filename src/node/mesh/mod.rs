@@ -27,6 +27,7 @@ use crate::base::seal::Sealing;
 use crate::base::seal::Seals;
 use crate::base::secret::Secret;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 use crate::control::core::bootstrap;
 use crate::control::core::voters::Patience;
 use crate::membership;
@@ -180,6 +181,7 @@ pub(super) async fn start(
     config: &Config,
     data: &Path,
     metrics: &mut Registry,
+    chaos: &chaos::Handle,
     tasks: &Tasks,
 ) -> Result<Mesh, MeshError> {
     let source = Source::of(config, data)?;
@@ -204,7 +206,7 @@ pub(super) async fn start(
     };
     let node = me.node.clone();
     let carried = transport::metrics::Metrics::register(metrics);
-    let (transport, inboxes) = transport::start(socket, me, trust, carried, tasks)?;
+    let (transport, inboxes) = transport::start(socket, me, trust, carried, chaos.clone(), tasks)?;
     let seen = membership::metrics::Metrics::register(metrics);
     let timing = membership::Config::default();
     let handle = membership::start(config.seeds.clone(), timing, transport.clone(), inboxes.swim, seen, tasks);

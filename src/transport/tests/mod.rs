@@ -1,5 +1,6 @@
 //! Real sockets on loopback: two nodes that should find each other, and others that should not.
 
+mod hurt;
 pub(crate) mod pki;
 mod strangers;
 
@@ -19,10 +20,13 @@ use super::trust::MeshSecret;
 use super::trust::Trust;
 use super::*;
 use crate::base::clock::Clock;
+use crate::base::entropy::Entropy;
 use crate::base::ids::ClusterName;
 use crate::base::ids::NodeId;
 use crate::base::ids::StorageId;
 use crate::base::tasks::Tasks;
+use crate::chaos;
+use crate::observability::metrics::Registry;
 
 /// Ten times what any of these takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,9 +67,21 @@ impl Node {
 
     /// One that says to be `me`, whatever its certificate names.
     pub(crate) fn with(me: Peer, socket: UdpSocket, trust: Trust) -> Self {
-        let (metrics, tasks) = (Metrics::default(), Tasks::new());
+        Self::of(me, socket, trust, chaos::Handle::default(), Tasks::new())
+    }
+
+    /// One that can be made to fail.
+    fn in_a_lab(n: u16, secret: &MeshSecret) -> (Self, chaos::Handle) {
+        let tasks = Tasks::new();
+        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &tasks);
+        let trust = Trust::from_secrets(cluster(), peer(n).node, std::slice::from_ref(secret)).unwrap();
+        (Self::of(peer(n), bind(), trust, chaos.clone(), tasks), chaos)
+    }
+
+    fn of(me: Peer, socket: UdpSocket, trust: Trust, chaos: chaos::Handle, tasks: Tasks) -> Self {
+        let metrics = Metrics::default();
         let me = Peer { addr: socket.local_addr().unwrap(), ..me };
-        let (handle, inboxes) = start(socket, me, trust, metrics.clone(), &tasks).unwrap();
+        let (handle, inboxes) = start(socket, me, trust, metrics.clone(), chaos, &tasks).unwrap();
         Self { handle, inboxes, metrics, tasks }
     }
 

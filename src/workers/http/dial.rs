@@ -38,6 +38,7 @@ use crate::base::tasks::OnEnd;
 use crate::base::tasks::Stage;
 use crate::base::tasks::Task;
 use crate::base::tasks::Tasks;
+use crate::chaos;
 
 const CONNECTION: Task = Task { name: "worker-connection", stage: Stage::Carry, on_end: OnEnd::Fine };
 
@@ -77,6 +78,8 @@ pub struct Dialer {
     pub metrics: Metrics,
     /// Time.
     pub clock: Clock,
+    /// What is wrong with workers, on purpose.
+    pub chaos: chaos::Handle,
 }
 
 /// A connection just made.
@@ -96,6 +99,7 @@ impl Dialer {
             rules: AddressRules::new(&config.allow_cidrs),
             metrics,
             clock: Clock,
+            chaos: chaos::Handle::default(),
         })
     }
 

@@ -7,6 +7,7 @@
 
 pub(super) mod body;
 mod dial;
+mod hurt;
 pub(super) mod pool;
 
 #[cfg(test)]
@@ -168,7 +169,11 @@ impl HttpWorker {
 
 impl Worker for HttpWorker {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Answer, CallError>> {
-        Box::pin(self.exchange(call))
+        if self.dialer.chaos.is_well() {
+            return Box::pin(self.exchange(call));
+        }
+        let hurt = self.dialer.chaos.call(|| self.origin.url());
+        Box::pin(hurt::exchange(hurt, self.dialer.clock, self.dialer.connect_timeout, call, |call| self.exchange(call)))
     }
 
     fn close_idle(&self, unused_since: Instant) -> usize {
