@@ -109,13 +109,12 @@ pub(super) fn build(
     let me = (tables.storage(), ground.identity.as_ref().map_or(1, |it| it.boot));
     let kept = super::history::Start { storage: &storage, control: control.as_ref(), me, entropy: &entropy, keys };
     let history = super::history::start(&config.history, &kept, metrics, tasks)?;
-    let server = &config.server;
     let (admission, keys) = admission(config, metrics);
     let tenants =
         tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), definitions.clone(), tasks);
     tenants.configure_limits(config.tenancy.limits.clone());
     tenants.write_configured(members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout), tasks);
-    let intake = intake(server);
+    let intake = intake(&config.server);
     intake.register(metrics);
     let budgets = Budgets::new(Arc::clone(&keys), ground.limits.clone());
     let gateway = Gateway {
@@ -139,7 +138,7 @@ pub(super) fn build(
         node: ThisNode { name: node_name(config), started: Clock.now(), tasks: tasks.clone() },
         metrics: api::metrics::Metrics::register(metrics, ModelLabels::default()),
         tracer: tracer(config, tasks, metrics, &entropy)?,
-        config: server.clone(),
+        config: config.server.clone(),
         clock: Clock,
         entropy,
         phase: Phase::default(),

@@ -63,7 +63,6 @@ fn follows(findings: &mut Findings, key: &str, ops: &[&Operation]) {
             }
         }
     }
-    let end = known.iter().find(|it| it.1.0.is_terminal());
     let ends = known.iter().find(|it| it.1.0.is_terminal()).zip(known.last_key_value());
     if let Some(((end, (_, by)), (last, (event, op)))) = ends.filter(|it| it.1.0 > it.0.0) {
         let what =

@@ -112,7 +112,6 @@ impl Edge {
         let registry = Arc::new(Registry::new(rules(&workers), dialer));
         let keys = settings.keys.iter().map(|it| KeySpec::parse(it).expect("a key").into()).collect();
         let server = settings.server;
-        let wait = Duration::from_secs(5);
         let counts = tenancy::metrics::Metrics::default();
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
@@ -129,16 +128,15 @@ impl Edge {
             is_dead: Arc::new(|_| false),
             on_gone: Arc::new(|_| ()),
         };
-        let edits = Edits::start(grounds, Vec::new());
         let policies = settings.routing.policies();
         let router = Arc::new(crate::routing::Router::new(settings.routing, entropy.clone()));
         let policies =
             PolicyEdits::start(Arc::clone(&router), tables.clone(), policies, entropy.clone(), tasks.clone());
-        let watched = workers::metrics::Metrics::default();
         let keys = Arc::new(Keys::new(keys, counts.clone()));
         let observers = Observers::alone(StorageId(1), workers.away_max);
-        let on_restart = Arc::new(|_, _| ());
-        let prober = Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), on_restart, observers);
+        let watched = workers::metrics::Metrics::default();
+        let prober =
+            Prober::new(Arc::clone(&registry), &workers, watched, tasks.clone(), Arc::new(|_, _| ()), observers);
         let history = settings.history.map(|(backend, storage)| {
             let config = crate::history::config::Config::default();
             crate::history::Handle::new(backend, &config, None, (storage, 1), entropy.clone())
@@ -154,10 +152,10 @@ impl Edge {
             ),
             budgets: Budgets::new(Arc::clone(&keys), limits::Handle::nowhere()),
             keys,
-            admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
+            admission: Admission::new(settings.concurrent_max, settings.queue_len_max, Duration::from_secs(5), counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
             prober,
-            edits,
+            edits: Edits::start(grounds, Vec::new()),
             policies,
             storage,
             node: ThisNode { name: "test".to_owned(), started: Clock.now(), tasks: tasks.clone() },

@@ -87,31 +87,9 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
             cut_off(world, fault, whom)
         }
         Fault::Bridge | Fault::Ring | Fault::Apart | Fault::Links(_) => linked(world, fault),
-        Fault::Power(whom) => {
-            hurt.victims = chosen(world, whom).await;
-            // A disk of this machine's memory is so fast that its cache is empty most of the time; now flushes take as long as those of a disk.
-            hurt.victims.iter().for_each(|it| world.fleet.disk(*it).slow_down(REAL_FLUSH));
-            lasting(REAL_FLUSH * 6 + REAL_FLUSH.mul_f64(world.fleet.case.entropy.unit())).await;
-            let cuts: Vec<_> = hurt.victims.iter().map(|it| world.fleet.disk(*it).cut()).collect();
-            hurt.victims.iter().for_each(|it| world.fleet.kill(*it));
-            let (kept, lost) = cuts.iter().fold((0, 0), |sum, it| (sum.0 + it.kept, sum.1 + it.lost));
-            hurt.proofs.push(("sectors in the caches of the disks", (kept + lost) as f64, kept + lost > 0));
-            format!("power cut of {:?}: {kept} sectors kept of the cache, {lost} lost", hurt.victims)
-        }
-        Fault::FlushesFail(whom) => {
-            hurt.victims = chosen(world, whom).await;
-            hurt.victims.iter().for_each(|it| world.fleet.disk(*it).fail());
-            format!("flushes of the disk of {:?} fail", hurt.victims)
-        }
-        Fault::SlowDisk(whom, ms) => {
-            let slow = chosen(world, whom).await;
-            slow.iter().for_each(|it| world.fleet.disk(*it).slow_down(Duration::from_millis(ms)));
-            format!("flushes of the disk of {slow:?} take {ms} ms")
-        }
-        Fault::FullDisk(whom) => {
-            let full = chosen(world, whom).await;
-            hurt.files = full.iter().map(|it| fill(&mut world.fleet, *it)).collect();
-            format!("the disk of {full:?} is full")
+        Fault::Power(whom) | Fault::FlushesFail(whom) | Fault::SlowDisk(whom, _) | Fault::FullDisk(whom) => {
+            let whose = chosen(world, whom).await;
+            disks(world, &mut hurt, whose).await
         }
         Fault::Clock(whom, seconds) => {
             let whom = chosen(world, whom).await[0];
@@ -142,6 +120,36 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
     };
     world.fleet.case.did(&hurt.what);
     hurt
+}
+
+/// What happens to disks.
+async fn disks(world: &mut World<'_>, hurt: &mut Hurt, whose: Vec<usize>) -> String {
+    match hurt.fault {
+        Fault::Power(_) => {
+            // A disk of this machine's memory is so fast that its cache is empty most of the time; now flushes take as long as those of a disk.
+            whose.iter().for_each(|it| world.fleet.disk(*it).slow_down(REAL_FLUSH));
+            lasting(REAL_FLUSH * 6 + REAL_FLUSH.mul_f64(world.fleet.case.entropy.unit())).await;
+            let cuts: Vec<_> = whose.iter().map(|it| world.fleet.disk(*it).cut()).collect();
+            whose.iter().for_each(|it| world.fleet.kill(*it));
+            hurt.victims = whose;
+            let (kept, lost) = cuts.iter().fold((0, 0), |sum, it| (sum.0 + it.kept, sum.1 + it.lost));
+            hurt.proofs.push(("sectors in the caches of the disks", (kept + lost) as f64, kept + lost > 0));
+            format!("power cut of {:?}: {kept} sectors kept of the cache, {lost} lost", hurt.victims)
+        }
+        Fault::FlushesFail(_) => {
+            whose.iter().for_each(|it| world.fleet.disk(*it).fail());
+            hurt.victims = whose;
+            format!("flushes of the disk of {:?} fail", hurt.victims)
+        }
+        Fault::SlowDisk(_, ms) => {
+            whose.iter().for_each(|it| world.fleet.disk(*it).slow_down(Duration::from_millis(ms)));
+            format!("flushes of the disk of {whose:?} take {ms} ms")
+        }
+        _ => {
+            hurt.files = whose.iter().map(|it| fill(&mut world.fleet, *it)).collect();
+            format!("the disk of {whose:?} is full")
+        }
+    }
 }
 
 fn killed(world: &mut World<'_>, hurt: &mut Hurt) -> String {

@@ -159,15 +159,8 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
         round.violations.push(format!("not whole {WHOLE_MAX:?} after it was healed: {missing}"));
     }
     evicted(&mut round, plan, &hurt, trail.read(&world.fleet));
-    let names = world.names().await;
-    let leaders = world.watch.since(begun);
     round.timeline = timeline(begun, whole + TAIL, &samples);
-    for at in (1u32..).take(round.timeline.requests.len()) {
-        let known = leaders.iter().take_while(|it| it.at <= begun + STEP * at).last();
-        let leader = known.and_then(|it| names.get(it.leader.as_deref()?)).and_then(|it| u8::try_from(*it).ok());
-        round.timeline.leader.push(leader);
-        round.timeline.terms.push(known.map_or(0, |it| it.term));
-    }
+    leaders(world, &mut round.timeline, begun).await;
     for (what, at) in waited {
         let mark = Mark { from_ms: ms(fault_to), to_ms: ms(at), text: format!("waited for {what}") };
         round.timeline.marks.push(mark);
@@ -176,6 +169,18 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
         round.timeline.marks.push(Mark { from_ms: at, to_ms: at, text: "whole".to_owned() });
     }
     Done { round, began, until }
+}
+
+/// Who led in each step.
+async fn leaders(world: &World<'_>, line: &mut Timeline, begun: Instant) {
+    let names = world.names().await;
+    let leaders = world.watch.since(begun);
+    for at in (1u32..).take(line.requests.len()) {
+        let known = leaders.iter().take_while(|it| it.at <= begun + STEP * at).last();
+        let leader = known.and_then(|it| names.get(it.leader.as_deref()?)).and_then(|it| u8::try_from(*it).ok());
+        line.leader.push(leader);
+        line.terms.push(known.map_or(0, |it| it.term));
+    }
 }
 
 fn now() -> String {

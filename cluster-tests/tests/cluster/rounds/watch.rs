@@ -39,7 +39,6 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    #[expect(clippy::disallowed_methods, reason = "the life of the cluster has it, and ends it")]
     pub(super) fn begin(nodes: &[SocketAddr]) -> Self {
         let (seen, is_stopped) = (Rc::<RefCell<Vec<Seen>>>::default(), Rc::new(Cell::new(false)));
         let leaders = Rc::<RefCell<BTreeMap<u64, Vec<String>>>>::default();
