@@ -58,15 +58,16 @@ impl Lists {
         })
     }
 
-    async fn client(self: Rc<Self>, mut client: Client) {
+    /// `home`: the only node that it asks, so that the others' writes go on while one does not answer, and how long nobody's did is known. `None`: any.
+    async fn client(self: Rc<Self>, mut client: Client, home: Option<usize>) {
         while !self.ground.is_over() {
+            let node = home.unwrap_or_else(|| client.any());
             match self.choose(&mut client) {
-                Some(at) if client.random.percent(APPENDS) => self.append(&mut client, at).await,
+                Some(at) if client.random.percent(APPENDS) => self.append(&mut client, at, node, home.is_none()).await,
                 Some(at) => {
-                    let node = client.any();
                     self.read(&mut client, at, node, "read").await;
                 }
-                None if self.growing.borrow().len() < AT_ONCE => self.make(&mut client).await,
+                None if self.growing.borrow().len() < AT_ONCE => self.make(&mut client, node).await,
                 None => {}
             }
             client.pause().await;
@@ -83,10 +84,9 @@ impl Lists {
         client.random.one(&growing).copied().flatten()
     }
 
-    async fn make(&self, client: &mut Client) {
+    async fn make(&self, client: &mut Client, node: usize) {
         self.growing.borrow_mut().push(None);
         let name = format!("{}.c{}", self.ground.tag, self.names.replace(self.names.get() + 1));
-        let node = client.any();
         let pending = client.invoke("create", &name, Value::Null, node);
         let told = client.ask(node, Request::new("POST", "/v1/conversations", "{}")).await;
         let id = told.body().and_then(|it| it["id"].as_str()).map(ToOwned::to_owned);
@@ -100,19 +100,18 @@ impl Lists {
         }
     }
 
-    async fn append(&self, client: &mut Client, at: usize) {
+    async fn append(&self, client: &mut Client, at: usize, node: usize, may_look: bool) {
         let number = self.items.replace(self.items.get() + 1);
         let List { name, id, .. } = self.all.borrow()[at].clone();
         self.all.borrow_mut()[at].asked += 1;
         let item = format!("msg_{}x{number}", self.ground.tag);
         let content = format!("item {number}");
         let body = json!({"items": [{"type": "message", "role": "user", "content": content, "id": item}]}).to_string();
-        let node = client.any();
         let pending = client.invoke("append", &name, json!(number), node);
         let told = client.ask(node, Request::new("POST", &format!("/v1/conversations/{id}/items"), &body)).await;
         if !client.end_write(pending, &told, json!(number)) {
             client.rest().await;
-        } else if client.random.percent(LOOKED_FOR) {
+        } else if may_look && client.random.percent(LOOKED_FOR) {
             let other = client.other(node);
             self.read(client, at, other, "read").await;
         }
@@ -160,8 +159,11 @@ impl Lists {
 
 impl Work for Lists {
     fn clients(self: Rc<Self>) -> Vec<Doing> {
-        let one =
-            |number| -> Doing { Box::pin(Rc::clone(&self).client(Client::new(&self.ground, Workload::Lists, number))) };
+        let nodes = self.ground.target.nodes.len();
+        let one = |number| -> Doing {
+            let client = Client::new(&self.ground, Workload::Lists, number);
+            Box::pin(Rc::clone(&self).client(client, (number < nodes).then_some(number)))
+        };
         (0..CLIENTS).map(one).collect()
     }
 

@@ -44,6 +44,9 @@ const STEP: Duration = Duration::from_millis(100);
 /// Of a list of things that went wrong, so many are told.
 const TOLD_MAX: usize = 5;
 
+/// Of what a checker says of one violation, so many characters are told; it says all of it when it is asked again.
+const WORDS_MAX: usize = 400;
+
 /// What all rounds of a run have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
@@ -314,7 +317,8 @@ fn seen(done: &mut [Done], history: &[Event], identity: &Identity) {
                 "workers" => "P2: ",
                 _ => "P3: ",
             };
-            let text = format!("{promise}{} by {}: {}", verdict.workload, verdict.checker, violation.what);
+            let what: String = violation.what.chars().take(WORDS_MAX).collect();
+            let text = format!("{promise}{} by {}: {what}", verdict.workload, verdict.checker);
             done[within].round.violations.push(text);
         }
         let is_decided = verdict.unknown.is_none() || verdict.checker != "direct";
