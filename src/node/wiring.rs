@@ -115,8 +115,7 @@ pub(super) fn build(
         tenancy::edits::Edits::start(Arc::clone(&keys), tables.clone(), entropy.clone(), definitions.clone(), tasks);
     tenants.configure_limits(config.tenancy.limits.clone());
     tenants.write_configured(members.as_ref().map_or(Duration::ZERO, |it| it.join_timeout), tasks);
-    let intake = intake(server);
-    intake.register(metrics);
+    let intake = intake(server, metrics);
     let budgets = Budgets::new(Arc::clone(&keys), ground.limits.clone());
     let gateway = Gateway {
         budgets,
@@ -206,10 +205,12 @@ pub(super) async fn mesh(
     Ok(Some(mesh::start(&config.mesh, &data, metrics, chaos, tasks).await?))
 }
 
-fn intake(server: &api::config::Config) -> Intake {
+fn intake(server: &api::config::Config, metrics: &mut MetricsRegistry) -> Intake {
     let patience =
         Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
-    Intake::new(server.max_payload_size.0, server.body_budget.0, patience)
+    let intake = Intake::new(server.max_payload_size.0, server.body_budget.0, patience);
+    intake.register(metrics);
+    intake
 }
 
 /// The workers that flags, environment and file name.

@@ -97,6 +97,11 @@ fn rules(workers: &workers::config::Config) -> Rules {
     }
 }
 
+/// A data directory that keeps nothing.
+fn nowhere() -> storage::Handle {
+    storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default(), faults::Handle::default())
+}
+
 impl Edge {
     fn new() -> Self {
         Self::with(Settings::default())
@@ -111,12 +116,10 @@ impl Edge {
         let registry = Arc::new(Registry::new(rules(&workers), dialer));
         let keys = settings.keys.iter().map(|it| KeySpec::parse(it).expect("a key").into()).collect();
         let server = settings.server;
-        let wait = Duration::from_secs(5);
         let counts = tenancy::metrics::Metrics::default();
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
-        let storage =
-            storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default(), faults::Handle::default());
+        let storage = nowhere();
         let tables = crate::replication::alone(&crate::replication::store::memory::Disk::default(), &tasks);
         let grounds = Grounds {
             registry: Arc::clone(&registry),
@@ -153,7 +156,7 @@ impl Edge {
             ),
             budgets: Budgets::new(Arc::clone(&keys), limits::Handle::nowhere()),
             keys,
-            admission: Admission::new(settings.concurrent_max, settings.queue_len_max, wait, counts),
+            admission: Admission::new(settings.concurrent_max, settings.queue_len_max, Duration::from_secs(5), counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),
             prober,
             edits,
