@@ -262,6 +262,10 @@ fn row_of<T: DeserializeOwned>((key, value): Pair) -> Result<(Key, T), StoreErro
 mod tests {
     use super::super::GroupId;
     use super::*;
+    use crate::base::entropy::Entropy;
+    use crate::base::tasks::Tasks;
+    use crate::chaos::fault::Fault;
+    use crate::observability::metrics::Registry;
 
     #[test]
     fn groups_share_a_store_and_never_see_each_other() {
@@ -295,6 +299,32 @@ mod tests {
         assert!(failed.is_err());
         assert!(matches!(store.write_durably(Batch::default()), Err(StoreError::Failed)));
         assert!(matches!(store.flush(), Err(StoreError::Failed)));
+    }
+
+    #[tokio::test]
+    async fn a_disk_fails_is_slow_and_is_full_on_purpose() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
+        store.hurt(chaos.clone());
+        let begin = |fault| chaos.begin(fault, Duration::from_secs(60)).unwrap().unwrap();
+        let writes = || {
+            let mut batch = Batch::default();
+            batch.put(Key::Entry(GroupId(0), 1), &1_u64).unwrap();
+            store.write_durably(batch)
+        };
+        begin(Fault::DiskFull {});
+        assert!(matches!(store.room_for(0), Err(StoreError::Full(0))));
+        assert!(writes().is_ok(), "what is under way finds room");
+        assert_eq!(chaos.lift(None).len(), 1);
+        assert!(store.room_for(0).is_ok());
+        begin(Fault::DiskSlow { ms: 50 });
+        let begun = Clock.now();
+        assert!(writes().is_ok() && Clock.now() - begun >= Duration::from_millis(50));
+        begin(Fault::DiskFail {});
+        assert!(matches!(writes(), Err(StoreError::Broken)));
+        assert_eq!(chaos.lift(None).len(), 2);
+        assert!(matches!(writes(), Err(StoreError::Failed)), "a disk that is well again proves nothing");
     }
 
     #[test]

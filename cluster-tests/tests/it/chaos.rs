@@ -116,7 +116,8 @@ async fn two_nodes_that_do_not_hear_each_other_go_on_with_the_third_between_them
     begin(all[0], json!({"kind": "partition", "nodes": [other], "for": "60s"})).await;
     // What one of them decides gets to the other by the third.
     let added = Client::connect(all[0]).await.post("/workers", r#"{"url":"http://127.0.0.1:9"}"#).await;
-    assert_eq!(added.status, 200, "{}", added.text());
+    assert_eq!(added.status, 201, "{}", added.text());
+    assert_eq!(added.json()["pending"], json!([other]), "it does not get it from the first");
     let has_it = async || Client::connect(all[1]).await.get("/workers").await.json()["total"] == 1;
     within("the edit is everywhere", NOTICED, has_it).await;
     assert_eq!(in_force(all[0]).await, 1, "although they do not hear each other");

@@ -98,6 +98,11 @@ fn rules(workers: &workers::config::Config) -> Rules {
     }
 }
 
+/// A data directory that keeps nothing.
+fn nowhere() -> storage::Handle {
+    storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default(), faults::Handle::default())
+}
+
 impl Edge {
     fn new() -> Self {
         Self::with(Settings::default())
@@ -115,8 +120,7 @@ impl Edge {
         let counts = tenancy::metrics::Metrics::default();
         let patience =
             Patience { idle: server.body_idle_timeout, whole: server.body_timeout, budget: server.body_budget_wait };
-        let storage =
-            storage::Handle::open(storage::Place::Nowhere, storage::Metrics::default(), faults::Handle::default());
+        let storage = nowhere();
         let tables = crate::replication::alone(&crate::replication::store::memory::Disk::default(), &tasks);
         let grounds = Grounds {
             registry: Arc::clone(&registry),
