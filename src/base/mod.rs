@@ -6,6 +6,8 @@ pub mod entropy;
 pub mod ids;
 pub mod limits;
 pub mod nearest;
+#[cfg(test)]
+pub(crate) mod older;
 pub(crate) mod planted;
 pub mod seal;
 pub mod secret;

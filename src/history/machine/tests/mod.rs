@@ -1,5 +1,6 @@
 //! Any commands in any order: what was promised of each holds, and nothing is left of what was deleted.
 
+mod older;
 mod rows;
 
 use std::collections::BTreeMap;
