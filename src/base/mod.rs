@@ -8,6 +8,8 @@ pub(crate) mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod nearest;
+#[cfg(test)]
+pub(crate) mod older;
 pub(crate) mod planted;
 pub mod seal;
 pub mod secret;

@@ -25,6 +25,8 @@ mod kept;
 pub mod machine;
 pub mod messages;
 pub mod metrics;
+#[cfg(test)]
+mod older;
 mod shared;
 #[cfg(test)]
 pub(crate) mod sim;

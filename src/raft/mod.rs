@@ -24,6 +24,8 @@ mod group;
 mod log;
 mod network;
 mod nobody;
+#[cfg(test)]
+mod older;
 mod purge;
 mod receiving;
 mod recover;

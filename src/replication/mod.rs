@@ -42,6 +42,8 @@ pub use handle::Handle;
 pub use handle::NewRow;
 
 #[cfg(test)]
+mod older;
+#[cfg(test)]
 pub(crate) mod sim;
 
 /// The tables of a node that is alone, for tests of other areas.

@@ -548,3 +548,24 @@ fn why_full<T>(error: &TrySendError<T>) -> Dropped {
         TrySendError::Closed(_) => Dropped::NoReader,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::older::Older;
+
+    #[test]
+    fn how_an_older_release_greets_is_read() {
+        let mut peer = crate::transport::tests::peer(7);
+        peer.zone = Some(crate::base::ids::Zone::parse("rack-2").unwrap());
+        let hello = |class| wire::encode(&Hello { class, peer: peer.clone() }).unwrap();
+        let now =
+            [("main", hello(Class::Main)), ("bulk", hello(Class::Bulk)), ("answer", wire::encode(&peer).unwrap())];
+        let older = Older::of("src/transport/older.hex", &now);
+        for (name, class) in [("main", Class::Main), ("bulk", Class::Bulk)] {
+            let read = wire::decode::<Hello, HELLO_BYTES_MAX>(older.bytes(name)).unwrap();
+            assert_eq!((read.class, read.peer), (class, peer.clone()));
+        }
+        assert_eq!(wire::decode::<Peer, HELLO_BYTES_MAX>(older.bytes("answer")).unwrap(), peer);
+    }
+}

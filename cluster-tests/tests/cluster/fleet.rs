@@ -62,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) disk_bytes: Option<u64>,
     /// More of its environment.
     pub(crate) env: Vec<(String, String)>,
+    /// The program, when it is not that of `SMG_BIN`.
+    pub(crate) binary: Option<PathBuf>,
 }
 
 impl Start {
@@ -108,7 +110,9 @@ impl<'a> Fleet<'a> {
     }
 
     fn command(&self, at: usize, start: &Start) -> Command {
-        let binary = std::env::var("SMG_BIN").expect("SMG_BIN names the binary; `make test-cluster` sets it");
+        let usual =
+            || std::env::var_os("SMG_BIN").expect("SMG_BIN names the binary; `make test-cluster` sets it").into();
+        let binary: PathBuf = start.binary.clone().unwrap_or_else(usual);
         let node = &self.nodes[at];
         let mut mounts = String::new();
         if let Some(hosts) = &start.hosts {

@@ -19,6 +19,8 @@ mod committer;
 mod driver;
 mod messages;
 pub mod metrics;
+#[cfg(test)]
+mod older;
 mod purge;
 mod reader;
 mod shared;

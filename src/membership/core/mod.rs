@@ -6,6 +6,8 @@
 //!
 //! *Ground state:* foca's members, timers. *Derived:* the roster, which remembers longer and is what the view shows.
 
+#[cfg(test)]
+mod older;
 mod roster;
 mod seeds;
 mod swim;

@@ -1,6 +1,7 @@
 //! Any commands in any order: what was promised of each holds, and nothing is left of what was deleted.
 
 mod fuzz;
+mod older;
 mod rows;
 
 use std::collections::BTreeMap;
