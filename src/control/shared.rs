@@ -177,6 +177,10 @@ impl Shared {
             return Answer::OtherCluster;
         }
         let Some(group) = self.group.load_full() else { return Answer::NotLeader(None) };
+        // An entry that cannot be read would stop the group at every node, after every restart.
+        if Command::decode(&command).is_err() {
+            return Answer::NotLeader(None);
+        }
         let status = group.status();
         // BOUND: a leader that hears no majority would gather entries that nobody confirms.
         if status.voters.len() > 1 && status.unanswered.is_some_and(|it| it > ATTEMPT_LIMIT) {

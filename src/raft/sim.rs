@@ -12,6 +12,8 @@ use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 
+use openraft::raft::AppendEntriesRequest;
+use openraft::raft::InstallSnapshotRequest;
 use parking_lot::Mutex;
 
 use super::frame::Answer;
@@ -176,7 +178,15 @@ pub(crate) fn is_taken_back(told: &Vote, after: &Vote) -> bool {
     !matches!(after.partial_cmp(told), Some(Ordering::Greater | Ordering::Equal))
 }
 
-/// A request for a vote in this term.
-pub(crate) fn ask_for_vote(term: u64, candidate: StorageId) -> Message {
-    Message::Vote(openraft::raft::VoteRequest::new(Vote::new(term, candidate), None))
+/// What somebody says who wants to lead in this term, or to be taken for whoever does: a request for a vote, a heartbeat, a snapshot of nothing.
+pub(crate) fn usurp(term: u64, from: StorageId) -> [Message; 3] {
+    let vote = Vote::new_committed(term, from);
+    let append = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+    let meta = openraft::SnapshotMeta { snapshot_id: "forged".to_owned(), ..Default::default() };
+    let snapshot = InstallSnapshotRequest { vote, meta, offset: 0, data: Vec::new(), done: true };
+    [
+        Message::Vote(openraft::raft::VoteRequest::new(Vote::new(term, from), None)),
+        Message::Append(append),
+        Message::Snapshot(snapshot),
+    ]
 }

@@ -12,7 +12,7 @@ use crate::transport::lanes::Lane;
 pub(crate) type Refused = (Option<frame::Refusal>, frame::Refusal);
 
 impl World {
-    /// Asks for votes in a high term, as strangers and as members that are not what they say.
+    /// Says in a high term to lead, or to want to, as strangers and as members that are not what they say.
     pub(crate) async fn forge(&self, at: u16, forgotten: StorageId) -> Vec<Refused> {
         let target = &self.places[&at];
         let cluster = target.running.as_ref().and_then(|it| it.handle.status().cluster).expect("a cluster").0;
@@ -29,15 +29,23 @@ impl World {
             (member.storage, stranger, good, frame::Refusal::OtherStorage),
         ];
         let wrong = (member.storage, target.storage, good, frame::Refusal::WrongLane);
-        let cases = cases.into_iter().map(|it| (it, Lane::Raft)).chain([(wrong, Lane::Bulk)]);
+        let cases = cases.into_iter().chain([wrong]);
         let mut refused = Vec::new();
-        for ((from, to, badge, expected), lane) in cases {
-            let message = raft::sim::ask_for_vote(1_000, from);
-            let frame = Frame { group: GroupId::CONTROL, to, to_life: None, badge, message };
-            let answer = self.tell(at, from, lane, frame.encode().expect("it has an encoding")).await;
-            let answer = answer.and_then(|it| frame::Answer::decode(&it).ok());
-            let why = if let Some(frame::Answer::Refused(why)) = answer { why.refusal() } else { None };
-            refused.push((why, expected));
+        for (from, to, badge, expected) in cases {
+            for message in raft::sim::usurp(1_000, from) {
+                // Pieces of snapshots have a lane of their own, and may come on the other, too.
+                let is_piece = matches!(message, frame::Message::Snapshot(_));
+                if is_piece && expected == frame::Refusal::WrongLane {
+                    continue;
+                }
+                let is_bulk = is_piece || expected == frame::Refusal::WrongLane;
+                let lane = if is_bulk { Lane::Bulk } else { Lane::Raft };
+                let frame = Frame { group: GroupId::CONTROL, to, to_life: None, badge, message };
+                let answer = self.tell(at, from, lane, frame.encode().expect("it has an encoding")).await;
+                let answer = answer.and_then(|it| frame::Answer::decode(&it).ok());
+                let why = if let Some(frame::Answer::Refused(why)) = answer { why.refusal() } else { None };
+                refused.push((why, expected));
+            }
         }
         refused
     }

@@ -477,8 +477,35 @@ fn strangers_and_lives_that_are_over_are_not_heard() {
         };
         world.run(secs(5)).await?;
         let after = world.statuses().values().map(|it| it.group.term).max();
-        assert_eq!((after, refused), (Some(term), 1), "no term was raised");
+        assert_eq!((after, refused), (Some(term), 3), "no term was raised");
         Ok(())
+    });
+    ran.unwrap();
+}
+
+#[test]
+fn a_command_that_nobody_can_read_is_not_taken() {
+    use crate::control::messages::Answer;
+    use crate::control::messages::Message;
+    use crate::transport::lanes::Lane;
+    let ran = run(14, async |mut world| {
+        cluster(&mut world, 3, 3).await?;
+        let leader = world.leader().ok_or("no leader")?;
+        let member = (1..=3).find(|it| *it != leader).map(|it| world.at(it).storage).ok_or("no other")?;
+        let cluster = world.statuses()[&leader].cluster.ok_or("no cluster")?;
+        for command in [b"".to_vec(), b"\x01garbage".to_vec(), b"\x02".to_vec(), vec![0xFF; 100]] {
+            let bytes = Message::Propose { cluster, command }.encode().expect("it has an encoding");
+            let answer = world.tell(leader, member, Lane::Raft, bytes).await.and_then(|it| Answer::decode(&it).ok());
+            assert_eq!(answer, Some(Answer::NotLeader(None)));
+        }
+        // It would stop at the first of them, and so would whoever starts again.
+        busy(&mut world, secs(3)).await?;
+        (1..=3).for_each(|at| world.kill(at, true));
+        (1..=3).for_each(|at| world.start(at));
+        world.until_whole(secs(30), 3).await?;
+        busy(&mut world, secs(2)).await?;
+        let acked = world.nothing_is_lost().await?;
+        if acked < 10 { Err(format!("only {acked} writes")) } else { Ok(()) }
     });
     ran.unwrap();
 }
