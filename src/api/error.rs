@@ -350,7 +350,7 @@ impl ApiError {
         const OVERLOADED: &str = "overloaded_error";
         const RATE_LIMIT: &str = "rate_limit_error";
         match self {
-            Self::Auth(AuthError::Missing | AuthError::Unknown) => {
+            Self::Auth(AuthError::Missing | AuthError::Repeated | AuthError::Unknown) => {
                 (StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key")
             }
             Self::Auth(AuthError::NotAdmin | AuthError::NotLoopback) => {
@@ -457,7 +457,7 @@ impl ApiError {
         if let Self::OverBudget(it) = self {
             ratelimit::put_refused(headers, it);
         }
-        if let Self::Auth(AuthError::Missing | AuthError::Unknown) = self {
+        if let Self::Auth(AuthError::Missing | AuthError::Repeated | AuthError::Unknown) = self {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Self::Intake(_) = self {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::HeaderName;
 use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
@@ -56,6 +57,9 @@ pub enum AuthError {
     /// Neither header was given.
     #[error("no API key was given: send `Authorization: Bearer KEY` or `x-api-key: KEY`")]
     Missing,
+    /// A header was given twice: whoever stands before this node may have looked at the other one.
+    #[error("more than one API key was given: send one `Authorization` or one `x-api-key` header")]
+    Repeated,
     /// The key is not one of ours.
     #[error("the API key is not known here")]
     Unknown,
@@ -115,7 +119,7 @@ impl Keys {
         if index.open().models {
             return Ok(Arc::clone(&self.anonymous));
         }
-        index.identify(presented(headers).ok_or(AuthError::Missing)?)
+        index.identify(presented(headers)?)
     }
 
     /// Who calls the admin API: an admin key; or, where there is none, anybody on this machine.
@@ -128,7 +132,7 @@ impl Keys {
         if index.open().admin {
             return if is_loopback { Ok(Arc::clone(&self.anonymous)) } else { Err(AuthError::NotLoopback) };
         }
-        let principal = index.identify(presented(headers).ok_or(AuthError::Missing)?)?;
+        let principal = index.identify(presented(headers)?)?;
         if principal.role == Role::Admin { Ok(principal) } else { Err(AuthError::NotAdmin) }
     }
 
@@ -149,13 +153,23 @@ impl Keys {
     }
 }
 
-/// The key in `Authorization: Bearer` or `x-api-key`.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes).and_then(|it| {
+/// The key in `Authorization: Bearer` or, where there is none, in `x-api-key`.
+fn presented(headers: &HeaderMap) -> Result<&[u8], AuthError> {
+    let bearer = only(headers, AUTHORIZATION)?.and_then(|it| {
         let (scheme, key) = it.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
     });
-    bearer.or_else(|| headers.get("x-api-key").map(http::HeaderValue::as_bytes))
+    let key = only(headers, HeaderName::from_static("x-api-key"))?;
+    bearer.or(key).ok_or(AuthError::Missing)
+}
+
+/// The one header of that name.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&[u8]>, AuthError> {
+    let mut all = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+    match (all.next(), all.next()) {
+        (_, Some(_)) => Err(AuthError::Repeated),
+        (first, None) => Ok(first),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +203,28 @@ mod tests {
             assert!(keys.authenticate(&headers("authorization", bad)).is_err(), "{bad}");
         }
         assert_eq!(keys.authenticate(&HeaderMap::new()).expect_err("refused"), AuthError::Missing);
+    }
+
+    #[test]
+    fn of_two_headers_of_a_kind_none_counts_and_authorization_comes_first() {
+        let keys =
+            Keys::new(vec![key("u", Role::User, "sk-user"), key("a", Role::Admin, "sk-admin")], Metrics::default());
+        for name in ["authorization", "x-api-key"] {
+            for values in [["Bearer sk-user", "Bearer sk-admin"], ["sk-user", "sk-user"], ["Basic x", "Bearer sk-user"]]
+            {
+                let mut twice = headers(name, values[0]);
+                twice.append(name, values[1].parse().expect("a header value"));
+                assert_eq!(keys.authenticate(&twice).expect_err("refused"), AuthError::Repeated, "{name} {values:?}");
+            }
+        }
+        let both = |bearer: &str, key: &str| {
+            let mut both = headers("authorization", bearer);
+            both.extend(headers("x-api-key", key));
+            keys.authenticate(&both).map(|it| it.name.to_string())
+        };
+        assert_eq!(both("Bearer sk-user", "sk-admin"), Ok("u".to_owned()));
+        assert_eq!(both("Bearer sk-none", "sk-admin"), Err(AuthError::Unknown));
+        assert_eq!(both("Basic c2s6", "sk-user"), Ok("u".to_owned()));
     }
 
     #[test]

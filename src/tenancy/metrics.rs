@@ -95,7 +95,7 @@ impl Metrics {
     pub fn auth_failed(&self, error: &AuthError) {
         let reason = match error {
             AuthError::Missing => BadKey::Missing,
-            AuthError::Unknown => BadKey::Unknown,
+            AuthError::Unknown | AuthError::Repeated => BadKey::Unknown,
             AuthError::Disabled => BadKey::Disabled,
             AuthError::TenantDisabled(_) => BadKey::TenantDisabled,
             AuthError::TenantGone(_) => BadKey::TenantGone,
