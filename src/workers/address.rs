@@ -51,6 +51,10 @@ impl Origin {
     /// Reads a worker URL; a missing scheme means `http`.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let url = url.trim();
+        // `unix:/run/x.sock` is no host of that name.
+        if !url.contains("://") && url.split('/').next().is_some_and(|it| it.ends_with(':')) {
+            return Err(InvalidUrl::Scheme);
+        }
         let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: Uri = url.parse().map_err(|_malformed| InvalidUrl::Syntax)?;
         let is_tls = match uri.scheme_str() {
@@ -184,28 +188,41 @@ impl AddressRules {
     }
 }
 
-/// Whether any worker may have this address: not link-local (metadata services live there), unspecified or multicast.
-/// No allow-list opens these.
+/// Where clouds keep credentials of the machine outside of the link-local networks: Alibaba, Azure, Oracle.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
+
+/// The same over IPv6: Amazon's, for machines and for pods, Google's, Scaleway's.
+const METADATA_V6: [Ipv6Addr; 4] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
+/// Whether any worker may have this address: not link-local (most metadata services live there), a metadata service elsewhere,
+/// unspecified or multicast. No allow-list opens these.
 fn is_allowed(address: IpAddr) -> bool {
-    /// The metadata service of one large cloud over IPv6.
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
     match address.to_canonical() {
         // All of 0.0.0.0/8 means "this host", not 0.0.0.0 alone.
-        IpAddr::V4(v4) => !(v4.is_link_local() || v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast()),
+        IpAddr::V4(v4) => {
+            let is_special = v4.is_link_local() || v4.octets()[0] == 0 || v4.is_multicast() || v4.is_broadcast();
+            !is_special && !METADATA_V4.contains(&v4)
+        }
         // `::a.b.c.d` is not unwrapped by `to_canonical` but reaches the same host on some systems.
         IpAddr::V6(v6) => {
             let is_old_compatible = v6.to_bits() >> 32 == 0 && v6 != Ipv6Addr::LOCALHOST;
-            !(v6.is_unicast_link_local() || v6.is_multicast() || v6 == METADATA_V6 || is_old_compatible)
+            !(v6.is_unicast_link_local() || v6.is_multicast() || METADATA_V6.contains(&v6) || is_old_compatible)
                 && translated(v6).is_none_or(|v4| is_allowed(v4.into()))
         }
     }
 }
 
-/// The IPv4 address that a network between turns this one into: NAT64 (RFC 6052, RFC 8215) or 6to4 (RFC 3056).
+/// The IPv4 address that a network between turns this one into: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056) or SIIT (RFC 2765).
 fn translated(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = v6.segments();
     let (high, low) = match (a, b, c, d, e, f) {
-        (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, ..) => (g, h),
+        (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, ..) | (0, 0, 0, 0, 0xffff, 0) => (g, h),
         (0x2002, ..) => (b, c),
         _ => return None,
     };
@@ -235,10 +252,31 @@ mod tests {
             "64:ff9b::224.0.0.1",
             "2002:a9fe:a9fe::1",
             "2002:a9fe:1:2:3:4:5:6",
+            "::ffff:0:169.254.169.254",
+            "100.100.100.200",
+            "::ffff:100.100.100.200",
+            "64:ff9b::100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "fd00:42::42",
+            "169.254.170.2",
         ] {
             assert!(!is_allowed(bad.parse().expect("an address")), "{bad}");
         }
-        for good in ["127.0.0.1", "10.0.0.7", "::1", "8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1", "2001:db8::1"] {
+        for good in [
+            "100.100.100.201",
+            "fd00:ec2::7",
+            "::ffff:0:10.0.0.1",
+            "127.0.0.1",
+            "10.0.0.7",
+            "::1",
+            "8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "2002:808:808::1",
+            "2001:db8::1",
+        ] {
             assert!(is_allowed(good.parse().expect("an address")), "{good}");
         }
     }
@@ -278,6 +316,10 @@ mod tests {
         }
         assert_eq!(Origin::parse("http://gpu1:80000").expect_err("refused"), InvalidUrl::Port);
         assert_eq!(Origin::parse("http://[nonsense]").expect_err("refused"), InvalidUrl::Syntax);
+        for other in ["unix:/run/x.sock", "file:/etc/passwd", "file:", "gopher://h/_x"] {
+            assert_eq!(Origin::parse(other).expect_err("refused"), InvalidUrl::Scheme, "{other}");
+        }
+        assert!(Origin::parse("unix:///run/x.sock").is_err() && Origin::parse("file:///etc/passwd").is_err());
     }
 
     #[test]

@@ -118,11 +118,7 @@ impl Dialer {
         };
         let found = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
         let found: Vec<SocketAddr> = found.map_err(|error| failed(ConnectFailure::NoAddress, &error))?.collect();
-        let allowed: Vec<SocketAddr> = found.iter().copied().filter(|it| self.rules.allow(it.ip())).collect();
-        if allowed.is_empty() {
-            let why = if found.is_empty() { ConnectFailure::NoAddress } else { ConnectFailure::Forbidden };
-            return Err(CallError::Connect(why));
-        }
+        let allowed = judged(found, &self.rules).map_err(CallError::Connect)?;
         let stream = TcpStream::connect(&allowed[..]).await.map_err(|error| failed(ConnectFailure::Refused, &error))?;
         let _ = stream.set_nodelay(true); // a socket without it is slower, not wrong
         if !origin.is_tls {
@@ -172,6 +168,13 @@ impl Dialer {
     }
 }
 
+/// Of what a name stands for at this moment, the addresses that may be dialled. They are dialled as they were judged: the name is not looked up again.
+fn judged(found: Vec<SocketAddr>, rules: &AddressRules) -> Result<Vec<SocketAddr>, ConnectFailure> {
+    let nothing = if found.is_empty() { ConnectFailure::NoAddress } else { ConnectFailure::Forbidden };
+    let allowed: Vec<SocketAddr> = found.into_iter().filter(|it| rules.allow(it.ip())).collect();
+    if allowed.is_empty() { Err(nothing) } else { Ok(allowed) }
+}
+
 /// Lets the h2 stack start its tasks through our door.
 #[derive(Clone)]
 struct Spawner(Tasks);
@@ -208,4 +211,26 @@ fn connector(config: &Config) -> Result<TlsConnector, TlsError> {
     };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(tls)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn field_f5_a_name_is_what_it_stands_for_and_each_address_is_judged() {
+        let at = |all: &[&str]| all.iter().map(|it| it.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let (forbidden, none) = (Err(ConnectFailure::Forbidden), Err(ConnectFailure::NoAddress));
+        for (name, found, expected) in [
+            ("metadata.google.internal", at(&["169.254.169.254:80", "[fd20:ce::254]:80"]), forbidden.clone()),
+            ("instance-data.ec2.internal", at(&["169.254.169.254:80"]), forbidden.clone()),
+            ("rebound", at(&["[::ffff:169.254.169.254]:80"]), forbidden.clone()),
+            ("hidden behind a good one", at(&["10.0.0.7:80", "169.254.169.254:80"]), Ok(at(&["10.0.0.7:80"]))),
+            ("and before it", at(&["[fd00:ec2::254]:80", "10.0.0.7:80"]), Ok(at(&["10.0.0.7:80"]))),
+            ("alibaba", at(&["100.100.100.200:80"]), forbidden),
+            ("nobody", at(&[]), none),
+        ] {
+            assert_eq!(judged(found, &AddressRules::default()), expected, "{name}");
+        }
+    }
 }

@@ -273,9 +273,32 @@ async fn a_redirect_is_an_answer_and_never_followed() {
 #[tokio::test]
 async fn field_f5_a_forbidden_address_is_not_dialled_however_it_is_spelled() {
     let tasks = Tasks::new();
-    for host in
-        ["169.254.169.254", "[::ffff:169.254.169.254]", "[fe80::1]", "0.0.0.0", "[::]", "2852039166", "0xa9fea9fe", "0"]
-    {
+    for host in [
+        "169.254.169.254",
+        "[::ffff:169.254.169.254]",
+        "[fe80::1]",
+        "0.0.0.0",
+        "[::]",
+        "2852039166",
+        "0xa9fea9fe",
+        "0",
+        "0xA9FEA9FE",
+        "0251.0376.0251.0376",
+        "0xa9.0xfe.0xa9.0xfe",
+        "169.16689662",
+        "169.254.43518",
+        "169.254.169.254.",
+        "[fd00:ec2::254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "100.100.100.200",
+        "168.63.129.16",
+        "%31%36%39.254.169.254",
+        "169%2e254.169.254",
+    ] {
+        // What is no URL goes nowhere.
+        if Origin::parse(&format!("http://{host}:80")).is_err() {
+            continue;
+        }
         let worker = worker_at(&format!("http://{host}:80"), None, &tasks);
         let error = ask(&worker, call()).await.expect_err("not dialled");
         let why = [ConnectFailure::Forbidden, ConnectFailure::NoAddress].map(CallError::Connect);
