@@ -18,10 +18,10 @@ pub(crate) fn write_pki(folder: &Path, uri: &str, years: (i32, i32)) -> PkiFiles
     issue(&authority(), folder, uri, years)
 }
 
-/// Certificates of one authority, each in a folder of its own.
-pub(crate) fn write_pkis(nodes: &[(&Path, &str)]) -> Vec<PkiFiles> {
+/// Certificates of one authority, each in a folder of its own, valid from 2020 until a year.
+pub(crate) fn write_pkis(nodes: &[(&Path, &str, i32)]) -> Vec<PkiFiles> {
     let authority = authority();
-    nodes.iter().map(|(folder, uri)| issue(&authority, folder, uri, (2020, 2999))).collect()
+    nodes.iter().map(|(folder, uri, until)| issue(&authority, folder, uri, (2020, *until))).collect()
 }
 
 fn authority() -> (String, Issuer<'static, KeyPair>) {

@@ -56,10 +56,25 @@ async fn a_self_made_certificate_of_the_right_name_is_refused() {
 async fn nodes_with_certificates_of_one_authority_find_each_other() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [a, b] = ["n-1", "n-2"].map(|node| format!("spiffe://corp.example/smg/test/{node}"));
-    let issued = pki::write_pkis(&[(folders[0].path(), &a), (folders[1].path(), &b)]);
+    let issued = pki::write_pkis(&[(folders[0].path(), &a, 2999), (folders[1].path(), &b, 2999)]);
     let nodes = [(peer(1), &issued[0]), (peer(2), &issued[1])]
         .map(|(me, files)| Node::with(me, bind(), Trust::from_files(cluster(), files).unwrap()));
     assert_eq!(soon(nodes[0].handle.greet(nodes[1].addr())).await, Ok(nodes[1].me()));
+}
+
+#[tokio::test]
+async fn a_member_whose_certificate_ran_out_is_refused_in_both_directions() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [a, b] = ["n-1", "n-2"].map(|node| format!("spiffe://corp.example/smg/test/{node}"));
+    let issued = pki::write_pkis(&[(folders[0].path(), &a, 2999), (folders[1].path(), &b, 2021)]);
+    assert!(Trust::from_files(cluster(), &issued[1]).is_err(), "it does not start with it");
+    let member = Node::with(peer(1), bind(), Trust::from_files(cluster(), &issued[0]).unwrap());
+    let late = Node::with(peer(2), bind(), super::super::trust::tests::unjudged(cluster(), peer(2).node, &issued[1]));
+    assert_eq!(soon(late.handle.greet(member.addr())).await, Err(GreetError::Refused));
+    assert_eq!(member.metrics.refusals(Refusal::Expired), 1);
+    assert_eq!(soon(member.handle.greet(late.addr())).await, Err(GreetError::Refused));
+    assert_eq!(member.metrics.refusals(Refusal::Expired), 2);
+    assert!(member.handle.links().is_empty() && late.handle.links().is_empty());
 }
 
 #[tokio::test]

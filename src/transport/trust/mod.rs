@@ -186,4 +186,4 @@ impl Trust {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::transport) mod tests;

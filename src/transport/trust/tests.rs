@@ -13,6 +13,12 @@ use ring::digest;
 use super::*;
 use crate::transport::tests::pki::write_pki;
 
+/// What a node goes on with whose certificate was good when it started.
+pub(in crate::transport) fn unjudged(cluster: ClusterName, node: NodeId, files: &PkiFiles) -> Trust {
+    let (anchors, chain, key) = pki::read(files).unwrap();
+    Trust(Arc::new(Inner { cluster, node, chain, key, anchors, reset_key: [0; 32], prefix_key: [0; 32] }))
+}
+
 fn cluster(name: &str) -> ClusterName {
     ClusterName::parse(name).unwrap()
 }
