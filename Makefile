@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix fuzz bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,13 @@ sim: setup ## simulation: N=2000 seeds from SEED=0 on; LONG=thousand for a thous
 sim-routing: LONG := conversation,natural,agents,chats,large
 sim-routing: setup ## routing in simulation: recorded traces (../shared/traces), short chats, a hundred gateways
 	@$(ENV) $(SIM) --test-threads=1 sim::routing
+
+# Rounds of every target, each with other cases, until the time is over. What fails is kept in proptest-regressions/ and tried first from then on.
+MINUTES ?= 5
+fuzz: setup ## damaged bytes for everything that reads bytes; MINUTES=5, ONLY=word chooses
+	@$(ENV) cargo test --locked --lib --no-run; end=$$((SECONDS + $(MINUTES) * 60)); round=0; \
+	while [ $$SECONDS -lt $$end ]; do round=$$((round + 1)); echo "round $$round"; \
+	SMG_FUZZ_CASES=$$((round == 1 ? 2000 : 10000)) cargo test --locked --lib --quiet -- fuzz_ $(ONLY); done
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

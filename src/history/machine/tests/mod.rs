@@ -1,5 +1,6 @@
 //! Any commands in any order: what was promised of each holds, and nothing is left of what was deleted.
 
+mod fuzz;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ use super::read::Of;
 use super::read::Page;
 use super::step::Head;
 use super::*;
-use crate::base::fuzz;
 use crate::base::ids::StorageId;
 use crate::base::ids::TenantId;
 use crate::history::Id;
@@ -560,71 +560,5 @@ fn the_laws_notice_what_breaks_them() {
         let found = plans.iter().filter(|it| run(it).is_err()).count();
         plant(None);
         assert!(found > 0, "{fault:?} was not noticed");
-    }
-}
-
-/// Commands that no owner of the plans gives.
-fn others() -> Vec<Vec<u8>> {
-    let lease = Lease { storage: StorageId(1), boot: 1, number: 1 };
-    let inner = Command::Of { owner: owner("a"), room: ROOM, act: Box::new(delete("r1")) };
-    [
-        Command::Part { upload: 7, at: 0, bytes: codec::encode(&inner).unwrap() },
-        Command::Run { upload: 7, parts: 1 },
-        Command::Renew { lease, beat: 3 },
-        Command::Lapse { lease, beat: 3 },
-        Command::Expire { now_ms: 100 },
-        Command::Restore {
-            at: 0,
-            rows: vec![(serde_bytes::ByteBuf::from(b"k".to_vec()), serde_bytes::ByteBuf::from(b"v".to_vec()))],
-            is_last: false,
-        },
-    ]
-    .map(|command| Entry { id: CommandId(5), seen: 0, command }.encode().unwrap())
-    .into()
-}
-
-proptest! {
-    #![proptest_config(fuzz::config())]
-
-    /// Any command that is like one, after any others; and then any row that is like one.
-    #[test]
-    fn fuzz_damaged_commands_and_rows_are_carried_out_or_refused(
-        plan in plans(),
-        damaged in proptest::collection::vec(prop_oneof![
-            fuzz::damaged(others()),
-            acts().prop_flat_map(|act| {
-                let command = Command::Of { owner: owner("a"), room: ROOM, act: Box::new(act) };
-                fuzz::damaged(vec![Entry { id: CommandId(1 << 90), seen: 0, command }.encode().unwrap()])
-            }),
-        ], 1..4),
-        at in any::<proptest::sample::Index>(),
-        hurt in fuzz::damaged(vec![vec![1, 0, 0, 0, 0, 0, 0, 0]]),
-    ) {
-        let mut world = World::default();
-        for (_, act, _) in plan.into_iter().take(8) {
-            world.act(&owner("a"), act);
-        }
-        for command in damaged {
-            if let Ok((_, changes)) = fuzz::within(codec::BYTES_MAX, || step(&world.rows, &command)) {
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => drop(world.rows.insert(key, value)),
-                        None => drop(world.rows.remove(&key)),
-                    }
-                }
-                let report = verify::verify(&world.rows);
-                prop_assert_eq!(report.told.first(), None, "rows that do not fit after {:?}", command);
-            }
-        }
-        if let Some(key) = world.rows.keys().nth(at.index(world.rows.len().max(1))).cloned() {
-            drop(world.rows.insert(key, hurt));
-            drop(verify::verify(&world.rows));
-            for n in 0..4 {
-                let (owner, id) = (owner("a"), id(&format!("r{n}")));
-                // Any answer will do.
-                let _ = (read::response(&world.rows, &owner, &id), read::items(&world.rows, &owner, &id, Of::Input), read::chain(&world.rows, &owner, &id, u64::MAX));
-                let _ = step(&world.rows, &others()[n]);
-            }
-        }
     }
 }
