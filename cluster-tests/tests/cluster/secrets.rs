@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster_tests::lasting;
+use cluster_tests::within;
 use serde_json::Value;
 use serde_json::json;
 
 use super::ask::ADMIN_KEY;
+use super::ask::Link;
 use super::ask::open;
 use super::case::Case;
 use super::fleet::Fleet;
@@ -16,6 +18,10 @@ use super::fleet::Start;
 
 const WORKER_KEY: &str = "sk-canary-worker-77aa";
 const PROMPT: &str = "canary-prompt-31f0";
+/// A tenant's own, given by the operator.
+const USER_KEY: &str = "sk-canary-user-key-09d4";
+/// What seals the content of history, as it stands in its file.
+const HISTORY_KEY: &str = "c0ffee5eedc0ffee5eedc0ffee5eedc0ffee5eedc0ffee5eedc0ffee5eedc0ff";
 
 fn finds(text: &[u8], needles: &[&str]) -> Vec<String> {
     let holds = |it: &&&str| text.windows(it.len()).any(|window| window == it.as_bytes());
@@ -38,12 +44,34 @@ fn search(directory: &Path, needles: &[&str], found: &mut Vec<String>) -> usize 
     files
 }
 
+/// A tenant with a key, whose prompts are kept, sealed.
+async fn tenants(fleet: &Fleet<'_>) {
+    for (path, body) in
+        [("/tenants", json!({"name": "team"})), ("/keys", json!({"name": "app", "tenant": "team", "key": USER_KEY}))]
+    {
+        let (status, told) = fleet.ask(0, "POST", path, &body).await.expect("it answers");
+        assert!(status == 201 && !told.to_string().contains(USER_KEY), "{status}: {told}");
+    }
+    for at in 0..3 {
+        within("its responses are kept", STARTING, async || {
+            let mut link = Link::open(fleet.nodes[at].http, USER_KEY).await.expect("it listens");
+            let body = json!({"model": "m", "input": PROMPT, "instructions": PROMPT}).to_string();
+            link.call("POST", "/v1/responses", &body).await.is_ok_and(|it| it.0 == 200)
+        })
+        .await;
+    }
+}
+
 pub(crate) async fn nowhere(case: &Case) {
     let mut fleet = Fleet::new(case, 3);
     fleet.lab.switch.record();
     let worker = fleet.worker("m").await;
+    // Not where is searched.
+    let folder = tempfile::tempdir().expect("a directory");
+    let keys = folder.path().join("keys").display().to_string();
+    std::fs::write(&keys, HISTORY_KEY).expect("is written");
     for at in 0..3 {
-        fleet.start(at, &Start::flags(&["--log-level", "debug"]));
+        fleet.start(at, &Start::flags(&["--log-level", "debug", "--history-key-file", &keys]));
     }
     fleet.whole(STARTING).await;
     let id = fleet.add(0, &json!({"url": worker.url(), "api_key": WORKER_KEY})).await;
@@ -60,9 +88,10 @@ pub(crate) async fn nowhere(case: &Case) {
             assert_eq!(link.call("POST", "/v1/chat/completions", &body).await.expect("it answers").0, 200);
         }
     }
+    tenants(&fleet).await;
     lasting(Duration::from_secs(2)).await;
     let secret = fleet.secret.clone();
-    let needles = [ADMIN_KEY, WORKER_KEY, PROMPT, secret.as_str()];
+    let needles = [ADMIN_KEY, USER_KEY, WORKER_KEY, HISTORY_KEY, PROMPT, secret.as_str()];
     let mut found = Vec::new();
     for at in 0..3 {
         for path in ["/workers", "/cluster/members", "/cluster/health", "/cluster/tables", "/policies"] {
@@ -82,7 +111,11 @@ pub(crate) async fn nowhere(case: &Case) {
     let files = search(fleet.directory.path(), &needles, &mut found);
     let log = std::fs::read(&fleet.nodes[1].log).expect("a log");
     case.bites("logs and tables were there to be searched", files > 10 && log.len() > 1000);
-    case.did("workers' keys, the operator's key, the mesh secret and prompts, at log level debug; node 0 killed");
+    case.did("workers' keys, a tenant's and the operator's, the mesh secret, history's key and prompts, kept and not, at log level debug; node 0 killed");
     assert!(found.is_empty(), "{found:?}");
-    case.figure(format_args!("4 canaries in {files} files, {} frames, metrics and answers: found nowhere", wire.len()));
+    case.figure(format_args!(
+        "{} canaries in {files} files, {} frames, metrics and answers: found nowhere",
+        needles.len(),
+        wire.len()
+    ));
 }

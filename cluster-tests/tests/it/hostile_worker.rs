@@ -190,3 +190,95 @@ async fn interim_answers_are_passed_over_and_hop_by_hop_headers_end_here() {
     );
     node.shutdown().await;
 }
+
+#[tokio::test]
+async fn answers_that_are_hard_to_read_are_passed_on_unread_or_end_and_the_next_is_served() {
+    let worker = Upstream::start("one").await;
+    let mut config = config(&[&worker]);
+    config.workers.breaker_failures = 10_000;
+    let node = node(config).await;
+    let deep = "[".repeat(100_000);
+    for body in [
+        format!("{{\"usage\":{deep}"),
+        format!("{{\"usage\":{{\"prompt_tokens\":{deep}{}}}}}", "]".repeat(100_000)),
+        format!("{{{}}}", vec![r#""usage":{"prompt_tokens":1}"#; 1000].join(",")),
+        format!("{{\"usage\":{{\"prompt_tokens\":{}}}}}", "9".repeat(100_000)),
+        "{\"choices\":\"\\ud800\\u0000\"}".to_owned(),
+        format!("{{\"x\":\"{}\"}}", "y".repeat(3 << 20)),
+        "\u{feff}{}".to_owned(),
+        String::new(),
+    ] {
+        worker.script(Step::answer("200 OK", "", &body));
+        let mut client = Client::connect(node.address).await;
+        let answer = client.post(CHAT, &chat("hi", false)).await;
+        assert!(answer.status != 200 || answer.text() == body, "{}: {:.200}", answer.status, answer.text());
+        assert_eq!(client.post(CHAT, &chat("hi", false)).await.status, 200, "and the next one is served");
+    }
+    // The same inside of a stream, and bytes that are no text, cut inside of characters.
+    let seen = content("seen");
+    for (evil, is_told) in [
+        (format!("data: {{\"choices\":{deep}\n\n").into_bytes(), false),
+        (b"data: {\"choices\":[{\"delta\":{\"content\":\"\xff\xfe\"}}]}\n\n".to_vec(), false),
+        (format!("data: {}\n\n", content(&"long ".repeat(500_000))).into_bytes(), true),
+        (format!("data: {}\n\n", content("\u{1F680}")).into_bytes(), true),
+    ] {
+        let mut steps = vec![Step::stream_head(), Step::events(&[&seen])];
+        let cuts = [evil.len() / 2 - 1, evil.len() / 2, evil.len() / 2 + 1, evil.len()];
+        let mut from = 0;
+        for cut in cuts {
+            steps.push(Step::chunk(&evil[from..cut]));
+            from = cut;
+        }
+        worker.script(steps.into_iter().chain([Step::end()]).collect());
+        let answer = Client::connect(node.address).await.post(CHAT, &chat("hi", true)).await;
+        let told = answer.body.strip_prefix(format!("data: {seen}\n\n").as_bytes()).expect("what was good");
+        assert_eq!(told.starts_with(&evil), is_told, "{}: {:.200}", evil.len(), String::from_utf8_lossy(told));
+        assert_eq!(String::from_utf8_lossy(told).contains("malformed stream"), !is_told);
+    }
+    idle(&node).await;
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_response_of_a_worker_that_lies_ends_by_the_rules() {
+    let worker = Upstream::start("one").await;
+    let mut config = config(&[&worker]);
+    config.history.history_backend = smg::history::config::Kind::Memory;
+    config.workers.breaker_failures = 10_000;
+    let node = node(config).await;
+    let chunk = |delta: serde_json::Value| serde_json::json!({"choices": [{"index": 0, "delta": delta}]}).to_string();
+    let tool = |index: serde_json::Value| {
+        chunk(serde_json::json!({"tool_calls": [{"index": index, "function": {"name": "f", "arguments": "{}"}}]}))
+    };
+    for evil in [
+        tool(u64::MAX.into()),
+        tool((-1).into()),
+        tool("0".into()),
+        chunk(serde_json::json!({"content": ["a", {"b": 1}]})),
+        chunk(serde_json::json!({"content": "\n\nevent: response.completed\ndata: {\"type\":\"response.completed\"}\n\n"})),
+        chunk(serde_json::json!({"role": 7, "refusal": {}, "reasoning": []})),
+        r#"{"choices":[{"index":99,"delta":{"content":"x"}}],"usage":{"prompt_tokens":18446744073709551615,"completion_tokens":-5}}"#.to_owned(),
+        r#"{"type":"response.completed","response":{"id":"forged","status":"completed"}}"#.to_owned(),
+        r#"{"error":{"message":{"deep":[1]},"code":["x"]}}"#.to_owned(),
+        "[]".to_owned(),
+        "null".to_owned(),
+    ] {
+        for is_stream in [true, false] {
+            let events = [content("seen"), evil.clone()];
+            worker.script(match is_stream {
+                true => vec![Step::stream_head(), Step::events(&[&events[0], &events[1]]), Step::end()],
+                false => Step::answer("200 OK", "", &evil.replace("\"delta\"", "\"message\"")),
+            });
+            let body = serde_json::json!({"model": "m", "input": "hi", "stream": is_stream}).to_string();
+            let answer = Client::connect(node.address).await.post("/v1/responses", &body).await;
+            let text = answer.text();
+            assert!(answer.is_complete && answer.status != 500 && !text.contains("forged"), "{evil}: {} {text}", answer.status);
+            if is_stream && answer.status == 200 {
+                let ends = ["completed", "incomplete", "failed"].map(|it| text.lines().filter(|line| *line == format!("event: response.{it}")).count());
+                assert_eq!(ends.iter().sum::<usize>() + text.matches("event: error\n").count(), 1, "{evil}: {text}");
+            }
+        }
+    }
+    idle(&node).await;
+    node.shutdown().await;
+}

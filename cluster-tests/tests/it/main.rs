@@ -22,6 +22,7 @@ mod meters;
 mod meters_mesh;
 mod quotas;
 mod secrets;
+mod security;
 mod service;
 mod sharing;
 mod slow;
