@@ -220,7 +220,7 @@ impl World {
             ("bytes that are no text", b"authorization: Bearer \xff\xc3\x28\r\n".to_vec(), May::Nothing(401)),
             ("a very long key", bearer(&"k".repeat(40_000)), May::Nothing(401)),
             ("a NUL", b"authorization: Bearer a\0b\r\n".to_vec(), May::Broken(400)),
-            ("a key longer than a head", bearer(&"k".repeat(100_000)), May::Broken(431)),
+            ("a key longer than a head", bearer(&"k".repeat(1_000_000)), May::Broken(431)),
         ]
     }
 

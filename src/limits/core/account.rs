@@ -20,6 +20,7 @@ use crate::limits::faults::Fault;
 use crate::limits::faults::planted;
 use crate::limits::messages::Given;
 use crate::limits::messages::Told;
+use crate::limits::mint::UNITS_MAX;
 use crate::limits::purse::Purse;
 
 /// A limit that was asked for is looked at so many times a window: told, and its units given ahead.
@@ -50,6 +51,13 @@ pub(super) struct Heard {
     pub(super) window: u64,
     pub(super) left: u64,
     pub(super) demand: u64,
+}
+
+impl Heard {
+    /// What a member says, as far as it can be so. BOUND: what all of them say is added up.
+    pub(super) fn of(window: u64, left: u64, demand: u64) -> Self {
+        Self { window, left: left.min(UNITS_MAX), demand: demand.min(UNITS_MAX) }
+    }
 }
 
 /// See the file's header.

@@ -19,6 +19,7 @@ use crate::limits::faults::planted;
 use crate::limits::messages;
 use crate::limits::messages::Renewal;
 use crate::limits::messages::Use;
+use crate::limits::mint::UNITS_MAX;
 use crate::limits::mint::WINDOWS_APART_MAX;
 
 /// Nodes that are remembered. Beyond it new ones are not renewed: they serve by `on_isolation`.
@@ -83,7 +84,7 @@ impl Holders {
     pub(super) fn uses(&self, now: Instant, storage: StorageId, limit: LimitId) -> Option<(u64, u64)> {
         let is_blind = planted(Fault::SilentIsIdle);
         let seen = self.seen.get(&storage).filter(|it| now < it.at + SILENT || is_blind)?;
-        Some(seen.uses.get(&limit).map_or((0, 0), |(_, it)| (it.in_use, it.wanted)))
+        Some(seen.uses.get(&limit).map_or((0, 0), |(_, it)| (it.in_use.min(UNITS_MAX), it.wanted.min(UNITS_MAX))))
     }
 
     /// Whether a node may be using a share, as far as time tells.
@@ -132,7 +133,7 @@ fn left(renewal: &Renewal, mint: &Mint) -> Option<u64> {
     let ms = renewal.leaves_ms?;
     if mint.kind.has_windows() {
         // None after the window that follows.
-        return ms.checked_div(u64::from(mint.window_ms)).map(|it| it + 2);
+        return ms.checked_div(u64::from(mint.window_ms)).map(|it| it.saturating_add(2));
     }
     let is_idle = !renewal.is_busy || planted(Fault::LeavingIsIdle);
     is_idle.then_some(0)
@@ -185,6 +186,18 @@ mod tests {
         assert_eq!(holders.over(now + 630 * second, Some(&mint)), [A].into());
         assert_eq!(holders.settles(heard + 630 * second, 700_000, &mint), Some(704));
         assert!(holders.may_hold(heard + 629 * second, A));
+    }
+
+    #[test]
+    fn what_cannot_be_is_taken_for_the_most_that_can() {
+        let (now, mint) = (Clock.now(), Mint { window_ms: 1, ..pending() });
+        let mut holders = Holders::new(now, Settings::default());
+        let uses = vec![Use { limit: LimitId(1), in_use: u64::MAX, wanted: u64::MAX }];
+        let absurd = Renewal { number: 1, leaves_ms: Some(u64::MAX), uses, ..Renewal::default() };
+        holders.renewed(now, (A, 1), absurd).unwrap();
+        assert_eq!(holders.uses(now, A, LimitId(1)), Some((UNITS_MAX, UNITS_MAX)));
+        holders.renewed(now, (B, 1), renewal(1, Some(u64::MAX))).unwrap();
+        assert_eq!(holders.settles(now, 1000, &mint), Some(u64::MAX));
     }
 
     #[test]

@@ -458,7 +458,7 @@ impl Core {
                 let is_near = given.window <= account.place(&around).window + 1;
                 if is_sound && is_near && given.total >= account.had(from, given.window) {
                     let demand = account.heard.get(&from.0).map_or(0, |it| it.demand);
-                    account.heard.insert(from.0, Heard { window: given.window, left: given.left, demand });
+                    account.heard.insert(from.0, Heard::of(given.window, given.left, demand));
                 }
                 effects.extend(received.err().map(Effect::Ignored));
                 account.waiting.answered(from.0);
@@ -489,7 +489,7 @@ impl Core {
         if is_late || !is_near || !account.mint.shares.contains_key(&from) {
             return;
         }
-        account.heard.insert(from, Heard { window, left, demand });
+        account.heard.insert(from, Heard::of(window, left, demand));
         if demand > account.mint.share(from, window) {
             account.wake(&around); // it will want units of the next window
             self.arm(told.limit);

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod driver;
+mod fuzz;
 mod group;
 mod laws;
 mod permits;
