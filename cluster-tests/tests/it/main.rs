@@ -27,6 +27,7 @@ mod service;
 mod sharing;
 mod slow;
 mod smuggling;
+mod ssrf;
 mod tenants;
 mod timeouts;
 mod tls;
