@@ -27,7 +27,6 @@ mod service;
 mod sharing;
 mod slow;
 mod smuggling;
-mod ssrf;
 mod tenants;
 mod timeouts;
 mod tls;

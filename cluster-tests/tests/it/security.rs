@@ -1,4 +1,4 @@
-//! Who may do what, tried from outside: every route of the table with every kind of token and one tenant's objects with the keys of others.
+//! Who may do what, tried from outside: every route of the table with every kind of token, one tenant's objects with the keys of others, and where workers may lead this node.
 //!
 //! The routes come from [`ROUTES`], so a new one is tried by itself. [`judge`] says what is wrong with a table of answers; it is tried on wrong ones, too.
 
@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use cluster_tests::Answer;
 use cluster_tests::Client;
+use cluster_tests::Scrape;
 use cluster_tests::Step;
 use cluster_tests::Upstream;
+use cluster_tests::chat;
 use cluster_tests::config;
 use cluster_tests::eventually;
 use cluster_tests::node;
@@ -371,34 +373,6 @@ fn seen(answer: &Answer, id: &str) -> (u16, Vec<String>, String) {
     )
 }
 
-/// What bodies and headers name of another tenant's.
-async fn references(world: &World, background: &str) {
-    let at = world.node.address;
-    for (id, body) in [
-        (world.response(), r#"{"model":"m","input":"x","previous_response_id":"ID"}"#),
-        (background, r#"{"model":"m","input":"x","previous_response_id":"ID"}"#),
-        (world.conversation.as_str(), r#"{"model":"m","input":"x","conversation":"ID"}"#),
-        (world.conversation.as_str(), r#"{"model":"m","input":"x","conversation":{"id":"ID"},"stream":true}"#),
-        (world.item.as_str(), r#"{"model":"m","input":[{"type":"item_reference","id":"ID"}]}"#),
-        (world.item.as_str(), r#"{"model":"m","input":[{"type":"item_reference","id":"ID"}],"background":true}"#),
-    ] {
-        let ask = async |id: &str| {
-            send(at, "POST", "/v1/responses", &bearer(&world.keys["b"]), &body.replace("ID", id)).await
-        };
-        let (real, none) = (ask(id).await, ask(&never(id)).await);
-        assert!(real.status >= 400, "{body}: {}", real.text());
-        assert_eq!(seen(&real, id), seen(&none, &never(id)), "{body}");
-    }
-    // The same key of idempotency is another tenant's own, whatever it was given with.
-    let keyed = async |key: &str, input: &str| {
-        let headers = [bearer(key), b"idempotency-key: same\r\n".to_vec()].concat();
-        send(at, "POST", "/v1/responses", &headers, &json!({"model": "m", "input": input}).to_string()).await
-    };
-    let (one, two) = (keyed(&world.keys["a"], "of a").await, keyed(&world.keys["b"], "of b").await);
-    assert_eq!((one.status, two.status), (200, 200), "{} {}", one.text(), two.text());
-    assert_ne!(one.json()["id"], two.json()["id"]);
-}
-
 #[tokio::test]
 async fn matrix_what_another_tenant_has_is_as_if_it_never_was() {
     let world = World::new().await;
@@ -446,7 +420,29 @@ async fn matrix_what_another_tenant_has_is_as_if_it_never_was() {
         }
     }
     assert!(tried > 100, "{tried}");
-    references(&world, &background).await;
+    for (id, body) in [
+        (world.response(), r#"{"model":"m","input":"x","previous_response_id":"ID"}"#),
+        (background.as_str(), r#"{"model":"m","input":"x","previous_response_id":"ID"}"#),
+        (world.conversation.as_str(), r#"{"model":"m","input":"x","conversation":"ID"}"#),
+        (world.conversation.as_str(), r#"{"model":"m","input":"x","conversation":{"id":"ID"},"stream":true}"#),
+        (world.item.as_str(), r#"{"model":"m","input":[{"type":"item_reference","id":"ID"}]}"#),
+        (world.item.as_str(), r#"{"model":"m","input":[{"type":"item_reference","id":"ID"}],"background":true}"#),
+    ] {
+        let ask = async |id: &str| {
+            send(at, "POST", "/v1/responses", &bearer(&world.keys["b"]), &body.replace("ID", id)).await
+        };
+        let (real, none) = (ask(id).await, ask(&never(id)).await);
+        assert!(real.status >= 400, "{body}: {}", real.text());
+        assert_eq!(seen(&real, id), seen(&none, &never(id)), "{body}");
+    }
+    // The same key of idempotency is another tenant's own, whatever it was given with.
+    let keyed = async |key: &str, input: &str| {
+        let headers = [bearer(key), b"idempotency-key: same\r\n".to_vec()].concat();
+        send(at, "POST", "/v1/responses", &headers, &json!({"model": "m", "input": input}).to_string()).await
+    };
+    let (one, two) = (keyed(&world.keys["a"], "of a").await, keyed(&world.keys["b"], "of b").await);
+    assert_eq!((one.status, two.status), (200, 200), "{} {}", one.text(), two.text());
+    assert_ne!(one.json()["id"], two.json()["id"]);
     // And nothing of the owner's was changed.
     gate.add_permits(1);
     let path = format!("/v1/responses/{}", world.response());
@@ -482,4 +478,113 @@ async fn matrix_the_time_that_an_answer_takes_does_not_tell_what_another_tenant_
     });
     assert!(real < none * 3 / 2 && none < real * 3 / 2, "medians of {real:?} and {none:?}");
     world.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn ssrf_no_form_of_a_url_leads_to_a_metadata_service() {
+    let node = node(measured(config(&[]))).await;
+    let metrics = node.metrics_address.expect("is measured");
+    let add = async |url: &str| {
+        Client::connect(node.address).await.post("/workers", &json!({"url": url, "models": ["m"]}).to_string()).await
+    };
+    for url in [
+        "file:///etc/passwd",
+        "gopher://169.254.169.254/_x",
+        "unix:/run/docker.sock",
+        "unix:///run/docker.sock",
+        "ftp://169.254.169.254/",
+        "dict://169.254.169.254:80/x",
+        "javascript:alert(1)",
+        "http://user@169.254.169.254/",
+        "http://good.example@169.254.169.254/",
+        "http://169.254.169.254@good.example/",
+        "http://good.example\\@169.254.169.254/",
+        "http://good.example#@169.254.169.254/",
+        "http://169.254.169.254/latest?x=1",
+        "http://[::ffff:169.254.169.254",
+        "http://[fe80::1%25eth0]/",
+        "http://169.254.169.254:0/",
+        "http://169.254.169.254:99999/",
+        "http://\r\nhost: x",
+        "http://",
+        "",
+    ] {
+        let answer = add(url).await;
+        assert_eq!(
+            (answer.status, answer.json()["error"]["code"].as_str()),
+            (400, Some("refused")),
+            "{url}: {}",
+            answer.text()
+        );
+    }
+    let forbidden = async || Scrape::of(metrics).await.value("smg_worker_connect_failures_total{reason=\"forbidden\"}");
+    for host in [
+        "169.254.169.254",
+        "169.254.170.2",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[64:ff9b::169.254.169.254]",
+        "[fd00:ec2::254]",
+        "[fd20:ce::254]",
+        "[fe80::1]",
+        "0xA9FEA9FE",
+        "2852039166",
+        "0251.0376.0251.0376",
+        "0xa9.0376.43518",
+        "100.100.100.200",
+        "168.63.129.16",
+        "0.0.0.0",
+        "0",
+        "[::]",
+    ] {
+        let before = forbidden().await;
+        let answer = add(&format!("http://{host}:8000/base")).await;
+        assert_eq!(answer.status, 201, "{host}: an address is judged when it is dialled: {}", answer.text());
+        // Told apart from the one before, which is gone, by what it adds.
+        eventually("it was judged", async || forbidden().await > before).await;
+        let one = format!("/workers/{}", answer.json()["id"].as_str().expect("an id"));
+        let chat = Client::connect(node.address).await.post("/v1/chat/completions", &chat("hi", false)).await;
+        assert_eq!(chat.status / 100, 5, "{host}: {}", chat.text());
+        assert_eq!(Client::connect(node.address).await.call("DELETE", &one, "").await.status, 200);
+        let scrape = Scrape::of(metrics).await;
+        for other in ["refused", "no_address", "timeout", "tls"] {
+            assert_eq!(
+                scrape.value(&format!("smg_worker_connect_failures_total{{reason=\"{other}\"}}")),
+                0.0,
+                "{host}"
+            );
+        }
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test]
+async fn ssrf_a_redirect_is_followed_by_nobody_here() {
+    let (worker, target) = (Upstream::start("one").await, Upstream::start("target").await);
+    let node = node(config(&[&worker])).await;
+    for status in [
+        "301 Moved Permanently",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+        "300 Multiple Choices",
+    ] {
+        for location in
+            [target.url(), "http://169.254.169.254/latest/meta-data/".to_owned(), "//169.254.169.254/".to_owned()]
+        {
+            for is_stream in [false, true] {
+                worker.script(Step::answer(
+                    status,
+                    &format!("location: {location}\r\nrefresh: 0; url={location}\r\n"),
+                    "{}",
+                ));
+                let answer =
+                    Client::connect(node.address).await.post("/v1/chat/completions", &chat("hi", is_stream)).await;
+                assert!(!answer.text().contains("target"), "{status} {location}: {}", answer.text());
+            }
+        }
+    }
+    assert_eq!((target.requests().len(), target.connections()), (0, 0));
+    node.shutdown().await;
 }
