@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
+.PHONY: help setup release lab test image test-compose test-cluster test-upgrade report-cluster report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,6 +39,10 @@ test-compose: setup ## docker-compose.yml: a node is cut off and comes back, one
 
 test-cluster: setup ## whole clusters in network namespaces: killed, cut, stopped, lied to; ONLY=word chooses, SEED=number repeats. Needs root
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" $(ONLY)
+
+test-upgrade: setup ## nodes of the revision in cluster-tests/old-revision are replaced one by one under load, back, and again; builds it once. Needs root
+	@$(ENV) old="$$(SMG_CACHE="$(CACHE)" .ci/old)"; cargo build --locked --workspace --all-targets; \
+	OLD_BIN="$$old" SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" p10_an_upgrade
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)

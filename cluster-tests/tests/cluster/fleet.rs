@@ -60,6 +60,8 @@ pub(crate) struct Start {
     pub(crate) hosts: Option<PathBuf>,
     /// The data directory is a disk of its own, of this size, which goes with the process.
     pub(crate) disk_bytes: Option<u64>,
+    /// The program, when it is not that of `SMG_BIN`.
+    pub(crate) binary: Option<PathBuf>,
 }
 
 impl Start {
@@ -106,7 +108,9 @@ impl<'a> Fleet<'a> {
     }
 
     fn command(&self, at: usize, start: &Start) -> Command {
-        let binary = std::env::var("SMG_BIN").expect("SMG_BIN names the binary; `make test-cluster` sets it");
+        let usual =
+            || std::env::var_os("SMG_BIN").expect("SMG_BIN names the binary; `make test-cluster` sets it").into();
+        let binary: PathBuf = start.binary.clone().unwrap_or_else(usual);
         let node = &self.nodes[at];
         let mut mounts = String::new();
         if let Some(hosts) = &start.hosts {

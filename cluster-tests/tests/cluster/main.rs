@@ -17,6 +17,7 @@ mod limiting;
 mod load;
 mod prefixes;
 mod report;
+mod rolling;
 mod runner;
 mod secrets;
 mod splitting;
@@ -39,6 +40,15 @@ fn main() -> ExitCode {
 }
 
 fn scenarios() -> Vec<Scenario> {
+    let mut all = every();
+    // It needs the program of another release: `make test-upgrade` builds it.
+    if std::env::var_os("OLD_BIN").is_some() {
+        all.push(Scenario::new("p10_an_upgrade_node_by_node_and_back_fails_nothing", 3, rolling::upgraded));
+    }
+    all
+}
+
+fn every() -> Vec<Scenario> {
     vec![
         Scenario::new("the_switch_does_what_it_says", 2, switch::does_what_it_says),
         // It has 33 nodes: nothing runs beside it.
@@ -55,6 +65,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("noise_and_replays_change_nothing", 3, wire::noise_and_replays),
         Scenario::new("p1_a_killed_node_fails_nothing_elsewhere", 3, load::killed),
         Scenario::new("p1_a_draining_node_fails_nothing", 3, load::drained),
+        Scenario::new("p10_nodes_restarted_one_by_one_fail_nothing", 3, rolling::restarted),
+        Scenario::new("p10_what_waits_in_the_background_outlives_a_draining_node", 3, rolling::background),
         Scenario::new("p1_a_split_and_a_slow_mesh_fail_and_slow_nothing", 3, load::split),
         Scenario::new("field_02_no_slot_leaks_whoever_ends_a_request", 3, load::field_02_slots),
         Scenario::new("field_08_a_late_node_sends_conversations_where_they_are_remembered", 3, prefixes::field_08_late),

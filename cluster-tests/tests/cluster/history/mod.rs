@@ -120,13 +120,13 @@ impl Fleet<'_> {
     }
 
     /// Waits until all that run are in one group of so many voters and agree on who leads.
-    async fn one_history(&self, voters: usize) -> Duration {
+    pub(crate) async fn one_history(&self, voters: usize) -> Duration {
         within(&format!("history has {voters} voters and one leader"), FORMING, async || {
             let mut leaders = std::collections::BTreeSet::new();
             for at in self.running() {
                 let group = self.kept(at).await;
                 let has_all = group["voters"].as_array().map(Vec::len) == Some(voters);
-                if !has_all || group["changing_voters"] != false || !group["leader"].is_string() {
+                if !has_all || group["changing_voters"] == true || !group["leader"].is_string() {
                     return false;
                 }
                 leaders.insert(group["leader"].to_string());
@@ -153,7 +153,7 @@ impl Fleet<'_> {
     }
 
     /// Starts three nodes, which serve `m` and keep history together; a conversation of theirs.
-    async fn keeping(&mut self, start: &Start) -> String {
+    pub(crate) async fn keeping(&mut self, start: &Start) -> String {
         for at in 0..3 {
             self.start(at, start);
         }
@@ -165,7 +165,7 @@ impl Fleet<'_> {
     }
 
     /// The same of each node that runs, once all can be read and are alike.
-    async fn items_everywhere(&self, conversation: &str) -> Vec<String> {
+    pub(crate) async fn items_everywhere(&self, conversation: &str) -> Vec<String> {
         let mut all = Vec::new();
         within("every node can be read", STARTING, async || {
             all.clear();
@@ -204,7 +204,7 @@ async fn items(node: SocketAddr, conversation: &str) -> Result<Vec<String>, Stri
 }
 
 /// Clients at work until they are told to stop. Must be used in a `LocalSet`.
-struct Clients {
+pub(crate) struct Clients {
     seen: Rc<RefCell<Seen>>,
     stop: Rc<Cell<bool>>,
     tasks: JoinSet<()>,
@@ -223,7 +223,7 @@ struct Client {
 }
 
 impl Clients {
-    fn new(fleet: &Fleet<'_>, conversation: &str) -> Self {
+    pub(crate) fn new(fleet: &Fleet<'_>, conversation: &str) -> Self {
         let nodes = fleet.nodes.iter().map(|it| it.http).collect();
         let (seen, stop, tasks) = Default::default();
         Self { seen, stop, tasks, nodes, conversation: conversation.to_owned() }
@@ -240,7 +240,7 @@ impl Clients {
     }
 
     /// So many that add items, one that makes responses if there is a worker, one that reads.
-    fn begin(&mut self, writers: usize, makes: bool) {
+    pub(crate) fn begin(&mut self, writers: usize, makes: bool) {
         for number in 0..writers {
             self.tasks.spawn_local(self.client(number).adds());
         }
@@ -251,7 +251,7 @@ impl Clients {
     }
 
     /// Waits until each has had its last answer.
-    async fn end(mut self) -> Seen {
+    pub(crate) async fn end(mut self) -> Seen {
         self.stop.set(true);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a client does not panic");

@@ -17,9 +17,9 @@ pub(super) struct Read {
 
 /// Everything that clients were told.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Items whose adding was acknowledged, and when.
-    pub(super) added: BTreeMap<String, Instant>,
+    pub(crate) added: BTreeMap<String, Instant>,
     /// Responses that were answered as completed.
     pub(super) made: BTreeMap<String, Value>,
     pub(super) reads: Vec<Read>,
@@ -57,7 +57,7 @@ impl Seen {
     }
 
     /// Whether it fits what there is at the end.
-    pub(super) fn check(&self, last: &[String]) {
+    pub(crate) fn check(&self, last: &[String]) {
         assert_eq!(self.wrong, Vec::<String>::new(), "answers that nobody should have");
         let once: BTreeSet<&String> = last.iter().collect();
         assert_eq!(once.len(), last.len(), "an item is there twice: {last:?}");
