@@ -27,7 +27,7 @@ pub struct Link {
     pub routing_key: Option<String>,
     /// Sent as `idempotency-key`.
     pub idempotency_key: Option<String>,
-    /// How long an answer is waited for; [`DEADLINE`] unless changed.
+    /// How long an answer is waited for; five seconds unless changed.
     pub deadline: Duration,
 }
 

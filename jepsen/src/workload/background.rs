@@ -19,6 +19,8 @@ use super::responses::noted;
 use super::sse;
 
 const CLIENTS: usize = 4;
+/// Of a hundred jobs, so many have a long answer, if the worker gives one.
+const LONG: usize = 30;
 /// BOUND: how many are made, and how many of them at a time.
 const JOBS_MAX: usize = 150;
 const OPEN_MAX: usize = 6;
@@ -74,7 +76,9 @@ impl Background {
 
     async fn create(&self, client: &mut Client) {
         let name = format!("{}.b{}", self.ground.tag, self.names.replace(self.names.get() + 1));
-        let body = json!({"model": self.ground.target.model, "input": format!("say {name}"), "max_output_tokens": 32, "background": true});
+        // A long one is under way when its node is lost, and when another takes it over.
+        let tokens = if client.random.percent(LONG) { 400 } else { 32 };
+        let body = json!({"model": self.ground.target.model, "input": format!("say {name}"), "max_output_tokens": tokens, "background": true});
         let node = client.any();
         let pending = client.invoke("create", &name, Value::Null, node);
         let told = client.ask(node, Request::new("POST", "/v1/responses", &body.to_string())).await;

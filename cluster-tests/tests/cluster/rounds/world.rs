@@ -29,7 +29,7 @@ const DISK_BYTES: u64 = 192 << 20;
 const SMALL_BYTES: u64 = 128 << 20;
 const WORKERS: [u16; 2] = [9001, 9002];
 /// Long enough that a stream of a few tokens is there when something happens.
-const WORKER: &[&str] = &["--models", "m", "--token-delay", "15ms", "--output-tokens", "24"];
+const WORKER: &[&str] = &["--models", "m", "--token-delay", "15ms", "--output-tokens", "300"];
 const CLOCK_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// A simulated worker at the observer's place.

@@ -5,6 +5,7 @@ use crate::base::older::Older;
 use crate::raft::RowChange;
 
 /// One of each command that a cluster of these releases may have in its log, in an order in which each does something.
+#[expect(clippy::too_many_lines, reason = "one of each, and their order matters")]
 fn log() -> Vec<Entry> {
     let a = Owner::new(&TenantId::parse("team").unwrap(), Some("ci")).unwrap();
     let of = |act| Command::Of { owner: a.clone(), room: ROOM, act: Box::new(act) };
