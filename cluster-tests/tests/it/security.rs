@@ -282,8 +282,10 @@ async fn matrix_every_route_asks_every_token_for_what_its_line_says() {
     let wrong = judge(&cells);
     assert!(wrong.is_empty(), "{} of {} answers:\n{}", wrong.len(), cells.len(), wrong.join("\n"));
     assert!(cells.len() > 40 * ROUTES.len(), "{} answers", cells.len());
-    let leak = cells.iter().find(|it| it.may != May::User && it.body.contains("canary-of-a"));
-    assert!(leak.is_none(), "{leak:?}");
+    // A backup is all of history, and an operator's.
+    let may_have = |it: &Cell| it.may == May::User || it.may == May::Admin && it.route == "GET /cluster/history/export";
+    let leak = cells.iter().find(|it| !may_have(it) && it.body.contains("canary-of-a"));
+    assert!(leak.is_none(), "{:?}", leak.map(|it| (&it.route, it.who, it.status)));
     world.node.shutdown().await;
 }
 

@@ -31,6 +31,9 @@ fn good(schema: &str) -> &'static str {
             r#"{"items":[{"role":"user","content":"x","id":"msg_a"},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"y"}]}],"metadata":{"a":"b"}}"#
         }
         "ConversationChange" => r#"{"metadata":{"a":"b"}}"#,
+        "NewFault" => {
+            r#"{"kind":"delay","nodes":["*"],"direction":"in","ms":20,"jitter_ms":5,"for":"500ms","ratio":0.5,"worker":"*","status":503,"after_bytes":9,"offset_seconds":-3,"group":"both"}"#
+        }
         "NewWorker" => {
             r#"{"url":"http://h:1/base","api_key":"k","models":["m"],"priority":50,"cost":1.5,"labels":{"a":"b"},"draining":false}"#
         }

@@ -19,7 +19,7 @@ pub struct Rules {
     pub failure_threshold: u32,
     /// Probes in a row that must succeed after that.
     pub success_threshold: u32,
-    /// Failed requests within `window` that open the breaker, if they are also half of all.
+    /// Failed requests within `window` that open the breaker, if they are also half of all. Half as many do without a success between them, whatever was before.
     pub breaker_failures: u32,
     /// The breaker's window.
     pub breaker_window: Duration,
@@ -146,8 +146,6 @@ pub struct Changes {
 
 /// Successes that are remembered, in failures that open the breaker. More let a worker that served a lot fail a lot, and retries pay for it; fewer forget that it works at all.
 const SUCCESSES_PER_FAILURE: u32 = 4;
-/// So many failures without a success between them open the breaker, whatever was before. Fewer take out a worker for one client's bad luck; more spend retries on a worker that is gone.
-const IN_ROW: u32 = 5;
 /// Half-open: at most one request each so often.
 const TRICKLE: Duration = Duration::from_millis(500);
 
@@ -311,7 +309,7 @@ impl Health {
         self.failed_in_row += 1;
         let was_open = self.open.is_some();
         let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
-        let over = over || self.failed_in_row >= self.rules.breaker_failures.min(IN_ROW);
+        let over = over || self.failed_in_row >= self.rules.breaker_failures.div_ceil(2);
         if was_open || over {
             self.open = Some((now, now + self.rules.breaker_open));
             self.trickle_at = None;

@@ -33,7 +33,7 @@ fn a_worker_that_served_thousands_and_then_fails_is_out_after_a_few() {
         health.ended(now, now, Outcome::Failure);
         health.breaker(now) == Breaker::Open
     });
-    assert_eq!(failed, Some(5), "each failure more is a retry, and retries are few");
+    assert_eq!(failed, Some(3), "half of the threshold: each failure more is a retry, and retries are few");
 }
 
 #[test]

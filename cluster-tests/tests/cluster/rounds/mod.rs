@@ -52,10 +52,11 @@ struct Book {
 }
 
 impl Book {
-    fn open(planted: Option<String>) -> Self {
+    /// What is tried is told by `revision`, which was looked at when the run began: the tree may change meanwhile, what runs does not.
+    fn open(revision: &str, planted: Option<String>) -> Self {
         let folder = std::env::var("ROUNDS").map_or_else(|_| PathBuf::from("rounds"), PathBuf::from);
         std::fs::create_dir_all(&folder).expect("ROUNDS names a folder that can be made");
-        Self { folder, identity: Identity { revision: revision(), machine: machine(), planted } }
+        Self { folder, identity: Identity { revision: revision.to_owned(), machine: machine(), planted } }
     }
 
     fn file(&self) -> PathBuf {
@@ -164,7 +165,7 @@ pub(crate) fn run() -> ExitCode {
     let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
     let entropy = seed.map_or_else(Entropy::from_os, Entropy::seeded);
     let (wanted, minutes) = (asked("N", 20), asked("MINUTES", 24 * 60));
-    let book = Book::open(None);
+    let book = Book::open(&revision(), None);
     let (begun, mut failures) = (Clock.now(), 0);
     println!("{} scenarios, {wanted} rounds each, at {}", plans.len(), book.identity.revision);
     while failures < FAILURES_MAX

@@ -63,19 +63,19 @@ pub(crate) fn run() -> ExitCode {
         BUGS.iter().filter(|it| words.is_empty() || words.iter().any(|word| it.name.contains(word))).collect();
     let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
     let entropy = seed.map_or_else(Entropy::from_os, Entropy::seeded);
-    let lives = asked("N", 4);
+    let (lives, revision) = (asked("N", 4), super::revision());
     let mut caught = 0;
     for bug in &chosen {
-        let is_caught = is_caught(bug, lives, &entropy);
+        let is_caught = is_caught(bug, lives, &revision, &entropy);
         caught += usize::from(is_caught);
     }
-    Book::open(None).publish();
+    Book::open(&revision, None).publish();
     println!("{caught} caught of {} planted", chosen.len());
     if caught == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn is_caught(bug: &Bug, lives: usize, entropy: &Entropy) -> bool {
-    let book = Book::open(Some(bug.name.to_owned()));
+fn is_caught(bug: &Bug, lives: usize, revision: &str, entropy: &Entropy) -> bool {
+    let book = Book::open(revision, Some(bug.name.to_owned()));
     let plans: Vec<&'static Plan> =
         bug.plans.iter().filter_map(|name| PLANS.iter().find(|it| it.name == *name)).collect();
     assert_eq!(plans.len(), bug.plans.len(), "{}: a scenario that there is not", bug.name);
