@@ -198,13 +198,19 @@ impl<'a> World<'a> {
             return Err("one leader");
         }
         let does = join_all(all.iter().map(async |at| {
-            if !self.fleet.serves(*at, "m").await {
+            if !self.serves(*at).await {
                 return Err("serving");
             }
             let kept = self.fleet.ask(*at, "POST", "/v1/conversations", &json!({})).await;
             if kept.is_ok_and(|it| it.0 == 200) { Ok(()) } else { Err("keeping") }
         }));
         does.await.into_iter().collect()
+    }
+
+    /// Whether it answers a request, one of a token: an answer of the usual length would be what healing takes.
+    async fn serves(&self, at: usize) -> bool {
+        let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]});
+        self.fleet.ask(at, "POST", "/v1/chat/completions", &body).await.is_ok_and(|it| it.0 == 200)
     }
 
     /// What is missing for it to be whole, in words.
@@ -220,7 +226,7 @@ impl<'a> World<'a> {
                 group["changing_voters"],
                 group["leader"],
                 group["term"],
-                self.fleet.serves(at, "m").await
+                self.serves(at).await
             );
         }
         missing
