@@ -27,6 +27,11 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_millis(30);
 /// Lines of the nodes' logs that a failed run shows, all together.
 const TAIL: usize = 120;
 
+/// Whether a log tells of a panic, in the words of nodes or of the standard library.
+pub(crate) fn panicked(log: &str) -> bool {
+    log.contains("a panic: this is a bug") || log.contains("panicked at")
+}
+
 /// The cluster.
 pub(crate) struct Fleet<'a> {
     pub(crate) case: &'a Case,
@@ -234,7 +239,7 @@ impl<'a> Fleet<'a> {
         }
         for node in &self.nodes {
             let log = std::fs::read_to_string(&node.log).unwrap_or_default();
-            assert!(!log.contains("panicked"), "a node panicked: {}", node.log.display());
+            assert!(!panicked(&log), "a node panicked: {}", node.log.display());
         }
     }
 }

@@ -146,6 +146,8 @@ pub struct Changes {
 
 /// Successes that are remembered, in failures that open the breaker. More let a worker that served a lot fail a lot, and retries pay for it; fewer forget that it works at all.
 const SUCCESSES_PER_FAILURE: u32 = 4;
+/// Failures in a row that may be one client's bad luck.
+const IN_ROW_MIN: u32 = 3;
 /// Half-open: at most one request each so often.
 const TRICKLE: Duration = Duration::from_millis(500);
 
@@ -309,7 +311,8 @@ impl Health {
         self.failed_in_row += 1;
         let was_open = self.open.is_some();
         let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
-        let over = over || self.failed_in_row >= self.rules.breaker_failures.div_ceil(2);
+        let enough = self.rules.breaker_failures;
+        let over = over || self.failed_in_row >= enough.div_ceil(2).max(IN_ROW_MIN).min(enough);
         if was_open || over {
             self.open = Some((now, now + self.rules.breaker_open));
             self.trickle_at = None;

@@ -103,6 +103,9 @@ async fn whole_life(case: &Case, plans: &[&'static Plan], identity: &Identity, f
     let terms = watch.leaders();
     let history = recorder.events();
     seen(&mut done, &history, identity);
+    if let Some(last) = done.last_mut() {
+        last.round.violations.extend(world.ended());
+    }
     ends(&world, &mut done, &terms).await;
     Lived { rounds: done.into_iter().map(|it| it.round).collect(), history }
 }
@@ -161,6 +164,7 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
     } else {
         round.violations.push(format!("not whole {WHOLE_MAX:?} after it was healed: {missing}"));
     }
+    round.violations.extend(world.ended());
     evicted(&mut round, plan, &hurt, trail.read(&world.fleet));
     round.timeline = timeline(begun, whole + TAIL, &samples);
     leaders(world, &mut round.timeline, begun).await;

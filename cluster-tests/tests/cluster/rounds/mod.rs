@@ -217,8 +217,9 @@ fn next(
         these.swap(at, entropy.below(at + 1));
     }
     these.sort_by_key(|it| std::cmp::Reverse(lacks(it)));
-    these.truncate(ROUNDS_OF_A_LIFE);
-    these
+    // Few scenarios come again in one life.
+    let lacking: usize = these.iter().map(|it| lacks(it)).sum();
+    these.iter().cycle().take(lacking.min(ROUNDS_OF_A_LIFE)).copied().collect()
 }
 
 /// One cluster's life. `None`: it did not get as far as a verdict, and why was printed.

@@ -23,6 +23,7 @@ use crate::case::Case;
 use crate::fleet::Fleet;
 use crate::fleet::STARTING;
 use crate::fleet::Start;
+use crate::fleet::panicked;
 
 /// Room for the write buffers, the logs and the files of three groups, and for what must stay free.
 const DISK_BYTES: u64 = 192 << 20;
@@ -30,6 +31,8 @@ const SMALL_BYTES: u64 = 128 << 20;
 const WORKERS: [u16; 2] = [9001, 9002];
 /// Long enough that a stream of a few tokens is there when something happens.
 const WORKER: &[&str] = &["--models", "m", "--token-delay", "15ms", "--output-tokens", "300"];
+/// Lines of the log of a node that ended by itself.
+const LAST: usize = 12;
 const CLOCK_LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// A simulated worker at the observer's place.
@@ -259,9 +262,24 @@ impl<'a> World<'a> {
         self.fleet.nodes.iter().filter_map(|it| Some(it.process.as_ref()?.memory())).collect()
     }
 
+    /// Nodes that ended by themselves, with what they wrote last.
+    pub(super) fn ended(&mut self) -> Vec<String> {
+        let mut ended = Vec::new();
+        for (at, node) in self.fleet.nodes.iter_mut().enumerate() {
+            let Some(status) = node.process.as_mut().and_then(Process::ended) else { continue };
+            let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            ended.push(format!(
+                "node {at} ended by itself, {status}: {}",
+                lines[lines.len().saturating_sub(LAST)..].join(" | ")
+            ));
+        }
+        ended
+    }
+
     /// Nodes whose log tells of a panic.
     pub(super) fn panics(&self) -> usize {
-        let has = |log: &PathBuf| std::fs::read_to_string(log).unwrap_or_default().contains("panicked");
+        let has = |log: &PathBuf| panicked(&std::fs::read_to_string(log).unwrap_or_default());
         self.fleet.nodes.iter().filter(|it| has(&it.log)).count()
     }
 
