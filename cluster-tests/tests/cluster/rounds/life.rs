@@ -47,6 +47,9 @@ const TOLD_MAX: usize = 5;
 /// Of what a checker says of one violation, so many characters are told; it says all of it when it is asked again.
 const WORDS_MAX: usize = 400;
 
+/// What checkers find is counted by its first word where that is one of these.
+const COUNTED: &[&str] = &["lost", "twice", "stale read", "resurrected", "stuck", "over the limit", "gap"];
+
 /// What all rounds of a run have in common.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
@@ -312,7 +315,13 @@ fn seen(done: &mut [Done], history: &[Event], identity: &Identity) {
             is_so: acks.len() > 5,
         });
     }
-    for verdict in jepsen::check(history) {
+    let verdicts = jepsen::check(history);
+    for it in done.iter_mut() {
+        for name in COUNTED {
+            it.round.counts.insert((*name).to_owned(), 0.0);
+        }
+    }
+    for verdict in verdicts {
         for violation in &verdict.violations {
             let at = violation.at.iter().min().map_or(Duration::ZERO, |it| Duration::from_nanos(*it));
             let within = done.iter().rposition(|it| it.began <= at).unwrap_or(0);
@@ -323,6 +332,10 @@ fn seen(done: &mut [Done], history: &[Event], identity: &Identity) {
             };
             let what: String = violation.what.chars().take(WORDS_MAX).collect();
             let text = format!("{promise}{} by {}: {what}", verdict.workload, verdict.checker);
+            let counts = &mut done[within].round.counts;
+            for name in COUNTED.iter().filter(|it| violation.what.starts_with(**it)) {
+                *counts.entry((*name).to_owned()).or_default() += 1.0;
+            }
             done[within].round.violations.push(text);
         }
         let is_decided = verdict.unknown.is_none() || verdict.checker != "direct";
