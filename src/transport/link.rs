@@ -40,6 +40,8 @@ use super::messages::Way;
 use super::metrics::Drop as Dropped;
 use super::metrics::Metrics;
 use super::peer::Peer;
+use super::reading;
+use super::reading::Unread;
 use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Clock;
@@ -504,10 +506,10 @@ impl Link {
             }
             Some(Lane::Swim | Lane::Deltas | Lane::Limits) | None => return self.refuse(&mut recv, Dropped::NoReader),
         };
-        let bytes = match timeout(STREAM_TIMEOUT, recv.read_to_end(lane.bytes_max())).await {
-            Ok(Ok(bytes)) => Bytes::from(bytes),
-            Ok(Err(quinn::ReadToEndError::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
-            Ok(Err(_)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
+        let bytes = match timeout(STREAM_TIMEOUT, reading::rest(&mut recv, lane.bytes_max())).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(Unread::TooLong)) => return self.refuse(&mut recv, Dropped::TooLarge),
+            Ok(Err(Unread::Broken)) | Err(_) => return self.refuse(&mut recv, Dropped::NoLink),
         };
         if !self.passes(lane, Heading::In, &mut send).await {
             return;
@@ -535,10 +537,10 @@ async fn read_message(stream: &mut quinn::RecvStream, class: Class) -> Result<(L
     let lane = Lane::from_byte(byte[0])
         .filter(|it| matches!(it, Lane::Swim | Lane::Deltas | Lane::Ledger) && it.class() == class);
     let lane = lane.ok_or(Dropped::NoReader)?;
-    match stream.read_to_end(lane.bytes_max()).await {
-        Ok(bytes) => Ok((lane, bytes.into())),
-        Err(quinn::ReadToEndError::TooLong) => Err(Dropped::TooLarge),
-        Err(quinn::ReadToEndError::Read(_)) => Err(Dropped::NoLink),
+    match reading::rest(stream, lane.bytes_max()).await {
+        Ok(bytes) => Ok((lane, bytes)),
+        Err(Unread::TooLong) => Err(Dropped::TooLarge),
+        Err(Unread::Broken) => Err(Dropped::NoLink),
     }
 }
 

@@ -23,6 +23,7 @@ mod link;
 mod messages;
 pub mod metrics;
 mod peer;
+mod reading;
 mod stream;
 pub mod trust;
 pub mod twin;
