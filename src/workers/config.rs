@@ -34,7 +34,7 @@ crate::config! {
         "health-success-threshold" => success_threshold: u32 = 1,
         /// A worker that a flag names lives on without the node that was given the flag, until no node has reached it for this long.
         "worker-away-max" => away_max: Duration = Duration::from_secs(600),
-        /// Failed requests within the window that open a worker's breaker, if half of its requests failed. Half as many in a row do, too.
+        /// Failed requests within the window that open a worker's breaker, if half of its requests of late failed.
         "cb-failure-threshold" => breaker_failures: u32 = 10,
         /// The breaker's window.
         "cb-window-duration-secs" => breaker_window: Duration = Duration::from_secs(60),

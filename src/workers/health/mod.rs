@@ -19,7 +19,7 @@ pub struct Rules {
     pub failure_threshold: u32,
     /// Probes in a row that must succeed after that.
     pub success_threshold: u32,
-    /// Failed requests within `window` that open the breaker, if they are also half of all. Half as many do without a success between them, whatever was before.
+    /// Failed requests within `window` that open the breaker, if they are also half of all of late.
     pub breaker_failures: u32,
     /// The breaker's window.
     pub breaker_window: Duration,
@@ -126,8 +126,6 @@ pub struct Health {
     window_start: Option<Instant>,
     successes: u32,
     failures: u32,
-    /// Failures since the last success.
-    failed_in_row: u32,
     /// When the breaker opened, and until when. A request sent before says nothing new.
     open: Option<(Instant, Instant)>,
     trickle_at: Option<Instant>,
@@ -144,10 +142,6 @@ pub struct Changes {
     pub went_away: bool,
 }
 
-/// Successes that are remembered, in failures that open the breaker. More let a worker that served a lot fail a lot, and retries pay for it; fewer forget that it works at all.
-const SUCCESSES_PER_FAILURE: u32 = 4;
-/// Failures in a row that may be one client's bad luck.
-const IN_ROW_MIN: u32 = 3;
 /// Half-open: at most one request each so often.
 const TRICKLE: Duration = Duration::from_millis(500);
 
@@ -169,7 +163,6 @@ impl Health {
             window_start: None,
             successes: 0,
             failures: 0,
-            failed_in_row: 0,
             open: None,
             trickle_at: None,
             told: (Breaker::Closed, false),
@@ -300,19 +293,15 @@ impl Health {
         }
         if is_success {
             self.successes += 1;
-            self.failed_in_row = 0;
-            // What a busy worker did right a while ago does not weigh against what it does now.
-            if self.successes >= SUCCESSES_PER_FAILURE.saturating_mul(self.rules.breaker_failures) {
+            // What a busy worker did right a while ago does not weigh against what it does now: of successes as many are remembered as failures open the breaker.
+            if self.successes > self.rules.breaker_failures {
                 (self.successes, self.failures) = (self.successes / 2, self.failures / 2);
             }
             return;
         }
         self.failures += 1;
-        self.failed_in_row += 1;
         let was_open = self.open.is_some();
         let over = self.failures >= self.rules.breaker_failures && self.failures >= self.successes;
-        let enough = self.rules.breaker_failures;
-        let over = over || self.failed_in_row >= enough.div_ceil(2).max(IN_ROW_MIN).min(enough);
         if was_open || over {
             self.open = Some((now, now + self.rules.breaker_open));
             self.trickle_at = None;

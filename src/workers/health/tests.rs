@@ -33,11 +33,21 @@ fn a_worker_that_served_thousands_and_then_fails_is_out_after_a_few() {
         health.ended(now, now, Outcome::Failure);
         health.breaker(now) == Breaker::Open
     });
-    assert_eq!(failed, Some(3), "half of the threshold: each failure more is a retry, and retries are few");
+    assert_eq!(failed, Some(RULES.breaker_failures), "each failure more is a retry, and retries are few");
 }
 
 #[test]
-fn a_worker_that_begins_to_fail_every_other_request_is_out_before_retries_are_used_up() {
+fn a_worker_that_fails_now_and_then_stays_in() {
+    let (mut health, mut now) = (Health::new(RULES), Clock.now());
+    for turn in 0..10_000 {
+        now += Duration::from_millis(2);
+        health.ended(now, now, if turn % 5 == 0 { Outcome::Failure } else { Outcome::Success });
+        assert_eq!(health.breaker(now), Breaker::Closed, "request {turn}");
+    }
+}
+
+#[test]
+fn a_worker_that_begins_to_fail_two_of_three_requests_is_out_before_retries_are_used_up() {
     let (mut health, mut now) = (Health::new(RULES), Clock.now());
     for _ in 0..5_000 {
         now += Duration::from_millis(2);
