@@ -107,6 +107,12 @@ impl Entry {
         (is_available, health.is_suspect(now))
     }
 
+    /// Whether it has still to tell what it serves: it answers, or was not asked yet.
+    #[must_use]
+    pub fn is_untold(&self) -> bool {
+        self.facts.models.is_empty() && self.health.lock().own().last.is_none_or(|it| it == Probe::Ok)
+    }
+
     /// A request goes there.
     pub fn sent(&self, now: Instant) {
         let mut health = self.health.lock();

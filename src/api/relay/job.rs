@@ -107,7 +107,7 @@ const PRIVATE: &[&str] =
     &["x-api-key", "x-smg-routing-key", "x-smg-target-worker", "forwarded", "x-forwarded-for", "x-real-ip"];
 
 impl Job {
-    pub(super) fn new(
+    pub(super) async fn new(
         gateway: Arc<Gateway>,
         wire: &'static Wire,
         head: Parts,
@@ -115,7 +115,7 @@ impl Job {
         body: Held,
         principal: Arc<Principal>,
     ) -> Result<Self, ApiError> {
-        let model = resolve_model(&gateway, parsed.model.as_deref())?;
+        let model = model(&gateway, parsed.model.as_deref()).await?;
         Ok(Self {
             gateway,
             wire,
@@ -332,24 +332,24 @@ impl Planned {
     }
 }
 
-/// A node that starts may be asked before its workers were; they answer within milliseconds. Longer holds requests where no worker is there, shorter refuses what could be served.
+/// A node that starts may be asked before its workers were; they answer within milliseconds. Longer holds requests for models that there are not, shorter refuses what could be served.
 const TOLD_MAX: Duration = Duration::from_secs(2);
 
-/// Waits until some worker has told what it serves, where none has yet.
-pub async fn told(gateway: &Gateway) {
-    let is_told = || {
-        let fleet = gateway.registry.fleet();
-        fleet.all.is_empty() || !fleet.by_model.is_empty()
-    };
-    if !is_told() {
-        let mut changes = gateway.registry.changes();
-        let told = async { while !is_told() && changes.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(TOLD_MAX, told).await; // what is there by then decides
+/// The model asked for, or the only one there is. While a worker that answers, or was not asked yet, has still to tell what it serves, one that nobody serves is waited for.
+pub async fn model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
+    let is_untold = || gateway.registry.fleet().all.iter().any(|it| it.is_untold());
+    match resolve_model(gateway, asked) {
+        Err(ApiError::AllBusy { .. } | ApiError::UnknownModel { .. }) if is_untold() => {}
+        resolved => return resolved,
     }
+    let mut changes = gateway.registry.changes();
+    let told =
+        async { while is_untold() && resolve_model(gateway, asked).is_err() && changes.changed().await.is_ok() {} };
+    let _ = tokio::time::timeout(TOLD_MAX, told).await; // what is there by then decides
+    resolve_model(gateway, asked)
 }
 
-/// The model asked for, or the only one there is.
-pub fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
+fn resolve_model(gateway: &Gateway, asked: Option<&str>) -> Result<ModelId, ApiError> {
     let fleet = gateway.registry.fleet();
     if fleet.all.is_empty() {
         return Err(ApiError::NoWorkers);

@@ -38,8 +38,7 @@ use self::account::Account;
 use self::attempt::Opened;
 use self::job::Job;
 use self::job::Planned;
-pub use self::job::resolve_model;
-pub use self::job::told;
+pub use self::job::model;
 use self::live::Live;
 use super::CutShort;
 use super::Response;
@@ -202,8 +201,7 @@ where
         let body = held.bytes.clone();
         let object = json::parse(&body)?;
         let parsed = (wire.read)(&object)?;
-        told(&gateway).await;
-        let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal)?;
+        let mut job = Job::new(Arc::clone(&gateway), wire, head, &parsed, held, principal).await?;
         job.keep(permit, &account);
         account.lap(Stage::Parse);
         account.allowed(gateway.budgets.take(&job.principal, &job.model, job.expected()).await?);
@@ -259,7 +257,7 @@ pub async fn explain(
     held: Held,
     principal: Arc<Principal>,
 ) -> Result<Explanation, ApiError> {
-    Job::new(gateway, wire, head, parsed, held, principal)?.explain(parsed.prompt.as_ref()).await
+    Job::new(gateway, wire, head, parsed, held, principal).await?.explain(parsed.prompt.as_ref()).await
 }
 
 fn open(mut job: Job, planned: Planned) -> Opening {

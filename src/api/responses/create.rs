@@ -94,8 +94,7 @@ async fn wanted(gateway: &Gateway, history: Handle, taken: &Taken) -> Result<Wan
     let again = body.clone();
     let create = Create::read(body)?;
     check(&create, key.as_ref())?;
-    relay::told(gateway).await;
-    relay::resolve_model(gateway, Some(&create.model))?;
+    relay::model(gateway, Some(&create.model)).await?;
     let owner = super::owner(&history, &taken.principal)?;
     let names = Names::read(&create)?;
     let bytes_max = gateway.intake.body_len_max() as u64;

@@ -33,6 +33,34 @@ async fn a_whole_answer_and_a_whole_request_pass_unchanged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_is_asked_before_its_workers_have_told_what_they_serve_waits_for_them() {
+    use crate::base::ids::ModelId;
+    use crate::workers::detect::Engine;
+    use crate::workers::detect::ServedModel;
+    use crate::workers::health::Probe;
+    use crate::workers::registry::Facts;
+    let edge = Edge::new();
+    let registry = &edge.gateway.registry;
+    let mute = edge.worker(&[], [whole(200, ANSWER)]);
+    let begun = Clock.now();
+    let reply = edge.post(CHAT, ASK).await;
+    assert_eq!((reply.status.as_u16(), begun.elapsed()), (503, Duration::from_secs(2)), "not for ever");
+    let told = async {
+        Clock.sleep(Duration::from_millis(300)).await;
+        let models = vec![ServedModel { id: ModelId::parse("m").expect("a model"), context_len: None }];
+        registry.found(mute.id, Facts { engine: Engine::default(), models });
+    };
+    let (reply, ()) = tokio::join!(edge.post(CHAT, ASK), told);
+    assert_eq!((reply.status.as_u16(), reply.body.as_str()), (200, ANSWER));
+    // One that does not answer holds nobody up, and what nobody serves is said at once.
+    let dead = edge.worker(&[], []);
+    registry.get(dead.id).expect("it is there").probed(Clock.now(), Probe::Failed);
+    let begun = Clock.now();
+    let reply = edge.post(CHAT, &ASK.replace("\"m\"", "\"other\"")).await;
+    assert_eq!((reply.status.as_u16(), begun.elapsed()), (404, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
 async fn usage_is_asked_for_and_taken_out_again_unless_the_client_wants_it() {
     let edge = Edge::new();
     let worker = edge.worker(&["m"], [good_stream()]);
