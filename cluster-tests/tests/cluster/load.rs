@@ -282,7 +282,7 @@ pub(crate) async fn field_02_slots(case: &Case) {
 }
 
 /// Requests in flight as the nodes that run count them.
-async fn taken(fleet: &Fleet<'_>) -> usize {
+pub(crate) async fn taken(fleet: &Fleet<'_>) -> usize {
     let mut taken = 0;
     for at in fleet.running() {
         let listed =

@@ -31,3 +31,31 @@ pub fn seconds(date: &str) -> Option<i64> {
     let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
     Some(days * 86_400 + hour * 3_600 + minute * 60 + second - ahead)
 }
+
+/// A moment as in RFC 3339, of the seconds since 1970.
+#[must_use]
+pub fn rfc3339(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_back_as_it_was_written() {
+        for seconds in (0..4_102_444_800_u64).step_by(86_399 * 7) {
+            assert_eq!(super::seconds(&rfc3339(seconds)), i64::try_from(seconds).ok(), "{}", rfc3339(seconds));
+        }
+        assert_eq!(rfc3339(951_827_696), "2000-02-29T12:34:56Z");
+    }
+}

@@ -18,6 +18,7 @@ mod svg;
 mod tally;
 mod timeline;
 
+pub use date::rfc3339;
 pub use file::ReadError;
 pub use file::append;
 pub use file::read;

@@ -36,6 +36,9 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// A node that answers at all does so in a few milliseconds, in some hundred on a busy machine.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Items of a page.
+pub(super) const PAGE: usize = 100;
+
 /// What is asked.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
@@ -131,6 +134,23 @@ impl Client {
             process: ground.recorder.process(),
             links: ground.target.nodes.iter().map(|_| None).collect(),
             random: Random::new(ground.seed, purpose),
+        }
+    }
+
+    /// All items of a conversation, page after page from the first. Each page is what there is when it is read, so the whole is what there is when the last one is.
+    pub(super) async fn items(&mut self, node: usize, id: &str) -> Result<Vec<Value>, Told> {
+        let (mut items, mut last) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/conversations/{id}/items?order=asc&limit={PAGE}{last}");
+            let told = self.ask(node, Request::get(&path)).await;
+            let page =
+                told.body().and_then(|it| it["data"].as_array().map(|data| (data.clone(), it["has_more"] == true)));
+            let Some((data, has_more)) = page else { return Err(told) };
+            items.extend(data);
+            match items.last().and_then(|it| it["id"].as_str()) {
+                Some(id) if has_more => last = format!("&after={id}"),
+                Some(_) | None => return Ok(items),
+            }
         }
     }
 

@@ -23,7 +23,6 @@ const MADE_WITHIN: Duration = Duration::from_secs(15);
 const ROUNDS: usize = 30;
 /// How often one is sent.
 const TRIES_MAX: usize = 5;
-const PAGE: usize = 100;
 
 /// See the file's header.
 pub(super) struct Idempotency {
@@ -136,20 +135,9 @@ impl Idempotency {
 
     /// What users wrote in a conversation, in order.
     async fn texts(&self, client: &mut Client, node: usize, id: &str) -> Result<Vec<Value>, Told> {
-        let (mut texts, mut last) = (Vec::new(), String::new());
-        loop {
-            let path = format!("/v1/conversations/{id}/items?order=asc&limit={PAGE}{last}");
-            let told = client.ask(node, Request::get(&path)).await;
-            let page =
-                told.body().and_then(|it| it["data"].as_array().map(|data| (data.clone(), it["has_more"] == true)));
-            let Some((data, has_more)) = page else { return Err(told) };
-            let asked = data.iter().filter(|it| it["role"] == "user");
-            texts.extend(asked.map(|it| it["content"][0]["text"].clone()));
-            match data.last().and_then(|it| it["id"].as_str()) {
-                Some(id) if has_more => last = format!("&after={id}"),
-                Some(_) | None => return Ok(texts),
-            }
-        }
+        let items = client.items(node, id).await?;
+        let asked = items.iter().filter(|it| it["role"] == "user");
+        Ok(asked.map(|it| it["content"][0]["text"].clone()).collect())
     }
 }
 

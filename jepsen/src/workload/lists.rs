@@ -15,14 +15,12 @@ use super::Ground;
 use super::Work;
 use super::Workload;
 use super::client::Request;
-use super::client::Told;
 
 const CLIENTS: usize = 5;
 /// Lists that grow at a time.
 const AT_ONCE: usize = 2;
-/// More than a page of [`PAGE`].
+/// More than a page of items.
 const LENGTH: usize = 120;
-const PAGE: usize = 100;
 /// Of a hundred operations.
 const APPENDS: usize = 60;
 /// Of a hundred that were acknowledged, so many are looked for elsewhere at once: a moment later every node may have them.
@@ -121,8 +119,8 @@ impl Lists {
     async fn read(&self, client: &mut Client, at: usize, node: usize, f: &str) -> bool {
         let List { name, id, .. } = self.all.borrow()[at].clone();
         let pending = client.invoke(f, &name, Value::Null, node);
-        match self.pages(client, node, &id).await {
-            Ok(items) => client.ok(pending, Value::Array(items)),
+        match client.items(node, &id).await {
+            Ok(items) => client.ok(pending, items.iter().map(|it| self.number(&it["id"])).collect()),
             Err(told) => {
                 client.fail(pending, &told.why());
                 client.rest().await;
@@ -130,23 +128,6 @@ impl Lists {
             }
         }
         true
-    }
-
-    /// Page after page from the first. Each is what there is when it is read, so the whole is what there is when the last one is.
-    async fn pages(&self, client: &mut Client, node: usize, id: &str) -> Result<Vec<Value>, Told> {
-        let (mut items, mut last) = (Vec::new(), String::new());
-        loop {
-            let path = format!("/v1/conversations/{id}/items?order=asc&limit={PAGE}{last}");
-            let told = client.ask(node, Request::get(&path)).await;
-            let page =
-                told.body().and_then(|it| it["data"].as_array().map(|data| (data.clone(), it["has_more"] == true)));
-            let Some((data, has_more)) = page else { return Err(told) };
-            items.extend(data.iter().map(|it| self.number(&it["id"])));
-            match data.last().and_then(|it| it["id"].as_str()) {
-                Some(id) if has_more => last = format!("&after={id}"),
-                Some(_) | None => return Ok(items),
-            }
-        }
     }
 
     /// Our number of an item; another's name as it is.

@@ -136,7 +136,7 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
         version: Round::VERSION,
         revision: identity.revision.clone(),
         machine: identity.machine.clone(),
-        date: now(),
+        date: jepsen::page::rfc3339(Clock.wall().as_secs()),
         scenario: plan.name.to_owned(),
         promises: plan.promises.iter().map(ToString::to_string).collect(),
         seed: world.fleet.case.seed,
@@ -191,11 +191,6 @@ async fn leaders(world: &World<'_>, line: &mut Timeline, begun: Instant) {
         line.leader.push(leader);
         line.terms.push(known.map_or(0, |it| it.term));
     }
-}
-
-fn now() -> String {
-    let output = std::process::Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output();
-    output.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 /// What became of requests, and whether it may have.

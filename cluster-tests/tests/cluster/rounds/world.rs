@@ -24,6 +24,7 @@ use crate::fleet::Fleet;
 use crate::fleet::STARTING;
 use crate::fleet::Start;
 use crate::fleet::panicked;
+use crate::load::taken;
 
 /// Room for the write buffers, the logs and the files of three groups, and for what must stay free.
 const DISK_BYTES: u64 = 192 << 20;
@@ -237,19 +238,9 @@ impl<'a> World<'a> {
 
     /// Requests that workers still have, as the nodes count them, once nobody asks any more; waited for.
     pub(super) async fn in_flight(&self) -> f64 {
-        let idle = async || {
-            let mut taken = 0;
-            for at in self.fleet.running() {
-                let listed =
-                    self.fleet.ask(at, "GET", "/workers", &Value::Null).await.map(|it| it.1).unwrap_or_default();
-                let workers = listed["workers"].as_array().cloned().unwrap_or_default();
-                taken += workers.iter().filter_map(|it| it["load"].as_u64()).sum::<u64>();
-            }
-            taken
-        };
         let begun = Clock.now();
         loop {
-            let taken = idle().await;
+            let taken = taken(&self.fleet).await;
             if taken == 0 || Clock.now() - begun > STARTING {
                 return taken as f64;
             }
