@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     FullDisksTakeCommands,
     /// Entries that a snapshot has go before the snapshot is in place.
     EntriesGoBeforeTheState,
+    /// Entries that were not answered in a heartbeat are sent again, as many as before.
+    LateIsSentAgain,
     /// Whoever misses a leader stands at once, though all others hear one.
     NobodyIsCanvassed,
     /// Who led when it stopped leads when it starts.

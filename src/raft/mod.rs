@@ -19,6 +19,7 @@ mod candidacy;
 mod content;
 mod exchange;
 pub(crate) mod faults;
+mod flight;
 pub mod frame;
 mod group;
 mod log;

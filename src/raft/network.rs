@@ -21,6 +21,7 @@ use openraft::Vote;
 use openraft::error::Fatal;
 use openraft::error::InstallSnapshotError;
 use openraft::error::NetworkError;
+use openraft::error::PayloadTooLarge;
 use openraft::error::RPCError;
 use openraft::error::RaftError;
 use openraft::error::RemoteError;
@@ -41,6 +42,11 @@ use openraft::raft::VoteResponse;
 use parking_lot::Mutex;
 
 use super::TypeConfig;
+use super::faults::Fault;
+use super::faults::planted;
+use super::flight::About;
+use super::flight::Fits;
+use super::flight::Flight;
 use super::frame::Answer;
 use super::frame::Badge;
 use super::frame::Frame;
@@ -58,6 +64,9 @@ pub(super) const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An answer that is waited for.
 pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, RequestError>> + Send + 'a>>;
+
+/// Entries, their way and their fsync at the other end may take this long before they are given up. Anything slower gets fewer of them at a time, see [`Fits`].
+const ENTRIES_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the members of a group are asked. Over the transport in a node, over a network in memory in a simulation.
 pub trait Mesh: Send + Sync + 'static {
@@ -103,6 +112,9 @@ pub(super) struct Way {
     to: StorageId,
     /// Where the pieces of the snapshot go that is being sent.
     pieces: Lane,
+    /// Entries that were sent and not heard of in time.
+    flight: Option<Flight<Result<Vec<u8>, RequestError>>>,
+    fits: Fits,
 }
 
 /// While this lives it is told that a member is being sent a snapshot.
@@ -118,7 +130,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Way;
 
     async fn new_client(&mut self, to: StorageId, _node: &EmptyNode) -> Way {
-        Way { network: self.clone(), to, pieces: Lane::Bulk }
+        Way::new(self.clone(), to)
     }
 }
 
@@ -131,7 +143,7 @@ fn broken<E: std::error::Error>(why: impl Display) -> Failed<E> {
 impl Network {
     /// Whether a member misses a leader. One that does not answer says nothing, and so no.
     pub(super) async fn misses_a_leader(self, whom: StorageId, limit: Duration) -> bool {
-        let mut way = Way { network: self, to: whom, pieces: Lane::Bulk };
+        let mut way = Way::new(self, whom);
         match way.say::<RaftError<StorageId>>(Message::Canvass, limit).await {
             Ok(Answer::Canvassed(misses)) => misses,
             Ok(Answer::Refused(why)) => why.refusal() == Some(Refusal::Unreadable),
@@ -141,8 +153,19 @@ impl Network {
 }
 
 impl Way {
+    pub(super) fn new(network: Network, to: StorageId) -> Self {
+        let fits = Fits::new(network.heartbeat);
+        Self { network, to, pieces: Lane::Bulk, flight: None, fits }
+    }
+
     async fn ask<E: std::error::Error>(&mut self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
-        match self.say(message, limit).await? {
+        let answer = self.say(message, limit).await?;
+        self.taken(answer)
+    }
+
+    /// Who answers is there. Who refuses is as good as gone.
+    fn taken<E: std::error::Error>(&self, answer: Answer) -> Result<Answer, Failed<E>> {
+        match answer {
             // Whoever refuses does not replicate.
             Answer::Refused(why) => {
                 why.refusal().into_iter().for_each(|it| self.network.papers.refused(self.to, it));
@@ -157,8 +180,7 @@ impl Way {
     }
 
     async fn say<E: std::error::Error>(&mut self, message: Message, limit: Duration) -> Result<Answer, Failed<E>> {
-        let Network { mesh, group, papers, .. } = &self.network;
-        if mesh.is_paused(*group) {
+        if self.network.mesh.is_paused(self.network.group) {
             Clock.sleep(limit).await;
             return Err(broken(RequestError::Timeout));
         }
@@ -166,22 +188,85 @@ impl Way {
             Message::Snapshot(_) => self.pieces,
             Message::Append(_) | Message::Vote(_) | Message::Canvass => Lane::Raft,
         };
-        let (to_life, badge) = (papers.life_of(self.to), papers.badge());
-        let frame = Frame { group: *group, to: self.to, to_life, badge, message };
-        let bytes = frame.encode().map_err(broken)?;
-        let answer = mesh.ask(self.to, lane, bytes, limit).await;
+        let bytes = self.frame(message)?;
+        let answer = self.network.mesh.ask(self.to, lane, bytes, limit).await;
         if lane == Lane::Bulk && matches!(answer, Err(RequestError::Unanswered)) {
             // The same piece is sent again at once.
             self.pieces = Lane::Raft;
         }
-        let answer = answer.map_err(|error| match error {
-            RequestError::NoLink => RPCError::Unreachable(Unreachable::new(&error)),
-            RequestError::Lost | RequestError::Timeout | RequestError::Unanswered | RequestError::TooLarge => {
-                broken(error)
-            }
-        })?;
-        Answer::decode(&answer).map_err(broken)
+        read(answer)
     }
+
+    fn frame<E: std::error::Error>(&self, message: Message) -> Result<Vec<u8>, Failed<E>> {
+        let Network { group, papers, .. } = &self.network;
+        let (to_life, badge) = (papers.life_of(self.to), papers.badge());
+        Frame { group: *group, to: self.to, to_life, badge, message }.encode().map_err(broken)
+    }
+
+    /// Sends entries, or waits for the answer to those that an earlier call sent. `limit`: the call's own.
+    async fn send(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        limit: Duration,
+    ) -> Result<AppendEntriesResponse<StorageId>, Failed<RaftError<StorageId>>> {
+        let (begun, wanted) = (Clock.now(), About::of(&request));
+        let (vote, leader_commit) = (request.vote, request.leader_commit);
+        let known = self.flight.take().filter(|it| it.about.begins(&wanted) && !planted(Fault::LateIsSentAgain));
+        let is_late = known.is_some();
+        let mut flight = match known {
+            Some(flight) => flight,
+            None if wanted.entries > self.fits.entries() => {
+                return Err(PayloadTooLarge::new_entries_hint(self.fits.entries()).into());
+            }
+            None => {
+                let (mesh, to, bytes) =
+                    (Arc::clone(&self.network.mesh), self.to, self.frame(Message::Append(request))?);
+                Flight::new(wanted, async move { mesh.ask(to, Lane::Raft, bytes, ENTRIES_TIMEOUT).await })
+            }
+        };
+        if !flight.is_there {
+            let Some((answer, took)) = flight.answer(limit).await else {
+                self.flight = Some(flight);
+                return Err(broken("the entries are still on their way"));
+            };
+            match &answer {
+                Ok(_) => self.fits.took(flight.about.entries, Some(took)),
+                Err(RequestError::Timeout) => self.fits.took(flight.about.entries, None),
+                Err(_) => {}
+            }
+            let answer = appended(self.taken(read(answer)?)?)?;
+            if !is_late || !matches!(answer, AppendEntriesResponse::Success) {
+                return Ok(answer);
+            }
+            flight.is_there = true;
+        }
+        let last = flight.about.last;
+        self.flight = Some(flight);
+        let now = AppendEntriesRequest { vote, prev_log_id: last, leader_commit, entries: Vec::new() };
+        let answer = self.ask(Message::Append(now), limit.saturating_sub(Clock.now() - begun)).await?;
+        self.flight = None;
+        match appended(answer)? {
+            AppendEntriesResponse::Success if last == wanted.last => Ok(AppendEntriesResponse::Success),
+            AppendEntriesResponse::Success => Ok(AppendEntriesResponse::PartialSuccess(last)),
+            AppendEntriesResponse::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote)),
+            other => Err(broken(format!("what was sent is not there any more: {other}"))),
+        }
+    }
+}
+
+fn appended<E: std::error::Error>(answer: Answer) -> Result<AppendEntriesResponse<StorageId>, Failed<E>> {
+    match answer {
+        Answer::Append(answer) => Ok(answer),
+        other => Err(broken(format!("answered something else: {other:?}"))),
+    }
+}
+
+fn read<E: std::error::Error>(answer: Result<Vec<u8>, RequestError>) -> Result<Answer, Failed<E>> {
+    let answer = answer.map_err(|error| match error {
+        RequestError::NoLink => RPCError::Unreachable(Unreachable::new(&error)),
+        RequestError::Lost | RequestError::Timeout | RequestError::Unanswered | RequestError::TooLarge => broken(error),
+    })?;
+    Answer::decode(&answer).map_err(broken)
 }
 
 impl RaftNetwork<TypeConfig> for Way {
@@ -190,10 +275,11 @@ impl RaftNetwork<TypeConfig> for Way {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<StorageId>, Failed<RaftError<StorageId>>> {
-        match self.ask(Message::Append(request), option.hard_ttl()).await? {
-            Answer::Append(answer) => Ok(answer),
-            other => Err(broken(format!("answered something else: {other:?}"))),
+        if request.entries.is_empty() || self.network.mesh.is_paused(self.network.group) {
+            return appended(self.ask(Message::Append(request), option.hard_ttl()).await?);
         }
+        // Before openraft's own limit, with which the call would go and not say why.
+        self.send(request, option.hard_ttl() * 4 / 5).await
     }
 
     async fn install_snapshot(
