@@ -13,7 +13,7 @@ ENGINE ?= sim
 LAB_sim = exec "$(RELEASE_BIN)" lab --nodes "$(or $(NODES),3)"
 LAB_llama.cpp = SMG_BIN="$(RELEASE_BIN)" exec bash cluster-tests/sdk/run.sh lab
 
-.PHONY: help setup release lab test image test-compose test-cluster report-cluster chaos jepsen report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure fuzz test-upgrade
+.PHONY: help setup release lab test image test-compose test-cluster report-cluster chaos jepsen soak report-limits verify fix bless bench replay bench-mesh bench-limits test-sdk test-engines test-backends measure fuzz test-upgrade
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,12 +47,16 @@ test-upgrade: setup ## nodes of the revision in cluster-tests/old-revision are r
 # Rounds are kept here, whoever made them and when: what is there already counts.
 ROUNDS ?= $(CACHE)/rounds
 export ROUNDS
-chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, ONLY=names, SEED. Goes on where it stopped. Needs root
+chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, LIVES=2 clusters at a time, ONLY=names, SEED. Goes on where it stopped. Needs root
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --rounds $(ONLY)
 
-jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=4 lives for each, ONLY=bug. Needs root
+jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=3 lives for each bug in each of its scenarios, LIVES=2, ONLY=bug. Needs root
 	@$(ENV) cargo $(TEST) --locked -p jepsen; cargo build --locked --features planted --bin smg; cp "$(DEBUG_BIN)" "$(DEBUG_BIN)-planted"; \
 	cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)-planted" "$(CARGO_TARGET_DIR)/debug/cluster" --score $(ONLY)
+
+soak: setup ## the same processes for HOURS=1 through faults that end none of them, and whether they grow; an optimised build. Needs root
+	@$(ENV) cargo build --locked --release --bin smg; cargo build --locked --workspace --all-targets; \
+	SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --soak
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)

@@ -118,6 +118,41 @@ impl Link {
         timeout(deadline, flow).await.map_err(|_late| format!("not ended within {deadline:?}"))?
     }
 
+    /// POSTs for a stream and leaves `after` its first piece: whoever calls drops the link. The status, what came, and whether it had ended before.
+    ///
+    /// # Errors
+    /// As [`Link::send`].
+    ///
+    /// # Panics
+    /// As [`Link::send`].
+    pub async fn leave(&mut self, path: &str, body: &str, after: Duration) -> Result<(u16, Vec<u8>, bool), String> {
+        let request = self.request("POST", path, body);
+        let begun = async {
+            self.sender.ready().await.map_err(|_closed| UNSENT.to_owned())?;
+            let (head, mut body) = self.sender.send_request(request).await.map_err(why)?.into_parts();
+            let first = body.frame().await;
+            Ok::<_, String>((head.status.as_u16(), first, body))
+        };
+        let begun = timeout(self.deadline, begun).await;
+        let (status, first, mut body) = begun.map_err(|_late| format!("nothing within {:?}", self.deadline))??;
+        let mut came = Vec::new();
+        let rest = async {
+            let mut frame = first;
+            while let Some(it) = frame {
+                if let Ok(data) = it.map_err(why)?.into_data() {
+                    came.extend_from_slice(&data); // BOUND: what a node sends until `after`
+                }
+                frame = body.frame().await;
+            }
+            Ok::<_, String>(())
+        };
+        let is_whole = match timeout(after, rest).await {
+            Ok(ended) => ended.map(|()| true)?,
+            Err(_it_is_time) => false,
+        };
+        Ok((status, came, is_whole))
+    }
+
     fn request(&self, method: &str, path: &str, body: &str) -> http::Request<Full<Bytes>> {
         let request = http::Request::builder().method(method).uri(path).header("host", "smg");
         let request = request.header("authorization", format!("Bearer {}", self.key));

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     match () {
         () if is_asked("--rounds") => rounds::run(),
         () if is_asked("--score") => rounds::score(),
+        () if is_asked("--soak") => rounds::soak(),
         () if is_asked("--report") => runner::run(&report::all()),
         () => runner::run(&scenarios()),
     }

@@ -60,7 +60,7 @@ async fn more(fleet: &Fleet<'_>, conversation: &str, count: usize) {
 }
 
 /// The files of one kind of RocksDB in a data directory, the largest last.
-fn database(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn database(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

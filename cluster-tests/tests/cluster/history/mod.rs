@@ -37,6 +37,7 @@ use seen::Seen;
 
 pub(crate) use background::outlives;
 pub(crate) use bad_disks::bad_disks;
+pub(crate) use bad_disks::database;
 pub(crate) use bad_disks::full_disks;
 pub(crate) use bad_disks::torn_logs;
 pub(crate) use canary::no_byte;

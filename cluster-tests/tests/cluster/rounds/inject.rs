@@ -1,5 +1,6 @@
 //! Hurts a cluster as a [`Fault`] says, makes it well again, and knows whether it was hurt.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,16 +14,25 @@ use serde_json::json;
 use smg::base::clock::Clock;
 
 use super::plan::Fault;
+use super::plan::NARROW;
 use super::plan::Whom;
 use super::world::World;
 use crate::ask::ask;
+use crate::case::Case;
 use crate::control::fill;
 use crate::fleet::STARTING;
+use crate::history::database;
 
 /// What it takes to say that a wall clock is off.
 const CLOCK_IS_OFF: i64 = 30;
+/// Wide enough for what members tell each other, and narrow for a snapshot.
+const SLOW: Link = Link { bytes_per_second: Some(200_000), ..NARROW };
 /// How long a flush takes before the power fails.
 const REAL_FLUSH: Duration = Duration::from_millis(25);
+/// Entries of a log of which a snapshot lets most go.
+const KEPT_MIN: u64 = 600;
+/// For a snapshot to be made, and the log to go.
+const LET_GO: Duration = Duration::from_secs(1);
 /// A node that is asked to end does so within this: the drain timeout of every node here, and a little.
 const DRAINED: Duration = Duration::from_secs(20);
 
@@ -64,9 +74,13 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
     let mut hurt =
         Hurt { what: String::new(), victims: Vec::new(), fault, counted, files: Vec::new(), proofs: Vec::new() };
     hurt.what = match fault {
-        Fault::Kill(whom) | Fault::Wipe(whom) | Fault::Backup(whom) => {
+        Fault::Kill(whom) | Fault::Wipe(whom) | Fault::Backup(whom) | Fault::Torn(whom) => {
             hurt.victims = chosen(world, whom).await;
             killed(world, &mut hurt)
+        }
+        Fault::SnapshotCut(whom) => {
+            hurt.victims = chosen(world, whom).await;
+            snapshot_cut(world, &mut hurt).await
         }
         Fault::Pause(whom) => {
             hurt.victims = chosen(world, whom).await;
@@ -100,15 +114,21 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
             hurt.proofs.push(("seconds that its clock is off", off as f64, off.abs() > CLOCK_IS_OFF));
             format!("the wall clock of [{whom}] is off by {seconds} s")
         }
+        Fault::Drift => {
+            let len = world.fleet.nodes.len();
+            let paces: Vec<f64> = (0..len).map(|_| 0.5 * 4_f64.powf(world.fleet.case.entropy.unit())).collect();
+            paces.iter().enumerate().for_each(|it| world.set_pace(it.0, *it.1));
+            format!("wall clocks run at {paces:.2?} of the real pace")
+        }
         Fault::Worker(rule) => {
-            let at = world.fleet.case.entropy.below(world.workers.len());
+            let at = world.next_worker();
             let rules = json!([serde_json::from_str::<Value>(rule).expect("a plan's rule is JSON")]);
             let status = ask(world.workers[at].address, "POST", "/sim/faults", &rules).await.map_or(0, |it| it.0);
             hurt.proofs.push(("status of the worker that takes it", status.into(), status == 200));
             format!("worker {at}: {rule}")
         }
         Fault::WorkerDies => {
-            let at = world.fleet.case.entropy.below(world.workers.len());
+            let at = world.next_worker();
             world.workers[at].process = None;
             format!("kill -9 of worker {at}")
         }
@@ -158,6 +178,10 @@ fn killed(world: &mut World<'_>, hurt: &mut Hurt) -> String {
         world.fleet.kill(at);
         match hurt.fault {
             Fault::Wipe(_) => std::fs::remove_dir_all(&data).expect("it is there"),
+            Fault::Torn(_) => {
+                let garbage = half_written(world.fleet.case, &data);
+                hurt.proofs.push(("bytes after the end of its log", garbage as f64, garbage > 0));
+            }
             Fault::Backup(_) => {
                 // The original starts once more, so that the copy is older than its last start.
                 copy(&data, &backup(&data));
@@ -168,9 +192,47 @@ fn killed(world: &mut World<'_>, hurt: &mut Hurt) -> String {
     }
     match hurt.fault {
         Fault::Wipe(_) => format!("kill -9 of {:?}, data directory emptied", hurt.victims),
+        Fault::Torn(_) => format!("kill -9 of {:?}, its log ends in a write that was torn", hurt.victims),
         Fault::Backup(_) => format!("a copy of the data directory of {:?} is kept, and it starts again", hurt.victims),
         _ => format!("kill -9 of {:?}", hurt.victims),
     }
+}
+
+/// A node that has nothing is sent a snapshot, and is killed in the middle of it.
+async fn snapshot_cut(world: &mut World<'_>, hurt: &mut Hurt) -> String {
+    let victim = hurt.victims[0];
+    let begun = Clock.now();
+    let mut leader = None;
+    while leader.is_none() && Clock.now() - begun < STARTING {
+        lasting(Duration::from_millis(100)).await;
+        leader = world.leader().await;
+        if let Some(at) = leader {
+            let is_long = world.fleet.kept(at).await["last"].as_u64().is_some_and(|it| it > KEPT_MIN);
+            leader = leader.filter(|at| is_long && *at != victim);
+        }
+    }
+    if let Some(leader) = leader {
+        // What it will lack is not in the log any more: entries that somebody is being sent stay, so it has to be well meanwhile.
+        let _ = world.fleet.ask(leader, "POST", "/cluster/history/snapshot", &Value::Null).await; // without it nothing is sent, and the round is void
+        lasting(LET_GO).await;
+    }
+    world.fleet.kill(victim);
+    std::fs::remove_dir_all(&world.fleet.nodes[victim].data).expect("it is there");
+    for other in (0..world.fleet.nodes.len()).filter(|it| *it != victim) {
+        world.fleet.lab.switch.set(other, victim, SLOW);
+    }
+    world.start(victim);
+    let (begun, mut is_sent) = (Clock.now(), false);
+    while !is_sent && Clock.now() - begun < STARTING {
+        lasting(Duration::from_millis(20)).await;
+        for at in (0..world.fleet.nodes.len()).filter(|it| *it != victim) {
+            is_sent |= world.fleet.kept(at).await["sending"].as_object().is_some_and(|it| !it.is_empty());
+        }
+    }
+    hurt.proofs.push(("a snapshot was under way", f64::from(u8::from(is_sent)), is_sent));
+    lasting(Duration::from_millis(world.fleet.case.entropy.below(600) as u64)).await;
+    world.fleet.kill(victim);
+    format!("kill -9 of [{victim}], data directory emptied; killed again while it was sent a snapshot")
 }
 
 async fn drain(world: &mut World<'_>, at: usize, hurt: &mut Hurt) {
@@ -237,7 +299,11 @@ fn linked(world: &World<'_>, fault: Fault) -> String {
 /// Makes it well again; what it takes is begun, not waited for.
 pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
     match hurt.fault {
-        Fault::Kill(_) | Fault::Drain(_) | Fault::Wipe(_) => world.start_all(&hurt.victims),
+        Fault::Kill(_) | Fault::Drain(_) | Fault::Wipe(_) | Fault::Torn(_) => world.start_all(&hurt.victims),
+        Fault::SnapshotCut(_) => {
+            world.fleet.lab.switch.heal();
+            world.start_all(&hurt.victims);
+        }
         Fault::Backup(_) => from_backup(world, hurt).await,
         Fault::Pause(_) => hurt.victims.iter().for_each(|it| world.fleet.process(*it).resume()),
         Fault::Roll => {}
@@ -266,6 +332,15 @@ pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
             hurt.files.iter().for_each(|it| std::fs::remove_file(it).expect("it is there"));
         }
         Fault::Clock(..) => (0..world.fleet.nodes.len()).for_each(|it| world.set_clock(it, 0)),
+        Fault::Drift => {
+            let mut told = Vec::new();
+            for at in 0..world.fleet.nodes.len() {
+                told.extend(clock_of(world, at).await);
+                world.set_clock(at, 0);
+            }
+            let apart = told.iter().max().zip(told.iter().min()).map_or(0, |it| it.0 - it.1);
+            hurt.proofs.push(("seconds between their clocks", apart as f64, apart > 0));
+        }
         Fault::Worker(_) => {
             let mut struck = 0;
             for worker in &world.workers {
@@ -324,6 +399,16 @@ async fn from_backup(world: &mut World<'_>, hurt: &mut Hurt) {
         world.fleet.nodes[at].data = own;
         world.start(at);
     }
+}
+
+/// What a write leaves that was not finished when the power went: garbage after what was confirmed. How many bytes.
+fn half_written(case: &Case, data: &Path) -> usize {
+    let logs = database(data, "log");
+    let newest = logs.iter().max().expect("a log");
+    let bytes: Vec<u8> = (0..=case.entropy.below(4000)).map(|_| case.entropy.next_u64() as u8).collect();
+    let mut file = std::fs::File::options().append(true).open(newest).expect("is opened");
+    file.write_all(&bytes).expect("is written");
+    bytes.len()
 }
 
 fn backup(data: &Path) -> PathBuf {

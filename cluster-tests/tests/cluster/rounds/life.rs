@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::inject;
 use super::inject::Hurt;
 use super::load::End;
+use super::load::Load;
 use super::load::Sample;
 use super::plan::Fault;
 use super::plan::Plan;
@@ -75,24 +76,29 @@ struct Done {
 
 /// A cluster of this ground and size goes through these rounds.
 pub(super) async fn live(case: &Case, plans: &[&'static Plan], identity: &Identity, first: u64) -> Lived {
-    LocalSet::new().run_until(whole_life(case, plans, identity, first)).await
+    let whole = async {
+        let mut world = World::begin(case, plans[0].ground, plans[0].nodes, identity.planted.as_deref()).await;
+        live_in(&mut world, plans, identity, first).await
+    };
+    LocalSet::new().run_until(whole).await
 }
 
-async fn whole_life(case: &Case, plans: &[&'static Plan], identity: &Identity, first: u64) -> Lived {
-    let (ground, nodes) = (plans[0].ground, plans[0].nodes);
-    let mut world = World::begin(case, ground, nodes, identity.planted.as_deref()).await;
+/// Rounds of a cluster that is there; then it is quiet, and judged. In a `LocalSet`.
+pub(super) async fn live_in(world: &mut World<'_>, plans: &[&'static Plan], identity: &Identity, first: u64) -> Lived {
     let recorder = Recorder::new();
+    let nodes: Vec<_> = world.fleet.nodes.iter().map(|it| it.http).collect();
     let target = Rc::new(Target {
-        nodes: world.fleet.nodes.iter().map(|it| it.http).collect(),
+        nodes: nodes.clone(),
         admin_key: ADMIN_KEY.to_owned(),
         model: "m".to_owned(),
         // Nobody listens there: they are only ever registered and removed.
         workers: (0..4).map(|it| format!("http://{}:{}", world.fleet.lab.observer(), 9100 + it)).collect(),
     });
-    let mut run = Run::begin(target, &recorder, &Workload::ALL, case.seed);
+    world.load = Load::begin(&nodes);
+    let mut run = Run::begin(target, &recorder, &Workload::ALL, world.fleet.case.seed);
     let mut done: Vec<Done> = Vec::new();
     for (plan, number) in plans.iter().zip(first..) {
-        let one = round(&mut world, plan, &recorder, identity, number).await;
+        let one = round(world, plan, &recorder, identity, number).await;
         let is_whole = one.round.whole_at_ms.is_some();
         done.push(one);
         if !is_whole {
@@ -101,15 +107,14 @@ async fn whole_life(case: &Case, plans: &[&'static Plan], identity: &Identity, f
     }
     run.stop().await;
     run.settle(SETTLED_MAX).await;
-    let World { load, watch, .. } = &mut world;
-    std::mem::replace(load, super::load::Load::begin(&[])).end().await;
-    let terms = watch.leaders();
+    std::mem::replace(&mut world.load, Load::begin(&[])).end().await;
+    let terms = world.watch.leaders();
     let history = recorder.events();
     seen(&mut done, &history, identity);
     if let Some(last) = done.last_mut() {
         last.round.violations.extend(world.ended());
     }
-    ends(&world, &mut done, &terms).await;
+    ends(world, &mut done, &terms).await;
     Lived { rounds: done.into_iter().map(|it| it.round).collect(), history }
 }
 
@@ -118,6 +123,7 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
     world.load.forget(begun);
     world.watch.forget(begun - Duration::from_secs(2));
     let mut trail = Trail::from_now(&world.fleet);
+    let given_up = world.given_up().await;
     lasting(CALM).await;
     let fault_from = Clock.now();
     let mut hurt = inject::hurt(world, plan.fault).await;
@@ -152,6 +158,7 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
     };
     let samples = world.load.since(begun);
     requests(&mut round, plan, &hurt, &samples, (fault_from, whole));
+    left(world, &mut round, plan, &samples, given_up).await;
     round.bit = hurt
         .proofs
         .iter()
@@ -246,6 +253,23 @@ fn requests(round: &mut Round, plan: &Plan, hurt: &Hurt, samples: &[Sample], fau
     }
 }
 
+/// What clients left must not go on at the workers. `before`: requests that were given up when the round began.
+async fn left(world: &World<'_>, round: &mut Round, plan: &Plan, samples: &[Sample], before: u64) {
+    // Where no node is hurt, a request is at a worker long before.
+    let is_counted =
+        |it: &&Sample| it.end == End::Left || it.end == End::LeftEarly && matches!(plan.fault, Fault::Worker(_));
+    let left = samples.iter().filter(is_counted).count() as u64;
+    round.counts.insert("clients_left".to_owned(), left as f64);
+    // One that is killed takes its counts with it.
+    if plan.fault == Fault::WorkerDies {
+        return;
+    }
+    let given_up = world.given_up_to(before + left).await - before;
+    if given_up < left {
+        round.violations.push(format!("P7: {left} clients left in the middle, {given_up} requests were given up"));
+    }
+}
+
 /// A node that sleeps must not hold those for dead that run.
 fn evicted(round: &mut Round, plan: &Plan, hurt: &Hurt, seen: Vec<crate::trail::Sighting>) {
     let down: Vec<_> = seen.iter().filter(|it| it.status == "down" && !hurt.victims.contains(&it.whom)).collect();
@@ -269,7 +293,7 @@ fn timeline(begun: Instant, until: Instant, samples: &[Sample]) -> Timeline {
         let step = (sample.ended.saturating_duration_since(begun).as_millis() / STEP.as_millis()) as usize;
         if step < steps {
             line.requests[step] += 1;
-            line.errors[step] += u32::from(sample.end != End::Served);
+            line.errors[step] += u32::from(!sample.end.is_well());
             times[step].push((sample.ended - sample.due).as_secs_f32() * 1e3);
         }
     }

@@ -1,6 +1,7 @@
 //! Requests at a rate, whatever becomes of them: chat completions at every node, half of them streamed, each counted from when it was due.
 //!
 //! A client here does what every HTTP client does, and no more: a request that was not sent because a kept connection had been closed goes out once more on a new one. Nothing else is asked again.
+//! One in ten leaves in the middle of a long answer, on a connection of its own.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -25,6 +26,12 @@ const UNDER_WAY_MAX: usize = 400;
 /// A client that waits for longer has left.
 const PATIENCE: Duration = Duration::from_secs(10);
 const TOKENS: u32 = 8;
+/// One of so many requests is for a long stream, whose client leaves before long.
+const LEAVES: u64 = 10;
+const TOKENS_LEFT: u32 = 300;
+/// Of those, one of so many leaves so long after it asked; others, so long after the answer began.
+const EARLY: u64 = 4;
+const EARLY_AFTER: Duration = Duration::from_millis(400);
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +46,17 @@ pub(super) enum End {
     Broken,
     /// A stream that began and ended without a word.
     Silent,
+    /// A stream that had begun and whose client left.
+    Left,
+    /// Its client left some time after it had asked, whether an answer had begun or not.
+    LeftEarly,
+}
+
+impl End {
+    /// Whether nothing went wrong.
+    pub(super) fn is_well(&self) -> bool {
+        matches!(self, Self::Served | Self::Left | Self::LeftEarly)
+    }
 }
 
 /// One request.
@@ -135,12 +153,16 @@ async fn one(at: usize, node: SocketAddr, number: u64, due: Instant, kept: Rc<No
 }
 
 async fn asked(node: SocketAddr, number: u64, kept: &Node) -> End {
-    let is_stream = number.is_multiple_of(2);
+    let leaves = number % LEAVES == LEAVES / 2;
+    let is_stream = number.is_multiple_of(2) || leaves;
     let body = json!({
-        "model": "m", "stream": is_stream, "max_tokens": TOKENS,
+        "model": "m", "stream": is_stream, "max_tokens": if leaves { TOKENS_LEFT } else { TOKENS },
         "messages": [{"role": "user", "content": format!("question {number} of many, {}", number * 7919 % 104_729)}],
     });
     let body = body.to_string();
+    if leaves {
+        return left(node, number, &body).await;
+    }
     let idle = kept.idle.borrow_mut().pop().filter(Link::is_open);
     if let Some(mut link) = idle {
         match link.call("POST", "/v1/chat/completions", &body).await {
@@ -153,6 +175,31 @@ async fn asked(node: SocketAddr, number: u64, kept: &Node) -> End {
     match link.call("POST", "/v1/chat/completions", &body).await {
         Err(reason) if reason == UNSENT => End::NotSent,
         answered => judged(answered, is_stream, link, kept),
+    }
+}
+
+/// A client that leaves some time after it asked, or after the answer began.
+async fn left(node: SocketAddr, number: u64, body: &str) -> End {
+    let Ok(mut link) = open(node).await else { return End::NotSent };
+    link.deadline = PATIENCE;
+    let is_early = (number / LEAVES).is_multiple_of(EARLY);
+    let after = if is_early { EARLY_AFTER } else { Duration::from_millis(number * 7919 % 200) };
+    let leaving = link.leave("/v1/chat/completions", body, after);
+    let Ok(came) = tokio::time::timeout(if is_early { EARLY_AFTER } else { PATIENCE }, leaving).await else {
+        return End::LeftEarly;
+    };
+    match came {
+        Err(reason) if reason == UNSENT => End::NotSent,
+        Err(reason) => End::Failed(reason),
+        Ok((200, came, is_whole)) => match (String::from_utf8_lossy(&came).contains("\"error\""), is_whole) {
+            (true, _) => End::Broken,
+            (false, true) => End::Silent, // nobody waits for as many tokens
+            (false, false) => End::Left,
+        },
+        Ok((status, came, _)) => {
+            let text = String::from_utf8_lossy(&came).into_owned();
+            End::Failed(format!("{status}: {}", text.chars().take(200).collect::<String>()))
+        }
     }
 }
 

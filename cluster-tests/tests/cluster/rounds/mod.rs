@@ -11,6 +11,7 @@ mod life;
 mod load;
 mod plan;
 mod score;
+mod soak;
 mod watch;
 mod world;
 
@@ -26,6 +27,7 @@ use cluster_tests::net;
 use jepsen::page;
 use jepsen::page::Outcome;
 use jepsen::page::Round;
+use parking_lot::Mutex;
 use smg::base::clock::Clock;
 use smg::base::entropy::Entropy;
 
@@ -37,6 +39,7 @@ use plan::PLANS;
 use plan::Plan;
 
 pub(crate) use score::run as score;
+pub(crate) use soak::run as soak;
 
 /// Rounds that a cluster lives through. More would be more of them without a verdict if its life ends early.
 const ROUNDS_OF_A_LIFE: usize = 6;
@@ -68,11 +71,16 @@ impl Book {
         if self.file().exists() { page::read(&self.file()).expect("the file of rounds is read") } else { Vec::new() }
     }
 
+    /// Those of this revision.
+    fn ours(&self) -> Vec<Round> {
+        let ours = |it: &Round| it.revision == self.identity.revision && it.planted == self.identity.planted;
+        self.rounds().into_iter().filter(ours).collect()
+    }
+
     /// How many rounds of this revision have shown something, by scenario.
     fn counted(&self) -> BTreeMap<String, usize> {
         let mut counted = BTreeMap::new();
-        let ours = |it: &&Round| it.revision == self.identity.revision && it.planted == self.identity.planted;
-        for round in self.rounds().iter().filter(ours).filter(|it| it.verdict() != Outcome::Void) {
+        for round in self.ours().iter().filter(|it| it.verdict() != Outcome::Void) {
             *counted.entry(round.scenario.clone()).or_default() += 1;
         }
         counted
@@ -146,12 +154,72 @@ fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let build = std::env::var("SMG_BIN").unwrap_or_default();
     let build = if build.contains("/release/") { "release" } else { "debug" };
-    format!("{cpus} cores, Linux {}, {build} build", kernel.trim())
+    let lives = if lives() == 1 { String::new() } else { format!(", {} clusters at a time", lives()) };
+    format!("{cpus} cores, Linux {}, {build} build{lives}", kernel.trim())
+}
+
+/// The words of the command line.
+fn words() -> Vec<String> {
+    std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect()
+}
+
+/// What all is drawn from.
+fn entropy() -> Entropy {
+    let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
+    seed.map_or_else(Entropy::from_os, Entropy::seeded)
+}
+
+/// A life to come.
+#[derive(Clone)]
+struct Next {
+    plans: Vec<&'static Plan>,
+    identity: Identity,
+    seed: u64,
+    /// The number of its first round.
+    first: u64,
+}
+
+/// Says what is lived next, and keeps what came of it.
+trait Director: Send {
+    /// Beside these, which are under way; nothing, when that is all.
+    fn next(&mut self, under_way: &[Next]) -> Option<Next>;
+    fn keep(&mut self, next: &Next, lived: &Lived);
+}
+
+/// `LIVES` at a time, until the director knows no more or `MINUTES` are over.
+fn live_all(director: &mut impl Director) {
+    let limit = Duration::from_secs(60) * u32::try_from(asked("MINUTES", 24 * 60)).unwrap_or(u32::MAX);
+    let begun = Clock.now();
+    let shared = Mutex::new((director, Vec::<Next>::new(), 0));
+    let work = || loop {
+        let next = {
+            let (director, under_way, failures) = &mut *shared.lock();
+            if *failures >= FAILURES_MAX || Clock.now() - begun >= limit {
+                return;
+            }
+            let Some(next) = director.next(under_way) else { return };
+            under_way.push(next.clone());
+            next
+        };
+        let lived = life(&next);
+        let (director, under_way, failures) = &mut *shared.lock();
+        under_way.retain(|it| it.seed != next.seed);
+        *failures = if lived.is_some() { 0 } else { *failures + 1 };
+        if let Some(lived) = lived {
+            director.keep(&next, &lived);
+        }
+    };
+    std::thread::scope(|scope| (0..lives()).for_each(|_| drop(scope.spawn(work))));
+}
+
+/// Lives at a time.
+fn lives() -> usize {
+    asked("LIVES", 1)
 }
 
 /// Goes on until each scenario that the command line names has `N` rounds, or `MINUTES` are over.
 pub(crate) fn run() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    let words = words();
     if let Err(reason) = net::is_possible() {
         println!("NOT RUN: {reason}");
         return ExitCode::FAILURE;
@@ -162,34 +230,40 @@ pub(crate) fn run() -> ExitCode {
     for plan in &impossible {
         println!("NOT RUN  {:<16} {}", plan.name, world::is_possible(plan.ground).err().unwrap_or_default());
     }
-    let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
-    let entropy = seed.map_or_else(Entropy::from_os, Entropy::seeded);
-    let (wanted, minutes) = (asked("N", 20), asked("MINUTES", 24 * 60));
-    let book = Book::open(&revision(), None);
-    let (begun, mut failures) = (Clock.now(), 0);
-    println!("{} scenarios, {wanted} rounds each, at {}", plans.len(), book.identity.revision);
-    while failures < FAILURES_MAX
-        && Clock.now() - begun < Duration::from_secs(60) * u32::try_from(minutes).unwrap_or(u32::MAX)
-    {
-        let next = next(&plans, &book.counted(), wanted, &entropy);
-        if next.is_empty() {
-            break;
-        }
-        match life(&next, &book.identity, entropy.next_u64() >> 32, 0) {
-            Some(lived) => {
-                failures = 0;
-                book.keep(&lived);
-            }
-            None => failures += 1,
-        }
-    }
+    let mut all = Rounds { plans, wanted: asked("N", 20), book: Book::open(&revision(), None), entropy: entropy() };
+    println!("{} scenarios, {} rounds each, at {}", all.plans.len(), all.wanted, all.book.identity.revision);
+    live_all(&mut all);
+    let Rounds { plans, wanted, book, .. } = all;
     book.publish();
     let counted = book.counted();
     let missing: usize = plans.iter().map(|it| wanted.saturating_sub(counted.get(it.name).copied().unwrap_or(0))).sum();
-    let ours = |it: &&Round| it.revision == book.identity.revision && it.planted.is_none();
-    let violated = book.rounds().iter().filter(ours).filter(|it| it.verdict() == Outcome::Violated).count();
+    let violated = book.ours().iter().filter(|it| it.verdict() == Outcome::Violated).count();
     println!("{} rounds, {violated} violated, {missing} still to do", counted.values().sum::<usize>());
     if violated == 0 && missing == 0 && impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// So many rounds of each.
+struct Rounds {
+    plans: Vec<&'static Plan>,
+    wanted: usize,
+    book: Book,
+    entropy: Entropy,
+}
+
+impl Director for Rounds {
+    fn next(&mut self, under_way: &[Next]) -> Option<Next> {
+        let mut counted = self.book.counted();
+        for plan in under_way.iter().flat_map(|it| &it.plans) {
+            *counted.entry(plan.name.to_owned()).or_default() += 1;
+        }
+        let plans = next(&self.plans, &counted, self.wanted, &self.entropy);
+        let (identity, seed) = (self.book.identity.clone(), self.entropy.next_u64() >> 32);
+        (!plans.is_empty()).then_some(Next { plans, identity, seed, first: 0 })
+    }
+
+    fn keep(&mut self, _: &Next, lived: &Lived) {
+        self.book.keep(lived);
+    }
 }
 
 /// Those of one ground and size that lack most, in an order that is drawn.
@@ -223,25 +297,32 @@ fn next(
 }
 
 /// One cluster's life. `None`: it did not get as far as a verdict, and why was printed.
-fn life(plans: &[&'static Plan], identity: &Identity, seed: u64, first: u64) -> Option<Lived> {
+fn life(next: &Next) -> Option<Lived> {
+    on_a_thread(next.seed, LIFE_MAX, {
+        let next = next.clone();
+        async move |case: &Case| life::live(case, &next.plans, &next.identity, next.first).await
+    })
+    .or_else(|| {
+        let names: Vec<&str> = next.plans.iter().map(|it| it.name).collect();
+        println!("FAILED   a life of seed {} with rounds {names:?} ended without a verdict", next.seed);
+        None
+    })
+}
+
+/// On a thread of its own, which the processes of its cluster end with.
+fn on_a_thread<T: Send + 'static>(
+    seed: u64,
+    limit: Duration,
+    live: impl AsyncFn(&Case) -> T + Send + 'static,
+) -> Option<T> {
     let name: &'static str = "life";
-    let lived = std::thread::Builder::new().name(name.to_owned()).spawn({
-        let (plans, identity) = (plans.to_vec(), identity.clone());
-        move || {
-            let case = Case::new(name, seed);
-            let lived = catch_unwind(AssertUnwindSafe(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(async {
-                    tokio::time::timeout(LIFE_MAX, life::live(&case, &plans, &identity, first)).await.ok()
-                })
-            }));
-            lived.ok().flatten()
-        }
+    let lived = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let case = Case::new(name, seed);
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { tokio::time::timeout(limit, live(&case)).await.ok() })
+        }));
+        lived.ok().flatten()
     });
-    let lived = lived.expect("a thread").join().ok().flatten();
-    if lived.is_none() {
-        let names: Vec<&str> = plans.iter().map(|it| it.name).collect();
-        println!("FAILED   a life of seed {seed} with rounds {names:?} ended without a verdict");
-    }
-    lived
+    lived.expect("a thread").join().ok().flatten()
 }

@@ -56,8 +56,14 @@ pub(super) enum Fault {
     Wipe(Whom),
     /// Started on a copy of its data directory that is older than its last start: it must not take part. At the end it has its own again.
     Backup(Whom),
+    /// Killed in the middle of a write to its log, started again at the end.
+    Torn(Whom),
+    /// Killed, its data directory emptied, and killed again while it is sent a snapshot over a narrow link.
+    SnapshotCut(Whom),
     /// Its wall clock is off by so many seconds.
     Clock(Whom, i64),
+    /// Everybody's wall clock runs at a pace of its own, from half to twice the real one.
+    Drift,
     /// One of two workers has this fault (JSON, as the simulated worker takes it); what it does not serve, the other one can.
     Worker(&'static str),
     /// One of two workers is killed and started again at the end.
@@ -127,7 +133,7 @@ const FAR: Link = Link {
     reordering: 0.0,
     bytes_per_second: None,
 };
-const NARROW: Link = Link {
+pub(super) const NARROW: Link = Link {
     is_cut: false,
     loss: 0.0,
     delay: Duration::ZERO,
@@ -150,15 +156,15 @@ use Whom::Leader;
 /// All of them.
 #[rustfmt::skip]
 pub(super) const PLANS: &[Plan] = &[
-    Plan::new("kill", &["P1", "P2", "P3", "P6"], 3, Plain, F::Kill(Any), (300, 3000)),
+    Plan::new("kill", &["P1", "P2", "P3", "P6", "P7"], 3, Plain, F::Kill(Any), (300, 3000)),
     Plan::new("kill_leader", &["P1", "P3"], 3, Plain, F::Kill(Leader), (1500, 4000)),
     Plan::new("kill_all", &["P2", "P3"], 3, Plain, F::Kill(All), (300, 2000)),
     Plan::new("pause_leader", &["P1", "P3"], 3, Plain, F::Pause(Leader), (500, 6000)),
-    Plan::new("pause", &["P1", "P4"], 3, Plain, F::Pause(Any), (500, 6000)),
-    Plan::new("drain", &["P1", "P10"], 3, Plain, F::Drain(Any), (500, 2000)),
+    Plan::new("pause", &["P1", "P4", "P7"], 3, Plain, F::Pause(Any), (500, 6000)),
+    Plan::new("drain", &["P1", "P7", "P10"], 3, Plain, F::Drain(Any), (500, 2000)),
     Plan::new("roll", &["P3", "P10"], 3, Plain, F::Roll, (300, 500)),
     Plan::new("cut_leader", &["P1", "P3", "P4"], 3, Plain, F::Alone(Leader), (3000, 7000)),
-    Plan::new("cut_follower", &["P1", "P2", "P3", "P4"], 3, Plain, F::Alone(Follower), (2000, 7000)),
+    Plan::new("cut_follower", &["P1", "P2", "P3", "P4", "P7"], 3, Plain, F::Alone(Follower), (2000, 7000)),
     Plan::new("apart", &["P1", "P2", "P3", "P4"], 3, Plain, F::Apart, (2000, 7000)),
     Plan::new("mute_leader", &["P1", "P3"], 3, Plain, F::Mute(Leader), (3000, 7000)),
     Plan::new("deaf_leader", &["P1", "P3"], 3, Plain, F::Deaf(Leader), (3000, 7000)),
@@ -168,13 +174,15 @@ pub(super) const PLANS: &[Plan] = &[
     Plan::new("narrow", &["P1", "P2", "P3"], 3, Plain, F::Links(NARROW), (3000, 6000)),
     Plan::new("worker_dies", &["P1", "P6", "P7"], 3, Plain, F::WorkerDies, (1000, 3000)),
     Plan::new("worker_503", &["P1", "P6"], 3, Plain, F::Worker(r#"{"kind":"status","status":503,"path":"/v1/chat/completions"}"#), (1000, 3000)),
-    Plan::new("worker_resets", &["P1", "P6"], 3, Plain, F::Worker(r#"{"kind":"reset-before-head","path":"/v1/chat/completions"}"#), (1000, 3000)),
+    Plan::new("worker_resets", &["P1", "P6", "P7"], 3, Plain, F::Worker(r#"{"kind":"reset-before-head","path":"/v1/chat/completions"}"#), (1000, 3000)),
     Plan::new("worker_cuts", &["P1", "P6"], 3, Plain, F::Worker(r#"{"kind":"cut","after":3,"how":"reset","path":"/v1/chat/completions"}"#), (1000, 3000)),
     Plan::new("worker_stalls", &["P1", "P6", "P7"], 3, Plain, F::Worker(r#"{"kind":"slow-start","ms":800}"#), (2000, 4000)),
     Plan::new("worker_garbage", &["P1", "P6"], 3, Plain, F::Worker(r#"{"kind":"garbage","bytes":200}"#), (1000, 3000)),
-    Plan::new("overload", &["P1", "P8"], 3, Plain, F::Overload(6), (3000, 5000)),
+    Plan::new("overload", &["P1", "P7", "P8"], 3, Plain, F::Overload(6), (3000, 5000)),
     Plan::new("wipe", &["P2", "P3"], 3, Plain, F::Wipe(Any), (300, 1000)),
     Plan::new("old_backup", &["P2", "P3"], 3, Plain, F::Backup(Any), (2000, 4000)),
+    Plan::new("torn_log", &["P2", "P3"], 3, Plain, F::Torn(Any), (300, 1500)),
+    Plan::new("snapshot_cut", &["P3"], 3, Plain, F::SnapshotCut(Follower), (200, 1500)),
     Plan::new("bridge", &["P1", "P3"], 5, Plain, F::Bridge, (3000, 7000)),
     Plan::new("ring", &["P1", "P3"], 5, Plain, F::Ring, (3000, 7000)),
     Plan::new("pause_observer", &["P1"], 5, Plain, F::Pause(Follower), (2500, 3500)),
@@ -188,4 +196,5 @@ pub(super) const PLANS: &[Plan] = &[
     Plan::new("clock_ahead", &["P2", "P3", "P4"], 3, Clocks, F::Clock(Any, 3600), (2500, 4000)),
     Plan::new("clock_behind", &["P2", "P3", "P4"], 3, Clocks, F::Clock(Any, -3600), (2500, 4000)),
     Plan::new("clock_of_leader", &["P2", "P3", "P4"], 3, Clocks, F::Clock(Leader, 90), (2500, 4000)),
+    Plan::new("clocks_drift", &["P2", "P3", "P4"], 3, Clocks, F::Drift, (4000, 6000)),
 ];

@@ -5,9 +5,13 @@
 use std::process::ExitCode;
 
 use jepsen::page::Outcome;
+use jepsen::page::Round;
 use smg::base::entropy::Entropy;
 
 use super::Book;
+use super::Director;
+use super::Next;
+use super::life::Lived;
 use super::plan::PLANS;
 use super::plan::Plan;
 use crate::report::asked;
@@ -56,47 +60,123 @@ const BUGS: &[Bug] = &[
     bug("control::OldLivesAreHeard", &["kill", "flaky"]),
 ];
 
-/// Each bug that the command line names, in up to `N` lives.
+/// Rounds of one life: the last ones see what earlier ones left behind.
+const ROUNDS: usize = 4;
+
+/// Each bug that the command line names, in its scenarios, until the bug and every scenario of it has been seen, or each pair had `N` lives. What was there already counts.
 pub(crate) fn run() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
-    let chosen: Vec<&Bug> =
+    let words = super::words();
+    let chosen: Vec<&'static Bug> =
         BUGS.iter().filter(|it| words.is_empty() || words.iter().any(|word| it.name.contains(word))).collect();
-    let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
-    let entropy = seed.map_or_else(Entropy::from_os, Entropy::seeded);
-    let (lives, revision) = (asked("N", 4), super::revision());
-    let mut caught = 0;
-    for bug in &chosen {
-        let is_caught = is_caught(bug, lives, &revision, &entropy);
-        caught += usize::from(is_caught);
+    for name in chosen.iter().flat_map(|it| it.plans) {
+        assert!(plan(name).is_some(), "{name}: a scenario that there is not");
     }
-    Book::open(&revision, None).publish();
-    println!("{caught} caught of {} planted", chosen.len());
-    if caught == chosen.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if let Some(plan) = PLANS.iter().find(|it| !BUGS.iter().any(|bug| bug.plans.contains(&it.name))) {
+        println!("no bug is planted for {}", plan.name);
+        return ExitCode::FAILURE;
+    }
+    let mut score =
+        Score { bugs: chosen, wanted: asked("N", 3), revision: super::revision(), entropy: super::entropy() };
+    super::live_all(&mut score);
+    Book::open(&score.revision, None).publish();
+    let (bugs, scenarios) = (score.unseen_bugs(), score.unseen_scenarios());
+    for bug in &bugs {
+        let rounds = score.rounds(bug);
+        let is_reached = rounds.iter().any(is_reached);
+        let how = if is_reached { "not noticed" } else { "never reached" };
+        println!("MISSED   {bug}: {how} in {} rounds", rounds.len());
+    }
+    for scenario in &scenarios {
+        println!("UNPROVEN {scenario}: no round of it saw a planted bug");
+    }
+    println!("{} caught of {} planted", score.bugs.len() - bugs.len(), score.bugs.len());
+    if bugs.is_empty() && scenarios.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn is_caught(bug: &Bug, lives: usize, revision: &str, entropy: &Entropy) -> bool {
-    let book = Book::open(revision, Some(bug.name.to_owned()));
-    let plans: Vec<&'static Plan> =
-        bug.plans.iter().filter_map(|name| PLANS.iter().find(|it| it.name == *name)).collect();
-    assert_eq!(plans.len(), bug.plans.len(), "{}: a scenario that there is not", bug.name);
-    let (mut rounds, mut is_reached) = (0, false);
-    for turn in 0..lives {
-        // Those of one ground at a time; the first of a bug's list more often.
-        let first = plans[turn % plans.len()];
-        let these: Vec<&'static Plan> =
-            plans.iter().filter(|it| (it.ground, it.nodes) == (first.ground, first.nodes)).copied().collect();
-        let these: Vec<&'static Plan> = these.iter().cycle().take(these.len().max(4)).copied().collect();
-        let Some(lived) = super::life(&these, &book.identity, entropy.next_u64() >> 32, rounds) else { continue };
-        book.keep(&lived);
-        is_reached |= lived.rounds.iter().flat_map(|it| &it.bit).any(|it| it.what.contains("was reached") && it.is_so);
-        let violated = lived.rounds.iter().position(|it| it.verdict() == Outcome::Violated);
-        if let Some(at) = violated.filter(|_| is_reached) {
-            println!("CAUGHT   {} in round {}", bug.name, rounds + at as u64 + 1);
-            return true;
-        }
-        rounds += lived.rounds.len() as u64;
+fn plan(name: &str) -> Option<&'static Plan> {
+    PLANS.iter().find(|it| it.name == name)
+}
+
+/// Whether the place of the bug was reached in that life.
+fn is_reached(round: &Round) -> bool {
+    round.bit.iter().any(|it| it.what.contains("was reached") && it.is_so)
+}
+
+fn is_seen(round: &Round) -> bool {
+    round.verdict() == Outcome::Violated && is_reached(round)
+}
+
+/// What is still to be seen.
+struct Score {
+    bugs: Vec<&'static Bug>,
+    wanted: usize,
+    revision: String,
+    entropy: Entropy,
+}
+
+impl Score {
+    fn book(&self, bug: &str) -> Book {
+        Book::open(&self.revision, Some(bug.to_owned()))
     }
-    let how = if is_reached { "not noticed" } else { "never reached" };
-    println!("MISSED   {}: {how} in {rounds} rounds", bug.name);
-    false
+
+    fn rounds(&self, bug: &str) -> Vec<Round> {
+        self.book(bug).ours()
+    }
+
+    fn unseen_bugs(&self) -> Vec<&'static str> {
+        self.bugs.iter().filter(|it| !self.rounds(it.name).iter().any(is_seen)).map(|it| it.name).collect()
+    }
+
+    /// Scenarios in which no bug was seen, whichever; of those that the chosen bugs name.
+    fn unseen_scenarios(&self) -> Vec<&'static str> {
+        let rounds = self.book("").rounds();
+        let seen = |name: &str| {
+            rounds
+                .iter()
+                .any(|it| it.revision == self.revision && it.scenario == name && it.planted.is_some() && is_seen(it))
+        };
+        let mut all: Vec<&str> = self.bugs.iter().flat_map(|it| it.plans).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|it| !seen(it));
+        all
+    }
+}
+
+impl Director for Score {
+    fn next(&mut self, under_way: &[Next]) -> Option<Next> {
+        let (bugs, scenarios) = (self.unseen_bugs(), self.unseen_scenarios());
+        let is_under_way = |bug: &str, plan: &str| {
+            under_way
+                .iter()
+                .any(|it| it.identity.planted.as_deref() == Some(bug) || it.plans.iter().any(|it| it.name == plan))
+        };
+        let mut best: Option<((bool, usize), &'static str, &'static Plan, u64)> = None;
+        for bug in &self.bugs {
+            let rounds = self.rounds(bug.name);
+            for plan in bug.plans.iter().filter_map(|it| plan(it)) {
+                let needs = usize::from(bugs.contains(&bug.name)) + usize::from(scenarios.contains(&plan.name));
+                let tried = rounds.iter().filter(|it| it.scenario == plan.name).count().div_ceil(ROUNDS);
+                if needs == 0 || tried >= self.wanted || is_under_way(bug.name, plan.name) {
+                    continue;
+                }
+                // Those that may prove two things first, then those that were tried less.
+                let rank = (needs < 2, tried);
+                if best.as_ref().is_none_or(|it| rank < it.0) {
+                    best = Some((rank, bug.name, plan, rounds.len() as u64));
+                }
+            }
+        }
+        let (_, bug, plan, first) = best?;
+        let (plans, identity) = (vec![plan; ROUNDS], self.book(bug).identity);
+        Some(Next { plans, identity, seed: self.entropy.next_u64() >> 32, first })
+    }
+
+    fn keep(&mut self, next: &Next, lived: &Lived) {
+        let bug = next.identity.planted.as_deref().unwrap_or_default();
+        self.book(bug).keep(lived);
+        if let Some(round) = lived.rounds.iter().find(|it| is_seen(it)) {
+            println!("CAUGHT   {bug} by {} in round {}", round.scenario, round.number + 1);
+        }
+    }
 }

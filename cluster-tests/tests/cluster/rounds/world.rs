@@ -45,8 +45,17 @@ pub(super) struct Worker {
 impl Worker {
     /// How many requests a fault has struck.
     pub(super) async fn struck(&self) -> u64 {
+        self.counted("faults").await
+    }
+
+    /// How many requests were given up by who had sent them, and how many a fault has struck.
+    async fn given_up(&self) -> u64 {
+        self.counted("aborted").await + self.struck().await
+    }
+
+    async fn counted(&self, what: &str) -> u64 {
         let told = ask(self.address, "GET", "/sim/state", &Value::Null).await;
-        told.map_or(0, |it| it.1["faults"].as_u64().unwrap_or(0))
+        told.map_or(0, |it| it.1[what].as_u64().unwrap_or(0))
     }
 }
 
@@ -58,6 +67,8 @@ pub(super) struct World<'a> {
     pub(super) watch: Watch,
     /// Requests that faults of workers have struck until now.
     pub(super) struck: u64,
+    /// Whose turn it was last.
+    hurt_worker: usize,
     ground: Ground,
     start: Start,
 }
@@ -86,7 +97,16 @@ impl<'a> World<'a> {
         start.disk_bytes = (ground == Ground::Small).then_some(SMALL_BYTES);
         start.env.extend(planted.map(|it| ("PLANTED".to_owned(), it.to_owned())));
         let (load, watch) = (Load::begin(&[]), Watch::begin(&addresses));
-        let mut world = Self { fleet, workers: workers.into(), load, watch, struck: 0, ground, start };
+        let mut world = Self {
+            fleet,
+            workers: workers.into(),
+            load,
+            watch,
+            struck: 0,
+            hurt_worker: case.entropy.below(WORKERS.len()),
+            ground,
+            start,
+        };
         world.start_workers();
         for at in 0..nodes {
             if ground == Ground::Disks {
@@ -100,7 +120,6 @@ impl<'a> World<'a> {
         world.fleet.all_serve("m", STARTING).await;
         world.fleet.conversation().await;
         world.fleet.one_history(nodes.min(5)).await;
-        world.load = Load::begin(&addresses);
         world
     }
 
@@ -126,6 +145,12 @@ impl<'a> World<'a> {
         }
     }
 
+    /// The worker whose turn it is to be hurt: nodes may leave the last one alone for a while, and a fault of it would strike nothing.
+    pub(super) fn next_worker(&mut self) -> usize {
+        self.hurt_worker = (self.hurt_worker + 1) % self.workers.len();
+        self.hurt_worker
+    }
+
     /// Starts those workers that do not run.
     pub(super) fn start_workers(&mut self) {
         let binary = std::env::var("SMG_BIN").expect("SMG_BIN names the binary");
@@ -147,6 +172,11 @@ impl<'a> World<'a> {
         if self.ground == Ground::Clocks {
             std::fs::write(self.clock_file(at), format!("{seconds:+}\n")).expect("the clock is set");
         }
+    }
+
+    /// How fast a node's wall clock runs, where it can be set; [`World::set_clock`] makes it right again.
+    pub(super) fn set_pace(&self, at: usize, pace: f64) {
+        std::fs::write(self.clock_file(at), format!("+0 x{pace:.3}\n")).expect("the clock is set");
     }
 
     /// The storage ids of those that answer.
@@ -243,6 +273,24 @@ impl<'a> World<'a> {
             let taken = taken(&self.fleet).await;
             if taken == 0 || Clock.now() - begun > STARTING {
                 return taken as f64;
+            }
+            lasting(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Requests that no worker works on any more, though they were not answered.
+    pub(super) async fn given_up(&self) -> u64 {
+        let each = join_all(self.workers.iter().map(Worker::given_up)).await;
+        each.into_iter().sum()
+    }
+
+    /// Waits until so many were given up; how many it were in the end.
+    pub(super) async fn given_up_to(&self, many: u64) -> u64 {
+        let begun = Clock.now();
+        loop {
+            let now = self.given_up().await;
+            if now >= many || Clock.now() - begun > STARTING / 4 {
+                return now;
             }
             lasting(Duration::from_millis(100)).await;
         }
