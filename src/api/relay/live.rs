@@ -33,6 +33,8 @@ use super::super::CutShort;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
 use super::super::error::WorkerFault;
+use super::super::faults::Fault;
+use super::super::faults::planted;
 use super::super::gateway::Gateway;
 use super::TICK;
 use super::account::Account;
@@ -203,6 +205,7 @@ impl Live {
             match self.fill(false).await {
                 Ok(true) => {}
                 Ok(false) => self.complete(),
+                Err(_) if planted(Fault::CutStreamsEndWell) => self.complete(),
                 Err(cause) => return Some(self.fail(cause)),
             }
         }

@@ -6,6 +6,7 @@
 mod account;
 mod attempt;
 mod job;
+mod left;
 mod live;
 mod parser;
 mod spans;
@@ -44,6 +45,8 @@ use super::CutShort;
 use super::Response;
 use super::error::ApiError;
 use super::error::WorkerFailure;
+use super::faults::Fault;
+use super::faults::planted;
 use super::gateway::Gateway;
 use super::intake::Held;
 use super::metrics::Stage;
@@ -234,6 +237,9 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
     let gateway = Arc::clone(&job.gateway);
     let keep_alive = gateway.config.stream_keep_alive;
     let mut opening = open(job, planned);
+    if planted(Fault::LeftRequestsGoOn) {
+        opening = left::to_the_end(&gateway, opening);
+    }
     if !is_stream || keep_alive.is_zero() {
         return opening.await.map(respond);
     }
