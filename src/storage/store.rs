@@ -191,7 +191,7 @@ impl Store {
             self.0.engine.flush()?;
             let took = Clock.now() - begun;
             self.0.fsync.get().into_iter().for_each(|it| it.observe(took.as_secs_f64()));
-            if took >= Duration::from_millis(250) && planted(Fault::SlowDisksAreBroken) {
+            if took >= Duration::from_secs(1) && planted(Fault::SlowDisksAreBroken) {
                 return Err(StoreError::Broken);
             }
             *synced = covered;
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!((chaos.lift(None).len(), store.read::<u64>(Key::Entry(GroupId(0), 1)).unwrap()), (1, None));
         plant(Some(Planted::SlowDisksAreBroken));
         assert!(writes(2).is_ok());
-        chaos.begin(Fault::DiskSlow { ms: 300 }, Duration::from_secs(60)).unwrap().unwrap();
+        chaos.begin(Fault::DiskSlow { ms: 1_000 }, Duration::from_secs(60)).unwrap().unwrap();
         assert!(matches!(writes(3), Err(StoreError::Broken)));
         plant(None);
     }
