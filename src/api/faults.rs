@@ -7,7 +7,7 @@ pub(crate) enum Fault {
     TheTriedAreAskedAgain,
     /// A stream that its worker cut off ends as one that is whole.
     CutStreamsEndWell,
-    /// A request whose client left before its answer began is made to its end.
+    /// A request whose client left is made to its end.
     LeftRequestsGoOn,
 }
 

@@ -5,6 +5,8 @@
 pub(crate) enum Fault {
     /// A copy of a data directory starts as the one that it is a copy of.
     CopiesStart,
+    /// A data directory is known by where it lies, whatever became of what was in it.
+    PathsAreIdentities,
 }
 
 crate::base::planted::planted!();

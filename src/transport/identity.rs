@@ -90,8 +90,11 @@ impl Identity {
     /// Opens or makes the file in `directory` and counts this start, on disk before it returns. `wall_ms` is the time by the clock on the wall: only a
     /// start that finds no file depends on it.
     pub fn open(directory: &Path, wall_ms: u64, entropy: &Entropy) -> Result<Self, IdentityError> {
-        let storage = StorageId(entropy.next_u128());
-        Self::open_as(directory, wall_ms, entropy, storage)
+        let storage = match planted(Fault::PathsAreIdentities) {
+            true => xxh3_64(directory.as_os_str().as_encoded_bytes()).into(),
+            false => entropy.next_u128(),
+        };
+        Self::open_as(directory, wall_ms, entropy, StorageId(storage))
     }
 
     /// The same; where there is no file, the directory becomes that one.
@@ -223,6 +226,15 @@ mod tests {
         }
         let other = tempfile::tempdir().unwrap();
         assert_ne!(open(other.path(), 1).unwrap().storage, storage);
+        std::fs::remove_dir_all(&data).unwrap();
+        assert_ne!(open(&data, 1).unwrap().storage, storage, "what was emptied is another");
+        plant(Some(Fault::PathsAreIdentities));
+        let twice = [0, 1].map(|_| {
+            std::fs::remove_dir_all(&data).unwrap();
+            open(&data, 1).unwrap().storage
+        });
+        plant(None);
+        assert_eq!(twice[0], twice[1], "a planted bug: it is the same, and has forgotten what it said");
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl Fleet<'_> {
 
     /// Whether a node serves a model now. One token is asked for: five nodes are waited for together, and longer answers of theirs would take as long as there is.
     pub(crate) async fn serves(&self, at: usize, model: &str) -> bool {
-        let body = json!({"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+        let body =
+            json!({"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]}).to_string();
         match open(self.nodes[at].http).await {
             Ok(mut link) => link.call("POST", "/v1/chat/completions", &body).await.is_ok_and(|it| it.0 == 200),
             Err(_) => false,

@@ -42,6 +42,7 @@ use super::attempt::NO_USAGE;
 use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
+use super::left;
 use super::parser::Ended;
 use super::parser::Parser;
 use super::spans;
@@ -384,6 +385,9 @@ impl Drop for Live {
             self.complete();
         } else {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
+            if planted(Fault::LeftRequestsGoOn) {
+                left::read(&self.gateway, &mut self.answer.body);
+            }
         }
     }
 }

@@ -238,7 +238,7 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
     let keep_alive = gateway.config.stream_keep_alive;
     let mut opening = open(job, planned);
     if planted(Fault::LeftRequestsGoOn) {
-        opening = left::to_the_end(&gateway, opening);
+        opening = left::opened(&gateway, opening);
     }
     if !is_stream || keep_alive.is_zero() {
         return opening.await.map(respond);

@@ -203,6 +203,11 @@ async fn planted_bugs_of_the_relay_are_seen_by_clients_or_by_workers() {
     let worker = edge.worker(&["m"], [stream([Step::Wait(Duration::from_secs(1)), Step::text(HEL), Step::text(DONE)])]);
     let left = tokio::time::timeout(Duration::from_millis(100), edge.post(CHAT, ASK_STREAM)).await;
     assert!(left.is_err() && edge.load().0 == 1 && worker.seen.borrow().cancelled == 0, "it goes on for nobody");
+    let worker = edge.worker(&["n"], [stream([Step::text(HEL), Step::Stall])]);
+    let mut body = edge.begin(post(CHAT, &ASK_STREAM.replace("\"m\"", "\"n\""))).await.into_body();
+    body.frame().await.expect("content").expect("well");
+    drop(body);
+    assert_eq!(worker.seen.borrow().cancelled, 0, "the rest does, too");
     faults::plant(None);
 }
 
