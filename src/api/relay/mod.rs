@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
@@ -338,6 +339,8 @@ fn stream(state: Streaming, mut headers: HeaderMap) -> Response {
         let (bytes, state) = state.next().await?;
         Some((bytes.map(Frame::data), state))
     });
+    // Who reads on after the end, as the maker of a response does, is told again that it is the end.
+    let frames = frames.fuse();
     let mut response = Response::new(super::flowing(StreamBody::new(frames)));
     *response.status_mut() = StatusCode::OK;
     if !is_raw {
