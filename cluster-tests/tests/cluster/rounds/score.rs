@@ -38,7 +38,7 @@ const BUGS: &[Bug] = &[
     bug("raft::LeadersConfirmThemselves", &["pause_leader", "cut_leader", "mute_leader", "deaf_leader"]),
     bug("raft::OfficesOutliveTheProcess", &["power_all", "kill_all", "kill_leader"]),
     bug("raft::FullDisksTakeCommands", &["full_disks", "full_disk"]),
-    bug("history::UnheardLeadersAreNotNeeded", &["mute_follower", "deaf_leader", "mute_leader", "bridge", "ring", "apart"]),
+    bug("history::UnheardLeadersAreNotNeeded", &["mute_follower", "deaf_leader", "mute_leader", "bridge", "ring"]),
     bug("history::ReadsAskNobody", &["far", "narrow", "slow_disk", "cut_follower", "pause"]),
     bug("history::RetriesCountTwice", &["kill_leader", "flaky", "cut_leader"]),
     bug("history::OldAttemptsWrite", &["pause", "kill", "cut_follower"]),
@@ -63,7 +63,6 @@ const BUGS: &[Bug] = &[
     bug("membership::GoodbyesAreNotHeard", &["drain", "roll"]),
     bug("transport::CopiesStart", &["old_backup"]),
     bug("transport::PathsAreIdentities", &["wipe"]),
-    bug("control::LivesAreForgotten", &["old_backup", "kill"]),
     bug("control::OldLivesAreHeard", &["kill", "flaky"]),
 ];
 
