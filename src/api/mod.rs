@@ -11,6 +11,7 @@ mod conversations;
 pub mod cors;
 pub mod error;
 pub mod explain;
+mod faults;
 pub mod gateway;
 pub mod intake;
 pub mod metrics;

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     RenewalsAreMissed,
     /// A read takes what is here, whatever the leader has.
     ReadsAskNobody,
+    /// Where nobody who leads can be asked, a read takes what is here.
+    UnheardLeadersAreNotNeeded,
 }
 
 crate::base::planted::planted!();

@@ -4,6 +4,7 @@ mod about;
 pub mod config;
 mod control;
 mod error;
+mod faults;
 mod ground;
 mod history;
 mod limits;
@@ -46,6 +47,8 @@ use crate::tenancy::budget::Budgets;
 use crate::transport::identity::Identity;
 
 pub use self::error::Error;
+use self::faults::Fault;
+use self::faults::planted;
 use self::metrics::Metrics as Counts;
 use self::metrics::Reload;
 use self::wiring::Built;
@@ -182,9 +185,10 @@ impl Node {
             phase.phase.cut_off();
             std::future::pending::<()>().await;
         };
+        // Two seconds more than the drain: the last streams are told and end.
+        let served = if planted(Fault::NobodyIsWaitedFor) { Duration::ZERO } else { drain + Duration::from_secs(2) };
         tokio::select! {
-            // Two seconds more than the drain: the last streams are told and end.
-            left = self.tasks.stop_stage(Stage::Serve, drain + Duration::from_secs(2)) => {
+            left = self.tasks.stop_stage(Stage::Serve, served) => {
                 if left > 0 {
                     tracing::warn!(connections = left, "connections were cut");
                 }

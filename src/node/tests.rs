@@ -101,6 +101,30 @@ async fn every_metric_of_ours_says_its_unit_or_what_it_counts() {
     }
 }
 
+/// Stops a node that has a request, and says whether it was answered.
+async fn answers_before_it_stops() -> bool {
+    const REQUEST: Task = Task { name: "request", stage: Stage::Serve, on_end: OnEnd::Fine };
+    let mut config = Config::default();
+    (config.server.port, config.server.threads, config.node.prometheus_port) = (0, 1, 0);
+    "127.0.0.1".clone_into(&mut config.server.host);
+    let node = Node::start(config).await.expect("the defaults are sound");
+    let (tell, mut told) = tokio::sync::oneshot::channel();
+    node.tasks.spawn(REQUEST, |_| async move {
+        Clock.sleep(Duration::from_millis(50)).await;
+        let _ = tell.send(()); // whoever asks is there until the end
+    });
+    node.shutdown().await;
+    told.try_recv().is_ok()
+}
+
+#[tokio::test]
+async fn a_node_that_stops_answers_what_it_has_unless_a_bug_is_planted() {
+    assert!(answers_before_it_stops().await);
+    faults::plant(Some(Fault::NobodyIsWaitedFor));
+    assert!(!answers_before_it_stops().await);
+    faults::plant(None);
+}
+
 #[test]
 fn a_worker_url_that_is_refused_is_told_without_its_credentials() {
     for (url, told) in [

@@ -13,6 +13,7 @@ pub mod config;
 pub mod draw;
 pub mod edits;
 pub mod explain;
+mod faults;
 mod heard;
 pub mod metrics;
 mod models;

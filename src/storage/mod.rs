@@ -9,6 +9,7 @@
 pub mod codec;
 mod engine;
 mod error;
+mod faults;
 pub mod frames;
 mod handle;
 pub mod keys;

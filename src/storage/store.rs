@@ -22,6 +22,8 @@ use super::codec;
 use super::engine::Change;
 use super::engine::Engine;
 use super::engine::Pair;
+use super::faults::Fault;
+use super::faults::planted;
 use super::keys;
 use super::keys::Key;
 use crate::base::clock::Clock;
@@ -187,7 +189,11 @@ impl Store {
             let begun = Clock.now();
             Clock.block(self.hurts()?);
             self.0.engine.flush()?;
-            self.0.fsync.get().into_iter().for_each(|it| it.observe((Clock.now() - begun).as_secs_f64()));
+            let took = Clock.now() - begun;
+            self.0.fsync.get().into_iter().for_each(|it| it.observe(took.as_secs_f64()));
+            if took >= Duration::from_secs(1) && planted(Fault::SlowDisksAreBroken) {
+                return Err(StoreError::Broken);
+            }
             *synced = covered;
             Ok(())
         })
@@ -246,6 +252,9 @@ impl Store {
             return Err(StoreError::Failed);
         }
         let result = work();
+        if result.is_err() && planted(Fault::FailuresAreForgotten) {
+            return Ok(());
+        }
         if result.is_err() {
             self.0.has_failed.store(true, Ordering::SeqCst);
         }
@@ -261,6 +270,8 @@ fn row_of<T: DeserializeOwned>((key, value): Pair) -> Result<(Key, T), StoreErro
 #[cfg(test)]
 mod tests {
     use super::super::GroupId;
+    use super::super::faults::Fault as Planted;
+    use super::super::faults::plant;
     use super::*;
     use crate::base::entropy::Entropy;
     use crate::base::tasks::Tasks;
@@ -299,6 +310,28 @@ mod tests {
         assert!(failed.is_err());
         assert!(matches!(store.write_durably(Batch::default()), Err(StoreError::Failed)));
         assert!(matches!(store.flush(), Err(StoreError::Failed)));
+    }
+
+    #[tokio::test]
+    async fn planted_bugs_believe_a_disk_that_fails_and_not_one_that_is_slow() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
+        store.hurt(chaos.clone());
+        let writes = |value: u64| {
+            let mut batch = Batch::default();
+            batch.put(Key::Entry(GroupId(0), 1), &value).unwrap();
+            store.write_durably(batch)
+        };
+        plant(Some(Planted::FailuresAreForgotten));
+        chaos.begin(Fault::DiskFail {}, Duration::from_secs(60)).unwrap().unwrap();
+        assert!(writes(1).is_ok(), "as if it were there");
+        assert_eq!((chaos.lift(None).len(), store.read::<u64>(Key::Entry(GroupId(0), 1)).unwrap()), (1, None));
+        plant(Some(Planted::SlowDisksAreBroken));
+        assert!(writes(2).is_ok());
+        chaos.begin(Fault::DiskSlow { ms: 1_000 }, Duration::from_secs(60)).unwrap().unwrap();
+        assert!(matches!(writes(3), Err(StoreError::Broken)));
+        plant(None);
     }
 
     #[tokio::test]

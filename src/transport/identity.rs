@@ -21,6 +21,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::base::entropy::Entropy;
 use crate::base::ids::NodeId;
 use crate::base::ids::StorageId;
+use crate::transport::faults::Fault;
+use crate::transport::faults::planted;
 
 /// The file, inside the data directory.
 pub const FILE: &str = "node.id";
@@ -88,8 +90,11 @@ impl Identity {
     /// Opens or makes the file in `directory` and counts this start, on disk before it returns. `wall_ms` is the time by the clock on the wall: only a
     /// start that finds no file depends on it.
     pub fn open(directory: &Path, wall_ms: u64, entropy: &Entropy) -> Result<Self, IdentityError> {
-        let storage = StorageId(entropy.next_u128());
-        Self::open_as(directory, wall_ms, entropy, storage)
+        let storage = match planted(Fault::PathsAreIdentities) {
+            true => xxh3_64(directory.as_os_str().as_encoded_bytes()).into(),
+            false => entropy.next_u128(),
+        };
+        Self::open_as(directory, wall_ms, entropy, StorageId(storage))
     }
 
     /// The same; where there is no file, the directory becomes that one.
@@ -112,7 +117,9 @@ impl Identity {
         let (last, slot) = match read(&file).map_err(fail)? {
             Found::Nothing => (create(&file, inode, entropy, storage).map_err(fail)?, 0),
             Found::Damage => return Err(IdentityError::Damaged { path }),
-            Found::Last(last, _) if last.inode != inode => return Err(IdentityError::Copied { path }),
+            Found::Last(last, _) if last.inode != inode && !planted(Fault::CopiesStart) => {
+                return Err(IdentityError::Copied { path });
+            }
             Found::Last(last, other_slot) => (last, other_slot),
         };
         let record = Record { boot: last.boot + 1, generation: wall_ms.max(last.generation + 1), ..last };
@@ -199,6 +206,7 @@ fn parse(bytes: &[u8; RECORD_BYTES]) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::faults::plant;
 
     fn open(directory: &Path, wall_ms: u64) -> Result<Identity, IdentityError> {
         Identity::open(directory, wall_ms, &Entropy::from_os())
@@ -218,6 +226,15 @@ mod tests {
         }
         let other = tempfile::tempdir().unwrap();
         assert_ne!(open(other.path(), 1).unwrap().storage, storage);
+        std::fs::remove_dir_all(&data).unwrap();
+        assert_ne!(open(&data, 1).unwrap().storage, storage, "what was emptied is another");
+        plant(Some(Fault::PathsAreIdentities));
+        let twice = [0, 1].map(|_| {
+            std::fs::remove_dir_all(&data).unwrap();
+            open(&data, 1).unwrap().storage
+        });
+        plant(None);
+        assert_eq!(twice[0], twice[1], "a planted bug: it is the same, and has forgotten what it said");
     }
 
     #[test]
@@ -234,7 +251,12 @@ mod tests {
         std::fs::copy(data.path().join(FILE), copy.path().join(FILE)).unwrap();
         let error = open(copy.path(), 1).unwrap_err();
         assert!(matches!(error, IdentityError::Copied { .. }), "{error}");
-        assert_eq!(open(data.path(), 1).unwrap().boot, 2, "the original goes on");
+        plant(Some(Fault::CopiesStart));
+        let (it, same) = (open(data.path(), 1).unwrap(), open(copy.path(), 1).unwrap());
+        plant(None);
+        assert_eq!((it.storage, it.boot), (same.storage, same.boot), "a planted bug: two are one");
+        drop(it);
+        assert_eq!(open(data.path(), 1).unwrap().boot, 3, "the original goes on");
     }
 
     #[test]

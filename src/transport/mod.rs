@@ -16,6 +16,7 @@ pub mod core;
 mod datagram;
 mod driver;
 mod ends;
+pub(crate) mod faults;
 mod handle;
 pub mod identity;
 pub mod lanes;

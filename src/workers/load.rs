@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::faults::Fault;
+use super::faults::planted;
 use super::rate;
 use super::rate::Place;
 use super::rate::Sample;
@@ -169,13 +171,17 @@ impl LoadGuard {
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
+        let is_unanswered = matches!(self.waiting, Waiting::Seen(_));
         self.prefill_done(Clock.now());
-        self.load.requests.fetch_sub(1, Ordering::Relaxed);
+        if !is_unanswered || !planted(Fault::UnansweredStayCounted) {
+            self.load.requests.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::faults::plant;
     use super::*;
     use crate::base::entropy::Entropy;
 
@@ -196,6 +202,17 @@ mod tests {
         }
         drop(held);
         assert_eq!((load.requests(), load.queued_prefill_tokens(now)), (0, 0));
+    }
+
+    #[test]
+    fn a_planted_bug_keeps_what_left_before_its_first_token() {
+        let (load, now) = (Arc::new(Load::default()), Clock.now());
+        plant(Some(Fault::UnansweredStayCounted));
+        drop(load.acquire(now, 10, FirstToken::Seen));
+        drop(load.acquire(now, 10, FirstToken::Unseen));
+        load.acquire(now, 10, FirstToken::Seen).prefill_done(now);
+        plant(None);
+        assert_eq!((load.requests(), load.queued_prefill_tokens(now)), (1, 0));
     }
 
     #[test]

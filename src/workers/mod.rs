@@ -12,6 +12,7 @@ mod conformance;
 pub mod detect;
 pub mod edits;
 pub mod fake;
+mod faults;
 pub mod fleet;
 pub mod forward;
 pub mod health;

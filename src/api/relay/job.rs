@@ -42,6 +42,8 @@ use super::super::candidates::Loads;
 use super::super::candidates::Pool;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
+use super::super::faults::Fault;
+use super::super::faults::planted;
 use super::super::gateway::Gateway;
 use super::super::intake::Held;
 use super::account::Account;
@@ -266,7 +268,7 @@ impl Job {
             body_len: self.body.bytes.len(),
             routing_key: header("x-smg-routing-key"),
             target: target.transpose()?,
-            tried: &self.tried,
+            tried: if planted(Fault::TheTriedAreAskedAgain) { &[] } else { &self.tried },
         };
         ask(&request, &pool).map_err(|error| refused(error, entries, now))
     }

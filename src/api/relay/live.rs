@@ -33,6 +33,8 @@ use super::super::CutShort;
 use super::super::error::ApiError;
 use super::super::error::WorkerFailure;
 use super::super::error::WorkerFault;
+use super::super::faults::Fault;
+use super::super::faults::planted;
 use super::super::gateway::Gateway;
 use super::TICK;
 use super::account::Account;
@@ -40,6 +42,7 @@ use super::attempt::NO_USAGE;
 use super::attempt::computed;
 use super::job::Guards;
 use super::job::Job;
+use super::left;
 use super::parser::Ended;
 use super::parser::Parser;
 use super::spans;
@@ -203,6 +206,7 @@ impl Live {
             match self.fill(false).await {
                 Ok(true) => {}
                 Ok(false) => self.complete(),
+                Err(_) if planted(Fault::CutStreamsEndWell) => self.complete(),
                 Err(cause) => return Some(self.fail(cause)),
             }
         }
@@ -381,6 +385,9 @@ impl Drop for Live {
             self.complete();
         } else {
             self.end_spans(self.parser.as_ref().map_or(NO_USAGE, |it| it.usage), Some("client_gone"));
+            if planted(Fault::LeftRequestsGoOn) {
+                left::read(&self.gateway, &mut self.answer.body);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 mod account;
 mod attempt;
 mod job;
+mod left;
 mod live;
 mod parser;
 mod spans;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Request;
@@ -44,6 +46,8 @@ use super::CutShort;
 use super::Response;
 use super::error::ApiError;
 use super::error::WorkerFailure;
+use super::faults::Fault;
+use super::faults::planted;
 use super::gateway::Gateway;
 use super::intake::Held;
 use super::metrics::Stage;
@@ -234,6 +238,9 @@ async fn answer(job: Job, planned: Planned) -> Result<Response, ApiError> {
     let gateway = Arc::clone(&job.gateway);
     let keep_alive = gateway.config.stream_keep_alive;
     let mut opening = open(job, planned);
+    if planted(Fault::LeftRequestsGoOn) {
+        opening = left::opened(&gateway, opening);
+    }
     if !is_stream || keep_alive.is_zero() {
         return opening.await.map(respond);
     }
@@ -332,6 +339,8 @@ fn stream(state: Streaming, mut headers: HeaderMap) -> Response {
         let (bytes, state) = state.next().await?;
         Some((bytes.map(Frame::data), state))
     });
+    // Who reads on after the end, as the maker of a response does, is told again that it is the end.
+    let frames = frames.fuse();
     let mut response = Response::new(super::flowing(StreamBody::new(frames)));
     *response.status_mut() = StatusCode::OK;
     if !is_raw {

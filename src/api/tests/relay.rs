@@ -4,6 +4,8 @@ use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::faults;
+use crate::api::faults::Fault;
 
 const GONE: (u64, u64) = (0, 0);
 
@@ -179,6 +181,34 @@ async fn a_client_that_leaves_takes_everything_with_it() {
     drop(body);
     assert_eq!((edge.load(), worker.seen.borrow().cancelled), (GONE, 1));
     assert_eq!(edge.post(CHAT, ASK_STREAM).await.status, 200, "the slot is free again");
+}
+
+/// Each breaks what one of the tests above claims.
+#[tokio::test(start_paused = true)]
+async fn planted_bugs_of_the_relay_are_seen_by_clients_or_by_workers() {
+    let lost = || [stream([Step::text(HEL), Step::Lose])];
+    faults::plant(Some(Fault::CutStreamsEndWell));
+    let edge = Edge::new();
+    edge.worker(&["m"], lost());
+    assert_eq!(edge.post(CHAT, ASK_STREAM).await.body, HEL, "no word of it");
+
+    faults::plant(Some(Fault::TheTriedAreAskedAgain));
+    let edge = Edge::new();
+    let workers = [0, 1].map(|_| edge.worker(&["m"], [vec![Step::Lose], vec![Step::Lose], vec![Step::Lose]]));
+    edge.post(CHAT, ASK).await;
+    assert!(workers.iter().any(|it| it.calls() > 1), "asked again though it had failed");
+
+    faults::plant(Some(Fault::LeftRequestsGoOn));
+    let edge = Edge::new();
+    let worker = edge.worker(&["m"], [stream([Step::Wait(Duration::from_secs(1)), Step::text(HEL), Step::text(DONE)])]);
+    let left = tokio::time::timeout(Duration::from_millis(100), edge.post(CHAT, ASK_STREAM)).await;
+    assert!(left.is_err() && edge.load().0 == 1 && worker.seen.borrow().cancelled == 0, "it goes on for nobody");
+    let worker = edge.worker(&["n"], [stream([Step::text(HEL), Step::Stall])]);
+    let mut body = edge.begin(post(CHAT, &ASK_STREAM.replace("\"m\"", "\"n\""))).await.into_body();
+    body.frame().await.expect("content").expect("well");
+    drop(body);
+    assert_eq!(worker.seen.borrow().cancelled, 0, "the rest does, too");
+    faults::plant(None);
 }
 
 /// Its head came first and its body late, so that its time is over while another still has the only slot.

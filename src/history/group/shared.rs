@@ -291,13 +291,17 @@ impl Replicated {
             reading(&BTreeMap::new());
             return Ok(());
         }
-        let (answer, answered) = oneshot::channel();
-        shared.reads.try_send(answer).map_err(|_full| self.busy())?;
-        let told = answered.await.unwrap_or(Err(Unavailable::Unreached))?;
-        let index = if planted(Fault::ReadsAskNobody) { 0 } else { told };
+        let index = if planted(Fault::ReadsAskNobody) { 0 } else { self.told().await? };
         let group = shared.group.load_full().ok_or(Unavailable::Unreached)?;
         group.until_applied(index).await;
         group.read_rows_on_disk(reading).await.map_err(|_gone| Unavailable::Unreached)
+    }
+
+    /// How far whoever leads has come.
+    async fn told(&self) -> Result<u64, Unavailable> {
+        let (answer, answered) = oneshot::channel();
+        self.0.reads.try_send(answer).map_err(|_full| self.busy())?;
+        answered.await.unwrap_or(Err(Unavailable::Unreached))
     }
 
     fn busy(&self) -> Unavailable {

@@ -506,6 +506,13 @@ fn a_read_that_asks_nobody_has_not_what_was_told() {
 }
 
 #[test]
+fn a_read_that_goes_without_a_leader_has_not_what_was_told() {
+    faults::plant(Some(Fault::UnheardLeadersAreNotNeeded));
+    find("UnheardLeadersAreNotNeeded", "a read of");
+    faults::plant(None);
+}
+
+#[test]
 fn whoever_led_before_and_leads_when_it_starts_reads_what_is_old() {
     raft::faults::plant(Some(raft::faults::Fault::OfficesOutliveTheProcess));
     find_in(power_of_all, "OfficesOutliveTheProcess", "a read of");

@@ -195,9 +195,11 @@ impl Core {
 
     fn wake(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         while let Some(first) = self.timers.first_entry().filter(|it| it.key().0 <= now) {
+            // What a timer brings counts from now, however late it is: a node that slept would find others silent for as long.
+            let at = if planted(Fault::SleepCounts) { first.key().0 } else { now };
             let timer = first.remove();
             if self.is_still_due(&timer) {
-                self.swim(now, effects, |foca, out| foca.handle_timer(timer, out));
+                self.swim(at, effects, |foca, out| foca.handle_timer(timer, out));
             }
         }
         if self.roster.expire(now, self.config.forget_after) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::base::clock::Instant;
 use crate::observability::labels::label;
 use crate::routing::config::Config;
+use crate::routing::faults::Fault;
+use crate::routing::faults::planted;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,10 @@ pub fn decide(config: &Config, budget: &mut Budget, now: Instant, failure: Failu
     let why_not = match failure.outcome.class() {
         _ if failure.is_content_sent => Some(GiveUp::ContentSent),
         Class::Served | Class::Neutral => Some(GiveUp::Pointless),
+        Class::Backpressure if planted(Fault::BusyIsPassedOn) => Some(GiveUp::Pointless),
+        Class::Failed if failure.outcome == Outcome::Malformed && planted(Fault::GarbageIsPassedOn) => {
+            Some(GiveUp::Pointless)
+        }
         _ if config.disable_retries => Some(GiveUp::Disabled),
         _ if failure.attempts >= config.retry_max_attempts => Some(GiveUp::AttemptsSpent),
         _ if failure.untried == 0 => Some(GiveUp::NoWorkerLeft),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::routing::faults::plant;
 
 fn status(code: u16) -> Outcome {
     Outcome::Status { code, retry_after: None }
@@ -39,6 +40,16 @@ fn backpressure_and_failures_are_retried_elsewhere() {
         check(failure(outcome), Verdict::Retry { after });
     }
     check(failure(Outcome::NotConnected), Verdict::Retry { after: Duration::ZERO });
+}
+
+#[test]
+fn a_planted_bug_passes_on_what_another_worker_would_have_answered() {
+    for (fault, outcome) in [(Fault::BusyIsPassedOn, status(503)), (Fault::GarbageIsPassedOn, Outcome::Malformed)] {
+        plant(Some(fault));
+        check(failure(outcome), Verdict::GiveUp(GiveUp::Pointless));
+        check(failure(Outcome::Lost), Verdict::Retry { after: Duration::from_millis(50) });
+        plant(None);
+    }
 }
 
 #[test]

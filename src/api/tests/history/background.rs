@@ -55,6 +55,16 @@ async fn one_that_is_streamed_at_once_shows_only_what_is_kept() {
     assert_eq!(kinds, ["response.created", "response.queued", "response.in_progress"]);
 }
 
+/// A worker may take no notice of `stream`, and answer with more than the relay holds back.
+#[tokio::test(start_paused = true)]
+async fn one_whose_worker_answers_whole_and_at_length_is_kept() {
+    let text = "x".repeat(crate::base::limits::RESPONSE_HELD_BYTES_MAX);
+    let answer = json!({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).to_string();
+    let (_, edge, _) = one([vec![head(200, "application/json"), Step::Send(answer.into())]]);
+    let path = begun(&edge).await;
+    until("ended", || async { status(&edge, &path).await == "completed" }).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_one_stops_its_worker_and_keeps_what_was_made() {
     let (kept, edge, worker) = one([slow(100)]);

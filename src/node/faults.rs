@@ -1,0 +1,10 @@
+//! Planted bugs: what the tests of this area must find. In shipped code every question is answered `false` at compile time.
+
+/// One way to get it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A node that stops does not wait for the requests that it has.
+    NobodyIsWaitedFor,
+}
+
+crate::base::planted::planted!();

@@ -1,0 +1,12 @@
+//! Planted bugs: what the tests of this area must find. In shipped code every question is answered `false` at compile time.
+
+/// One way to get it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A write or an fsync that failed counts as done.
+    FailuresAreForgotten,
+    /// An fsync that takes long is taken for one that failed.
+    SlowDisksAreBroken,
+}
+
+crate::base::planted::planted!();
