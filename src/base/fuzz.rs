@@ -67,6 +67,8 @@ enum Damage {
     /// A number of the wire's, far larger than what follows.
     Length(Index, u8, u64),
     Mark(Index, usize),
+    /// One in another, so many times, of lists or of objects.
+    Nest(Index, bool, usize),
 }
 
 impl Damage {
@@ -79,9 +81,10 @@ impl Damage {
             2 => (at(), 1..9_usize).prop_map(|(at, len)| Self::Remove(at, len)),
             1 => at().prop_map(Self::Cut),
             1 => (at(), 1..17_usize, 2..40_usize).prop_map(|(at, len, times)| Self::Repeat(at, len, times)),
-            3 => (at(), 251..=253_u8, prop_oneof![Just(u64::MAX), Just(1 << 32), Just(1 << 30), Just(1 << 16), any::<u64>()])
+            4 => (at(), 251..=253_u8, prop_oneof![Just(u64::MAX), Just(1 << 32), Just(1 << 30), Just(1 << 16), any::<u64>()])
                 .prop_map(|(at, kind, len)| Self::Length(at, kind, len)),
             3 => (at(), 0..MARKS.len()).prop_map(|(at, mark)| Self::Mark(at, mark)),
+            1 => (at(), any::<bool>(), 100..1000_usize).prop_map(|(at, is_list, depth)| Self::Nest(at, is_list, depth)),
         ]
     }
 
@@ -111,18 +114,148 @@ impl Damage {
                 drop(bytes.splice(from..to, number));
             }
             Self::Mark(at, mark) => drop(bytes.splice(place(at)..place(at), MARKS[*mark].iter().copied())),
+            Self::Nest(at, is_list, depth) => {
+                let (open, close) = if *is_list { ("[", "]") } else { ("{\"a\":", "}") };
+                let nested = [open.repeat(*depth), "1".to_owned(), close.repeat(*depth)].concat();
+                drop(bytes.splice(place(at)..place(at), nested.into_bytes()));
+            }
         }
+    }
+}
+
+/// What happens to bytes that are not known yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Damages(Vec<Damage>);
+
+impl Damages {
+    /// One as often as several: more of them say less about each.
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        prop_oneof![prop::collection::vec(Damage::any(), 1), prop::collection::vec(Damage::any(), 0..6)].prop_map(Self)
+    }
+
+    /// The bytes afterwards.
+    pub(crate) fn of(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        self.0.iter().for_each(|it| it.apply(&mut bytes));
+        bytes
     }
 }
 
 /// One of these, damaged in a few places; now and then not at all, or bytes that have nothing to do with them.
 pub(crate) fn damaged(valid: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let hurt =
-        (prop::sample::select(valid), prop::collection::vec(Damage::any(), 0..6)).prop_map(|(mut bytes, all)| {
-            all.iter().for_each(|it| it.apply(&mut bytes));
-            bytes
-        });
+    let hurt = (prop::sample::select(valid), Damages::any()).prop_map(|(bytes, damages)| damages.of(bytes));
     prop_oneof![9 => hurt, 1 => prop::collection::vec(any::<u8>(), 0..200)]
+}
+
+/// What a reader of whole messages makes of bytes, held to what each such reader promises: no more memory than `limit`; what it takes is read back as the same once it
+/// is written, begins with the same `head` bytes (tag and version), and is nothing with a byte less or more.
+///
+/// # Panics
+/// When it does otherwise.
+pub(crate) fn whole<T: std::fmt::Debug>(
+    limit: usize,
+    head: usize,
+    bytes: &[u8],
+    read: impl Fn(&[u8]) -> Option<T>,
+    write: impl Fn(&T) -> Vec<u8>,
+) -> Option<T> {
+    let taken = within(limit, || read(bytes))?;
+    let written = write(&taken);
+    assert_eq!(written[..head], bytes[..head], "it does not begin as it is written");
+    assert_eq!(read(&written).map(|it| format!("{it:?}")), Some(format!("{taken:?}")), "it is not read back");
+    for at in 0..head {
+        let mut other = bytes.to_vec();
+        other[at] ^= 0x40;
+        assert!(read(&other).is_none(), "it was taken with another tag or version");
+    }
+    // A length beyond the bound, wherever there may be one.
+    let length = [&[253], &((limit + 2 * AHEAD_BYTES_MAX) as u64).to_le_bytes()[..]].concat();
+    for at in head..bytes.len().min(300) {
+        drop(within(limit, || read(&[&bytes[..at], &length, &bytes[at + 1..]].concat())));
+    }
+    let shortest = if bytes.len() <= 300 { 0 } else { bytes.len() - 1 };
+    (shortest..bytes.len()).for_each(|len| assert!(read(&bytes[..len]).is_none(), "its first {len} bytes were taken"));
+    assert!(read(&[bytes, b"\0"].concat()).is_none(), "it was taken with a byte behind it");
+    Some(taken)
+}
+
+/// What stands in JSON where something else is meant.
+const ODD: &[&str] = &[
+    "null",
+    "true",
+    "0",
+    "-1",
+    "18446744073709551615",
+    "1.5",
+    "\"\"",
+    "\"x\"",
+    "\"\\u0000\"",
+    "[]",
+    "{}",
+    "[[]]",
+    "[{}]",
+    "[null]",
+    "{\"a\":null}",
+];
+
+/// One of these, in which some values are others or gone.
+pub(crate) fn odd_json(valid: Vec<serde_json::Value>) -> impl Strategy<Value = Vec<u8>> {
+    let what = (any::<Index>(), 0..=ODD.len());
+    (prop::sample::select(valid), prop::collection::vec(what, 1..4)).prop_map(|(mut value, all)| {
+        for (at, what) in all {
+            let mut places = Vec::new();
+            walk(&value, String::new(), &mut places);
+            let place = at.get(&places);
+            match ODD.get(what) {
+                Some(odd) => {
+                    *value.pointer_mut(place).expect("it was just seen") = serde_json::from_str(odd).expect("JSON")
+                }
+                None => remove(&mut value, place),
+            }
+        }
+        value.to_string().into_bytes()
+    })
+}
+
+/// It with each of those in each place, one at a time, and without each.
+pub(crate) fn each_odd_json(valid: &serde_json::Value) -> Vec<serde_json::Value> {
+    let mut places = Vec::new();
+    walk(valid, String::new(), &mut places);
+    let mut all = Vec::new();
+    for place in &places {
+        for odd in ODD {
+            let mut value = valid.clone();
+            *value.pointer_mut(place).expect("it was just seen") = serde_json::from_str(odd).expect("JSON");
+            all.push(value);
+        }
+        let mut value = valid.clone();
+        remove(&mut value, place);
+        all.push(value);
+    }
+    all
+}
+
+/// Where there are values, as JSON pointers.
+fn walk(value: &serde_json::Value, at: String, all: &mut Vec<String>) {
+    let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
+    match value {
+        serde_json::Value::Object(members) => {
+            members.iter().for_each(|(name, it)| walk(it, format!("{at}/{}", escaped(name)), all))
+        }
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, it)| walk(it, format!("{at}/{n}"), all))
+        }
+        _ => {}
+    }
+    all.push(at);
+}
+
+fn remove(value: &mut serde_json::Value, place: &str) {
+    let Some((parent, name)) = place.rsplit_once('/') else { return };
+    match value.pointer_mut(parent) {
+        Some(serde_json::Value::Object(members)) => drop(members.remove(&name.replace("~1", "/").replace("~0", "~"))),
+        Some(serde_json::Value::Array(items)) => drop(items.remove(name.parse().expect("a place"))),
+        _ => {}
+    }
 }
 
 /// What a reader that believes lengths up to `limit` bytes makes of some, which are few themselves.
@@ -202,4 +335,19 @@ fn a_reader_that_takes_what_it_is_told_is_found() {
     assert_eq!(told(1000), 1000);
     assert!(std::panic::catch_unwind(|| told(1 << 30)).is_err(), "a gigabyte for nothing");
     assert_eq!(told(1 << 20), 1 << 20, "and it is not counted for the next one");
+}
+
+#[test]
+fn a_reader_that_is_not_of_whole_messages_is_found() {
+    let is_caught = |bytes: &[u8], read: fn(&[u8]) -> Option<u8>| {
+        std::panic::catch_unwind(|| whole(1 << 10, 1, bytes, read, |it| vec![1, *it])).is_err()
+    };
+    assert!(!is_caught(b"\x01a", |it| if let [1, it] = it { Some(*it) } else { None }));
+    assert!(is_caught(b"\x01ab", |it| if let [1, it, ..] = it { Some(*it) } else { None }), "bytes behind it");
+    assert!(
+        is_caught(b"\x01", |it| if let [1, rest @ ..] = it { Some(*rest.first().unwrap_or(&0)) } else { None }),
+        "half of it"
+    );
+    assert!(is_caught(b"\x02a", |it| if let [_, it] = it { Some(*it) } else { None }), "another version");
+    assert!(is_caught(b"\x01a", |it| if let [1, it] = it { Some(it.wrapping_add(1)) } else { None }), "something else");
 }

@@ -157,5 +157,12 @@ mod tests {
             let opened = fuzz::within(1 << 20, || Sealer::new(&[[7; 32]]).open_bytes(&bytes, b"w-1"));
             prop_assert_eq!(opened.is_some(), bytes == *SEALED_ONCE);
         }
+
+        #[test]
+        fn fuzz_what_differs_in_one_bit_does_not_open(at in 0..SEALED_ONCE.len(), bit in 0..8_u8) {
+            let mut bytes = SEALED_ONCE.clone();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Sealer::new(&[[7; 32]]).open_bytes(&bytes, b"w-1").is_none());
+        }
     }
 }

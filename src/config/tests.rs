@@ -1,5 +1,7 @@
 //! What people may rely on: precedence, origins, errors that help, and secrets that stay secret.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::base::fuzz;
 use crate::observability::golden;
@@ -226,25 +228,75 @@ fn options_of_the_mesh_that_could_do_nothing_are_refused() {
 const FILE: &str = "[server]\nport = 1\nhost = \"a\"\nidle_timeout = \"5s\"\nmax_payload_size = \"64MiB\"\n[workers]\nurls = [\"http://a:1\", \"b:2\"]\nallow_cidrs = [\"10.0.0.0/8\"]\napi_key = \"canary-5f3a\"\n\
     [routing]\npolicy = \"random\"\n[mesh]\nha_mesh = true\nseeds = [\"a:30001\"]\n[[tenancy.keys]]\nname = \"n\"\nrole = \"user\"\nkey = \"canary-5f3a-canary\"\n";
 
+/// Part of every secret of the file.
+const CANARY: &str = "canary-5f3a";
+
+/// Whether a part of the text is the name of something in a file.
+fn has_key(table: &toml::Table, part: &str) -> bool {
+    table.iter().any(|(key, value)| {
+        key.contains(part)
+            || value.as_table().is_some_and(|it| has_key(it, part))
+            || value.as_array().into_iter().flatten().filter_map(toml::Value::as_table).any(|it| has_key(it, part))
+    })
+}
+
+/// Every option, and whether it is secret; those as often as all others.
+fn often_secret() -> Vec<(&'static str, bool)> {
+    let all: Vec<_> = Config::options().iter().map(|it| (it.spec.flag, it.spec.is_secret)).collect();
+    let secret: Vec<_> = all.iter().copied().filter(|it| it.1).collect();
+    assert!(!secret.is_empty(), "there are some");
+    let often = secret.repeat(all.len() / secret.len());
+    [all, often].concat()
+}
+
+/// Any option, given something of any kind.
+fn odd_options() -> impl Strategy<Value = Vec<u8>> {
+    let values = [
+        "1",
+        "-1",
+        "1e999",
+        "true",
+        "1979-05-27",
+        "\"canary-5f3a\"",
+        "[]",
+        "[[1]]",
+        "[\"canary-5f3a\", [1]]",
+        "{}",
+        "{a = \"canary-5f3a\"}",
+        "[{name = \"n\", role = \"boss\", key = \"canary-5f3a\"}]",
+        "[{key = []}]",
+    ];
+    (any::<proptest::sample::Index>(), proptest::sample::select(values.to_vec())).prop_map(|(at, value)| {
+        let options: Vec<_> =
+            Config::options().into_iter().filter(|it| it.spec.is_secret || !value.contains(CANARY)).collect();
+        let option = &options[at.index(options.len())];
+        format!("[{}]\n{} = {value}\n", option.section, option.spec.key).into_bytes()
+    })
+}
+
 proptest::proptest! {
     #![proptest_config(fuzz::config())]
 
     /// Every option by the environment and by a flag, and the file: taken, or an error; in neither is a secret told.
     #[test]
-    fn fuzz_a_damaged_configuration_is_taken_or_refused(
-        file in fuzz::damaged(vec![FILE.as_bytes().to_vec()]),
-        at in proptest::prelude::any::<proptest::sample::Index>(),
-        value in fuzz::damaged(["5s", "64MiB", "1", "true", "10.0.0.0/8", "a:team:user:canary-5f3a", "http://a:1,b:2", "0.5", "random", "a*=random"].map(|it| it.as_bytes().to_vec()).into()),
+    fn fuzz_a_damaged_configuration_is_taken_or_refused_and_no_secret_is_told(
+        file in prop_oneof![fuzz::damaged(vec![FILE.as_bytes().to_vec()]), odd_options()],
+        option in proptest::sample::select(often_secret()),
+        value in fuzz::damaged(["5s", "64MiB", "1", "true", "10.0.0.0/8", "a:team:user:canary-5f3a", "a:team:boss:canary-5f3a", "canary-5f3a", "http://a:1,b:2", "0.5", "random", "a*=random"].map(|it| it.as_bytes().to_vec()).into()),
     ) {
         let (file, value) = (String::from_utf8_lossy(&file), String::from_utf8_lossy(&value));
-        let options = Config::options();
-        let option = options[at.index(options.len())].spec.flag;
+        let (option, is_secret) = option;
         for (flags, env) in [(vec![], vec![(env_name(option), value.to_string())]), (vec![(option.to_owned(), vec![value.to_string()])], vec![])] {
             let sources = Sources { flags, env, path: None };
             for text in ["", &file] {
-                if let Ok(loaded) = sources.clone().load_text(text) {
-                    drop(render_print(&loaded));
-                }
+                let said = match sources.clone().load_text(text) {
+                    Ok(loaded) => render_print(&loaded),
+                    Err(errors) => errors.to_string(),
+                };
+                // What is no option's name is told, so that it is found.
+                let is_name = toml::from_str::<toml::Table>(text).is_ok_and(|it| has_key(&it, CANARY));
+                let is_told = said.contains(CANARY) && !is_name && (is_secret || !value.contains(CANARY));
+                proptest::prop_assert!(!is_told, "{said}");
             }
         }
     }

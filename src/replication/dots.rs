@@ -21,8 +21,9 @@ pub struct Actor {
     pub boot: u64,
 }
 
-/// One event of one actor. Counts begin at 1.
+/// One event of one actor. Counts begin at 1, and none that comes from a wire or a disk is above [`COUNT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WireDot")]
 pub struct Dot {
     /// Whose.
     pub actor: Actor,
@@ -142,6 +143,21 @@ struct Wire(Vec<(StorageId, Lives)>);
 /// Boots of one storage, each with its runs.
 type Lives = Vec<(u64, Vec<(u64, u64)>)>;
 
+/// A dot as it travels: a context with a count that cannot be one would be read back by nobody, not by who keeps it either.
+#[derive(Deserialize)]
+struct WireDot {
+    actor: Actor,
+    count: u64,
+}
+
+impl TryFrom<WireDot> for Dot {
+    type Error = OutOfRange;
+
+    fn try_from(WireDot { actor, count }: WireDot) -> Result<Self, OutOfRange> {
+        if (1..=COUNT_MAX).contains(&count) { Ok(Self { actor, count }) } else { Err(OutOfRange) }
+    }
+}
+
 /// A count that cannot be one.
 #[derive(Debug, thiserror::Error)]
 #[error("a count is out of range")]
@@ -251,6 +267,14 @@ mod tests {
                 prop_assert_eq!(wire::decode::<Dots, 65536>(&again).unwrap(), read);
             }
         }
+    }
+
+    #[test]
+    fn a_dot_whose_count_cannot_be_one_is_refused() {
+        let of = |count| Dot { actor: Actor { storage: StorageId(1), boot: 1 }, count };
+        let read = |count| wire::decode::<Dot, 64>(&wire::encode(&of(count)).unwrap()).ok();
+        assert_eq!([1, COUNT_MAX].map(read), [1, COUNT_MAX].map(|it| Some(of(it))));
+        assert_eq!([0, COUNT_MAX + 1, u64::MAX].map(read), [None; 3]);
     }
 
     #[test]

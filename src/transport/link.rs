@@ -558,16 +558,28 @@ mod tests {
 
     #[test]
     fn how_an_older_release_greets_is_read() {
-        let mut peer = crate::transport::tests::peer(7);
-        peer.zone = Some(crate::base::ids::Zone::parse("rack-2").unwrap());
-        let hello = |class| wire::encode(&Hello { class, peer: peer.clone() }).unwrap();
-        let now =
-            [("main", hello(Class::Main)), ("bulk", hello(Class::Bulk)), ("answer", wire::encode(&peer).unwrap())];
-        let older = Older::of("src/transport/older.hex", &now);
-        for (name, class) in [("main", Class::Main), ("bulk", Class::Bulk)] {
-            let read = wire::decode::<Hello, HELLO_BYTES_MAX>(older.bytes(name)).unwrap();
-            assert_eq!((read.class, read.peer), (class, peer.clone()));
+        let zone = |it| crate::base::ids::Zone::parse(it).ok();
+        let small = Peer { zone: zone("rack-2"), ..crate::transport::tests::peer(7) };
+        // No two of its fields are alike, so that none takes the place of another unseen.
+        let lives = Peer {
+            node: crate::base::ids::NodeId::parse("node-1").unwrap(),
+            storage: crate::base::ids::StorageId(u128::MAX - 1),
+            boot: 300,
+            generation: 1_790_000_000_000,
+            renewals: 2,
+            addr: ([10, 0, 0, 1], 30_001).into(),
+            zone: zone("rack-1"),
+        };
+        for (file, peer) in [("src/transport/older.hex", small), ("src/transport/older_lives.hex", lives)] {
+            let hello = |class| wire::encode(&Hello { class, peer: peer.clone() }).unwrap();
+            let now =
+                [("main", hello(Class::Main)), ("bulk", hello(Class::Bulk)), ("answer", wire::encode(&peer).unwrap())];
+            let older = Older::of(file, &now);
+            for (name, class) in [("main", Class::Main), ("bulk", Class::Bulk)] {
+                let read = wire::decode::<Hello, HELLO_BYTES_MAX>(older.bytes(name)).unwrap();
+                assert_eq!((read.class, read.peer), (class, peer.clone()));
+            }
+            assert_eq!(wire::decode::<Peer, HELLO_BYTES_MAX>(older.bytes("answer")).unwrap(), peer);
         }
-        assert_eq!(wire::decode::<Peer, HELLO_BYTES_MAX>(older.bytes("answer")).unwrap(), peer);
     }
 }

@@ -112,10 +112,10 @@ mod tests {
         #![proptest_config(fuzz::config())]
 
         #[test]
-        fn fuzz_a_damaged_frame_takes_no_more_than_its_reader_allows(bytes in fuzz::damaged(vec![encode(&(7u64, Some("seven".to_owned()), vec![vec![1u8; 9]; 9])).unwrap()])) {
-            if let Ok(read) = fuzz::within(4096, || decode::<Frame, 4096>(&bytes)) {
-                prop_assert_eq!(decode::<Frame, 4096>(&encode(&read).unwrap()).unwrap(), read);
-            }
+        fn fuzz_a_damaged_frame_takes_no_more_than_its_reader_allows(bytes in fuzz::damaged(vec![encode(&(7u64, Some("seven".to_owned()), vec![vec![1u8; 9]; 9])).unwrap(), encode(&(7u64, Some("s".to_owned()), Vec::<Vec<u8>>::new())).unwrap()])) {
+            fuzz::whole(4096, 1, &bytes, |it| decode::<Frame, 4096>(it).ok(), |it| encode(it).unwrap());
+            let item = if bytes.is_empty() { &bytes[..] } else { &bytes[1..] };
+            let _ = fuzz::within(ITEM_BYTES_MAX, || (take::<Frame>(item), take::<String>(item))); // any answer will do
             let _ = fuzz::within(ITEM_BYTES_MAX, || (take::<Frame>(&bytes), take::<String>(&bytes), take::<Vec<u64>>(&bytes))); // any answer will do
         }
     }

@@ -118,6 +118,7 @@ async fn p9_no_secret_reaches_a_log_a_metric_a_trace_an_error_or_a_listing() {
     drop(node.reload(loaded, None));
 
     model_requests(&node, &worker, &mut sinks).await;
+    other_requests(&node, &mut sinks).await;
     raw_requests(&node, &mut sinks).await;
     over_h2(&node, &mut sinks).await;
     admin_requests(&node, &mut sinks).await;
@@ -161,6 +162,21 @@ async fn model_requests(node: &Node, worker: &Upstream, sinks: &mut Vec<Sink>) {
     let mut client = Client::connect(node.address).await;
     client.start_post("/v1/chat/completions", HEADERS[0], &bodies()[1]).await;
     client.read_until("canary-completion").await;
+}
+
+/// Every other route, by whoever may not, with a secret in the query.
+async fn other_requests(node: &Node, sinks: &mut Vec<Sink>) {
+    let routes = ROUTES.iter().filter(|it| !matches!(it.serve, Serve::Model(_) | Serve::Kept(_)));
+    for route in routes {
+        let (method, path) = (route.method, route.path.replace("{id}", "x").replace("{item_id}", "x"));
+        let head = format!(
+            "{method} {path}?key=canary-query HTTP/1.1\r\nhost: t\r\nx-api-key: canary-user-key\r\ncontent-length: 0\r\n\r\n"
+        );
+        let mut client = Client::connect(node.address).await;
+        client.send(head.as_bytes()).await;
+        let answer = client.answer().await;
+        sinks.push(Sink("another route", format!("{}{}", answer.head, answer.text())));
+    }
 }
 
 /// Keeps what the gateway itself says: error bodies and error events, and all headers.

@@ -155,7 +155,7 @@ mod tests {
         "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"error\":{\"message\":\"x\",\"code\":400}}\n\n",
         "event: response.created\ndata: {\"type\":\"response.created\"}\n\nevent: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"a\"}\n\nevent: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":9}}}\n\n",
         "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":4}}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
-        "data: {\"text\":\"a\",\"meta_info\":{\"prompt_tokens\":9}}\n\ndata: [DONE]\n\n",
+        "data: {\"text\":\"a\",\"meta_info\":{\"prompt_tokens\":9}}\n\ndata: [DONE]\n\ndata: {\"text\":\"b\"}\n\n",
     ];
 
     /// What the client sees, whether the stream was followed to its end, and what was learned.
@@ -192,6 +192,24 @@ mod tests {
             // Of one that breaks, what came before may have been passed on or not: it is the beginning of the same.
             let single = read(wire, strips_usage, &stream, &(0..=len).collect::<Vec<_>>());
             prop_assert!(single.0.starts_with(&whole.0) && single.0.starts_with(&cut.0));
+            prop_assert_eq!(whole.1, single.1, "whether it is well formed, byte by byte");
+            if whole.1 {
+                prop_assert_eq!(&whole, &single);
+                // Nothing behind the end, whole events in their order, and none that was not sent.
+                let mut splitter = Splitter::default();
+                splitter.push(Bytes::copy_from_slice(&whole.0)).expect("it was well formed");
+                let mut is_over = false;
+                while let Some(event) = splitter.next() {
+                    prop_assert!(!is_over, "{:?} behind the end", String::from_utf8_lossy(&event));
+                    is_over |= !sse::is_comment(&event) && sse::data(&event).is_some_and(|it| wire.observe.expect("it streams")(&it).event == Event::Done);
+                }
+                let mut rest = &stream[..];
+                for event in whole.0.split_inclusive(|it| *it == b'\n') {
+                    let at = rest.windows(event.len()).position(|it| it == event);
+                    prop_assert!(at.is_some(), "{:?} was not sent", String::from_utf8_lossy(event));
+                    rest = &rest[at.unwrap_or_default() + event.len()..];
+                }
+            }
         }
     }
 }

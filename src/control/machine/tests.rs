@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::Command;
 use super::MINT_SHARES_MAX;
 use super::MintChange;
+use super::NAME_BYTES_MAX;
 use super::Outcome;
 use super::Refusal;
 use super::Register;
@@ -321,6 +322,12 @@ fn planted_bugs_of_the_machine_are_seen() {
     }
 }
 
+/// A start of a node whose name is about as long as one may be.
+fn long_name(len: usize) -> Command {
+    let Command::Register(register) = registered(1, 2, 3, 4) else { unreachable!("it is one") };
+    Command::Register(Register { node: "n".repeat(len), ..register })
+}
+
 proptest! {
     #![proptest_config(fuzz::config())]
 
@@ -328,26 +335,43 @@ proptest! {
     #[test]
     fn fuzz_damaged_commands_and_rows_are_carried_out_or_refused(
         before in proptest::collection::vec(commands(), 0..12),
-        damaged in commands().prop_flat_map(|it| fuzz::damaged(vec![it.encode().unwrap()])),
-        at in any::<proptest::sample::Index>(),
+        damaged in prop_oneof![commands(), (0..2 * NAME_BYTES_MAX).prop_map(long_name)].prop_flat_map(|it| fuzz::damaged(vec![it.encode().unwrap()])),
+        hurt in fuzz::Damages::any(),
         value in proptest::collection::vec(any::<u8>(), 0..40),
     ) {
-        let (mut state, mut rows) = (founded(), BTreeMap::new());
+        let (mut state, mut rows, mut changes) = (State::default(), BTreeMap::new(), Vec::new());
+        state.decide(1, FOUND, &mut changes);
+        rows.extend(changes.into_iter().filter_map(|(key, value)| Some((key, value?))));
         for (index, command) in (2..).zip(before) {
             let mut changes = Vec::new();
             state.decide(index, command, &mut changes);
-            rows.extend(changes.into_iter().filter_map(|(key, value)| Some((key, value?))));
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(rows.insert(key, value)),
+                    None => drop(rows.remove(&key)),
+                }
+            }
         }
         let mut changes = Vec::new();
-        if let Ok(outcome) = state.step(&NONE, 99, &damaged, &mut changes) {
+        if let Ok(outcome) = fuzz::within(crate::storage::codec::BYTES_MAX, || state.step(&NONE, 99, &damaged, &mut changes)) {
             Outcome::decode(&outcome).unwrap();
         }
-        let mut restored = State::default();
-        for (key, mut row) in rows.clone() {
-            restored.restore(&key, &row).unwrap();
-            row.splice(at.index(row.len())..at.index(row.len()), value.iter().copied());
-            let _ = fuzz::within(crate::storage::codec::BYTES_MAX, || State::default().restore(&key, &row)); // any answer will do
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(rows.insert(key, value)),
+                None => drop(rows.remove(&key)),
+            }
         }
+        let mut restored = State::default();
+        for (key, row) in &rows {
+            restored.restore(key, row).unwrap();
+            // Any answer will do.
+            let _ = fuzz::within(crate::storage::codec::BYTES_MAX, || State::default().restore(key, &hurt.of(row.clone())));
+            let _ = fuzz::within(crate::storage::codec::BYTES_MAX, || State::default().restore(&hurt.of(key.clone()), row));
+            prop_assert!(row.len() < 1 << 20, "{} bytes in one row", row.len());
+        }
+        prop_assert_eq!(&restored, &state);
+        prop_assert!(state.storages().values().all(|it| it.node.len().max(it.zone.len()) <= NAME_BYTES_MAX));
         let _ = State::default().restore(&value, &damaged); // likewise
     }
 }

@@ -369,7 +369,7 @@ fn usage_of(usage: &Value) -> Value {
         "input_tokens_details": {"cached_tokens": number("/prompt_tokens_details/cached_tokens"), "cache_write_tokens": written},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": number("/completion_tokens_details/reasoning_tokens")},
-        "total_tokens": input + output,
+        "total_tokens": input.saturating_add(output), // a worker may say anything
     })
 }
 

@@ -359,6 +359,23 @@ const CREATE: &str = r#"{"model":"m","instructions":"i","input":[{"role":"user",
     {"type":"function_call_output","call_id":"a","output":[{"type":"input_text","text":"2"}]},{"type":"item_reference","id":"msg_1"}],"tools":[{"type":"function","name":"f","parameters":{}}],
     "tool_choice":{"type":"function","name":"f"},"text":{"format":{"type":"json_schema","name":"n","schema":{},"strict":true}},"reasoning":{"effort":"low"},"include":["reasoning.encrypted_content"],"metadata":{"a":"b"}}"#;
 
+#[test]
+fn a_request_with_anything_anywhere_is_read_or_refused() {
+    for body in fuzz::each_odd_json(&serde_json::from_str(CREATE).unwrap()) {
+        let _any = create(body).and_then(|it| request(&it, &items(&it)));
+    }
+}
+
+#[test]
+fn a_chunk_with_anything_anywhere_makes_a_stream_that_keeps_the_rules() {
+    let first = delta(json!({"content": "x"}));
+    for chunk in chunks() {
+        for odd in fuzz::each_odd_json(&serde_json::from_slice(&chunk).unwrap()) {
+            let _checked = streamed(&[first.clone(), odd]);
+        }
+    }
+}
+
 fn chunks() -> Vec<Vec<u8>> {
     let all = [
         delta(json!({"role": "assistant", "content": "hel"})),
@@ -375,14 +392,14 @@ proptest! {
     #![proptest_config(fuzz::config())]
 
     #[test]
-    fn fuzz_a_damaged_request_is_read_or_refused(bytes in fuzz::damaged(vec![CREATE.as_bytes().to_vec()])) {
+    fn fuzz_a_damaged_request_is_read_or_refused(bytes in prop_oneof![fuzz::damaged(vec![CREATE.as_bytes().to_vec()]), fuzz::odd_json(vec![serde_json::from_str(CREATE).unwrap()])]) {
         if let Ok(body) = serde_json::from_slice(&bytes) {
             let _any = create(body).and_then(|it| request(&it, &items(&it)));
         }
     }
 
     #[test]
-    fn fuzz_damaged_chunks_make_a_stream_that_keeps_the_rules(all in proptest::collection::vec(fuzz::damaged(chunks()), 0..10)) {
+    fn fuzz_damaged_chunks_make_a_stream_that_keeps_the_rules(all in proptest::collection::vec(prop_oneof![fuzz::damaged(chunks()), fuzz::odd_json(chunks().iter().map(|it| serde_json::from_slice(it).unwrap()).collect())], 0..10)) {
         let read: Vec<Value> = all.iter().filter_map(|it| serde_json::from_slice(it).ok()).collect();
         let _checked = streamed(&read);
     }

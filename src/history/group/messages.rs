@@ -117,12 +117,8 @@ mod tests {
 
         #[test]
         fn fuzz_a_damaged_message_is_read_or_refused(message in fuzz::damaged(valid().0), answer in fuzz::damaged(valid().1)) {
-            if let Some(read) = fuzz::within(BYTES_MAX, || Message::decode(&message)) {
-                prop_assert_eq!(Message::decode(&read.encode().unwrap()), Some(read));
-            }
-            if let Ok(read) = fuzz::within(BYTES_MAX, || Answer::decode(&answer)) {
-                prop_assert_eq!(Answer::decode(&read.encode().unwrap()).unwrap(), read);
-            }
+            fuzz::whole(BYTES_MAX, 2, &message, Message::decode, |it| it.encode().unwrap());
+            fuzz::whole(BYTES_MAX, 1, &answer, |it| Answer::decode(it).ok(), |it| it.encode().unwrap());
         }
     }
 }

@@ -26,10 +26,15 @@ const MINUTE: u64 = 10_000;
 
 fn valid() -> Vec<Vec<u8>> {
     let told = |left, demand| Message::Told(vec![Told { limit: limit(0), window: MINUTE, left, demand }]);
+    let given = |window, total| Message::Given(Given { limit: limit(0), window, boot: 1, total, left: 3 });
     let messages = [
         told(5, 9),
         told(u64::MAX, u64::MAX),
-        Message::Given(Given { limit: limit(0), window: MINUTE, boot: 1, total: 2, left: 3 }),
+        given(MINUTE, 2),
+        given(MINUTE, 1),
+        given(MINUTE, 0),
+        given(MINUTE + 1, 9),
+        given(MINUTE, u64::MAX),
         Message::Pull(Pull { limit: limit(0), window: MINUTE, boot: 1, have: 0, need: 2, want: 1 }),
         Message::Pull(Pull { limit: limit(0), window: MINUTE + 1, boot: 1, have: 0, need: u64::MAX, want: u64::MAX }),
         Message::News(9),
@@ -61,6 +66,8 @@ proptest! {
             core.step(now, Event::Ask(ticket, limit(0), units), &mut effects);
             let standing = core.standing(now, limit(0)).expect("it is known");
             prop_assert!(standing.units == LIMIT && standing.share <= LIMIT, "{standing:?}");
+            // One message gives no more than all of the limit.
+            prop_assert!(standing.left <= LIMIT * (ticket + 2), "{standing:?}");
         }
     }
 }

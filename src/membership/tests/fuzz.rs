@@ -14,7 +14,9 @@ use crate::membership::Config;
 use crate::membership::core::Core;
 use crate::membership::core::Effect;
 use crate::membership::core::Event;
+use crate::transport::Peer;
 use crate::transport::lanes::Lane;
+use crate::transport::wire;
 
 /// What two nodes said to each other within some seconds.
 static SAID: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
@@ -50,7 +52,16 @@ proptest! {
         let mut core = Core::new(begun, peer(0, 1), Config::default(), Entropy::seeded(1));
         for (at, packet) in (0..).zip(packets) {
             let (now, mut effects) = (begun + Duration::from_millis(200 * at), Vec::new());
+            // What is said in another's name, or in nobody's, is as if it had not been.
+            let sender = packet.strip_prefix(&[wire::VERSION, 0]).and_then(|it| wire::take::<foca::Header<Peer>>(it).ok());
+            let is_own = sender.is_some_and(|it| it.0.src.node == peer(1, 1).node) || packet == [wire::VERSION, 1];
+            let before = core.view();
             fuzz::within(Lane::Swim.bytes_max(), || core.step(now, Event::Received(Arc::new(peer(1, 1)), packet), &mut effects));
+            if !is_own {
+                let members = |it: &crate::membership::view::View| format!("{:?}", it.members);
+                prop_assert!(matches!(effects[..], [Effect::Ignored]), "{effects:?}");
+                prop_assert_eq!(members(&before), members(&core.view()));
+            }
             core.step(now, Event::Wake, &mut effects);
         }
         prop_assert_eq!(core.me().storage, peer(0, 1).storage);

@@ -63,6 +63,20 @@ async fn nodes_with_certificates_of_one_authority_find_each_other() {
 }
 
 #[tokio::test]
+async fn a_node_of_another_cluster_is_refused_though_one_authority_issues_for_both() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [a, b] = [("test", "n-1"), ("elsewhere", "n-2")]
+        .map(|(cluster, node)| format!("spiffe://corp.example/smg/{cluster}/{node}"));
+    let issued = pki::write_pkis(&[(folders[0].path(), &a, 2999), (folders[1].path(), &b, 2999)]);
+    let member = Node::with(peer(1), bind(), Trust::from_files(cluster(), &issued[0]).unwrap());
+    let elsewhere = Trust::from_files(ClusterName::parse("elsewhere").unwrap(), &issued[1]).unwrap();
+    let other = Node::with(peer(2), bind(), elsewhere);
+    assert_eq!(soon(other.handle.greet(member.addr())).await, Err(GreetError::Refused));
+    assert_eq!(soon(member.handle.greet(other.addr())).await, Err(GreetError::Refused));
+    assert_eq!(member.metrics.refusals(Refusal::Unnamed), 1 + u64::from(member.metrics.refusals(Refusal::ByPeer) == 0));
+}
+
+#[tokio::test]
 async fn a_member_whose_certificate_ran_out_is_refused_in_both_directions() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [a, b] = ["n-1", "n-2"].map(|node| format!("spiffe://corp.example/smg/test/{node}"));
@@ -92,6 +106,12 @@ async fn a_member_that_says_to_be_another_is_refused_in_both_directions() {
     victim.handle.send(&said, Lane::Swim, Bytes::from_static(b"secret")).unwrap();
     eventually("the lie is found", || victim.metrics.refusals(Refusal::Spoofed) == 3).await;
     assert!(victim.inboxes.swim.try_recv().is_err());
+    // Nor is another member, which says the truth, taken for node 5.
+    let mut other = Node::new(4, &secret);
+    let said = Peer { addr: other.addr(), ..peer(5) };
+    victim.handle.send(&said, Lane::Swim, Bytes::from_static(b"secret")).unwrap();
+    eventually("it is another", || victim.metrics.refusals(Refusal::Spoofed) == 4).await;
+    assert!(other.inboxes.swim.try_recv().is_err() && other.handle.links().is_empty());
     still_well(&victim, &mut member).await;
 }
 

@@ -168,6 +168,12 @@ mod tests {
                 let mut again = Vec::new();
                 read.write(&mut again).now_or_never().unwrap().unwrap();
                 prop_assert_eq!(Opening::read(&mut &again[..]).now_or_never().unwrap().unwrap(), read);
+                // What follows it is the request; of itself nothing may be missing.
+                let len = 1 + usize::from(bytes[0]);
+                prop_assert!(len <= bytes.len() && bytes[1] == wire::VERSION);
+                prop_assert!(Opening::read(&mut &bytes[..len - 1]).now_or_never().unwrap().is_err(), "it was taken without its last byte");
+                let longer = [&[bytes[0] + 1], &bytes[1..len], &[0]].concat();
+                prop_assert!(Opening::read(&mut &longer[..]).now_or_never().unwrap().is_err(), "it was taken with a byte behind it");
             }
         }
     }

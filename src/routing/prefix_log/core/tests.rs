@@ -16,6 +16,7 @@ use crate::routing::draw::Draw;
 use crate::routing::prefix_log::batch::BATCH_BYTES_MAX;
 use crate::routing::prefix_log::batch::Batch;
 use crate::routing::prefix_map::chain::Boundary;
+use crate::routing::prefix_map::slots::LEARNED_MAX;
 use crate::routing::prefix_map::slots::Lesson;
 
 const TTL: Duration = Duration::from_secs(180);
@@ -348,15 +349,20 @@ proptest! {
     fn fuzz_damaged_batches_are_taken_or_counted(all in prop::collection::vec((fuzz::damaged({
         let mut other = core(9);
         let said = |worker, n| Said::Placed(WorkerId(worker), prefix(n));
-        [vec![said(0, 1), said(0, 2), said(1, 3)], vec![said(2, 9)]].iter().map(|it| told(&mut other, secs(1), it).expect("new").encode().unwrap()).collect()
+        let all = [vec![said(0, 1), said(0, 2), said(1, 3)], vec![said(2, 9)], vec![Said::NewLife(WorkerId(3))]];
+        let told = all.iter().map(|it| told(&mut other, secs(1), it).expect("new").encode().unwrap());
+        told.chain([Batch::default().encode().unwrap()]).collect()
     }), 0..1000_u64, any::<bool>()), 1..6)) {
         let mut core = core(1);
         for (now, (value, age, is_again)) in (1..).zip(all) {
-            if let Some(read) = fuzz::within(8 * BATCH_BYTES_MAX, || Batch::decode(&value)) {
-                prop_assert_eq!(Batch::decode(&read.encode().unwrap()), Some(read));
-            }
+            let read = fuzz::whole(8 * BATCH_BYTES_MAX, 1, &value, Batch::decode, |it| it.encode().unwrap());
+            let before = core.counts();
             let row = Heard { owner: StorageId(2), age: secs(age), value: Some(value) };
             after(&mut core, secs(now), Event::Heard { rows: vec![row], is_again });
+            let is_old = secs(age) > TTL * u32::from(LEARNED_MAX);
+            let counted = (core.counts().garbage - before.garbage, core.counts().foreign_keys - before.foreign_keys);
+            let expected = (u64::from(read.is_none() && !is_old), u64::from(read.is_some_and(|it| it.key != KEY) && !is_old));
+            prop_assert_eq!(counted, expected);
         }
     }
 }
