@@ -47,16 +47,17 @@ test-upgrade: setup ## nodes of the revision in cluster-tests/old-revision are r
 # Rounds are kept here, whoever made them and when: what is there already counts.
 ROUNDS ?= $(CACHE)/rounds
 export ROUNDS
-chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, LIVES=2 clusters at a time, ONLY=names, SEED. Goes on where it stopped. Needs root
-	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --rounds $(ONLY)
+PROOF_DIR := $(CARGO_TARGET_DIR)/proof
+PROOF := cargo build --locked --profile proof -p smg -p cluster-tests --bin smg --bin cluster
+chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, LIVES=3 clusters at a time, ONLY=names, SEED. Goes on where it stopped. Needs root
+	@$(ENV) $(PROOF); SMG_BIN="$(PROOF_DIR)/smg" "$(PROOF_DIR)/cluster" --rounds $(ONLY)
 
-jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=3 lives for each bug in each of its scenarios, LIVES=2, ONLY=bug. Needs root
-	@$(ENV) cargo $(TEST) --locked -p jepsen; cargo build --locked --features planted --bin smg; cp "$(DEBUG_BIN)" "$(DEBUG_BIN)-planted"; \
-	cargo build --locked --workspace --all-targets; SMG_BIN="$(DEBUG_BIN)-planted" "$(CARGO_TARGET_DIR)/debug/cluster" --score $(ONLY)
+jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=3 lives for each bug in each of its scenarios, LIVES=3, ONLY=bug. Needs root
+	@$(ENV) cargo $(TEST) --locked -p jepsen; cargo build --locked --profile proof --features planted --bin smg; cp "$(PROOF_DIR)/smg" "$(PROOF_DIR)/smg-planted"; \
+	$(PROOF); SMG_BIN="$(PROOF_DIR)/smg-planted" "$(PROOF_DIR)/cluster" --score $(ONLY)
 
-soak: setup ## the same processes for HOURS=1 through faults that end none of them, and whether they grow; an optimised build. Needs root
-	@$(ENV) cargo build --locked --release --bin smg; cargo build --locked --workspace --all-targets; \
-	SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --soak
+soak: setup ## the same processes for HOURS=1 (or MINUTES) through faults that end none of them, and whether they grow. Needs root
+	@$(ENV) $(PROOF); SMG_BIN="$(PROOF_DIR)/smg" "$(PROOF_DIR)/cluster" --soak
 
 report-cluster: release ## what a cluster takes and costs, in rows for docs/reports/cluster.md; ONLY=word chooses. Needs root and an idle machine
 	@$(ENV) cargo build --locked --workspace --all-targets; SMG_BIN="$(RELEASE_BIN)" "$(CARGO_TARGET_DIR)/debug/cluster" --report $(ONLY)

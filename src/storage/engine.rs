@@ -13,6 +13,8 @@ use rocksdb::Options;
 use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
 
+use super::faults::Fault;
+use super::faults::planted;
 use super::store::StoreError;
 
 /// Of each of the three.
@@ -42,6 +44,9 @@ impl Engine {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let mut options = Options::default();
         options.create_if_missing(true);
+        if planted(Fault::TornLogsAreRefused) {
+            options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::AbsoluteConsistency);
+        }
         // BOUND: three write buffers, which only fill where much is written, and a few files: a log must not take a gateway's memory. Of smaller ones, which
         // are merged more often, 43 % of a busy node's processor time went there (docs/reports/history.md).
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);

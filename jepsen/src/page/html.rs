@@ -255,7 +255,7 @@ fn scenarios(page: &mut String, revision: &Revision<'_>) {
         rows.push_str(&format!(
             "<tr><td class=\"name\"><b>{}</b><small>{}</small></td>{}{}{}<td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>\n",
             words(&plain(it.name)),
-            words(&in_order(&it.promises)),
+            words(&tried(it)),
             tally(it.rounds),
             part(it.sum("lost"), it.sum("acknowledged")),
             part(it.sum("failed_elsewhere"), it.sum("requests")),
@@ -407,6 +407,12 @@ fn worst(page: &mut String, id: &str, scenario_at: usize, scenario: &Scenario<'_
     let all = scenario.rounds.shown() + scenario.rounds.void;
     let caption = format!("{} of {} rounds, worst first.", scenario.worst.len(), number(all as f64));
     table(page, "Worst rounds", &caption, &heads, &rows);
+}
+
+/// What a scenario tries, and which bugs on purpose it showed.
+fn tried(scenario: &Scenario<'_>) -> String {
+    let tries = in_order(&scenario.promises);
+    if scenario.showed.is_empty() { tries } else { format!("{tries}; showed {}", in_order(&scenario.showed)) }
 }
 
 /// Whatever else was counted and timed.

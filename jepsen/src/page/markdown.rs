@@ -85,7 +85,7 @@ fn scenarios(text: &mut String, revision: &Revision<'_>) {
     if revision.scenarios.is_empty() {
         return;
     }
-    text.push_str("\n| scenario | tries | held | violated | void | acknowledged writes lost | requests failed at other nodes | write gap p50 / p99 / max | healed after p50 / max |\n|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("\n| scenario | tries | held | violated | void | acknowledged writes lost | requests failed at other nodes | write gap p50 / p99 / max | healed after p50 / max | showed, of bugs on purpose |\n|---|---|---|---|---|---|---|---|---|---|\n");
     for it in &revision.scenarios {
         let part = |some, all| match (it.sum(some), it.sum(all)) {
             (None, _) => "–".to_owned(),
@@ -94,7 +94,7 @@ fn scenarios(text: &mut String, revision: &Revision<'_>) {
         };
         let times = |what: &str, say: fn(&Spread) -> String| it.times_ms.get(what).map_or("–".to_owned(), say);
         text.push_str(&format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             cell(&plain(it.name)),
             cell(&in_order(&it.promises)),
             it.rounds.held,
@@ -103,7 +103,8 @@ fn scenarios(text: &mut String, revision: &Revision<'_>) {
             part("lost", "acknowledged"),
             part("failed_elsewhere", "requests"),
             times("write_gap", |all| format!("{} / {} / {}", time(all.p50), time(all.p99), time(all.max))),
-            times("heal", |all| format!("{} / {}", time(all.p50), time(all.max)))
+            times("heal", |all| format!("{} / {}", time(all.p50), time(all.max))),
+            if it.showed.is_empty() { "–".to_owned() } else { cell(&in_order(&it.showed)) }
         ));
     }
 }

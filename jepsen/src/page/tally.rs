@@ -112,6 +112,8 @@ pub struct Scenario<'a> {
     pub counts: BTreeMap<&'a str, Sum>,
     /// How long things took, in all rounds that are not void.
     pub times_ms: BTreeMap<&'a str, Spread>,
+    /// Bugs on purpose that it showed: a scenario that was never seen to fail proves little.
+    pub showed: BTreeSet<&'a str>,
     /// The largest resident memory of a node.
     pub rss_bytes_max: Option<u64>,
     /// The worst rounds, worst first.
@@ -186,7 +188,7 @@ impl<'a> Revision<'a> {
             rounds: Tally::of(&rounds),
             violations: violations(&rounds),
             promises: PROMISES.iter().map(|(number, text)| Promise::of(number, text, &rounds)).collect(),
-            scenarios: scenarios(&rounds),
+            scenarios: scenarios(&rounds, &of_planted),
             planted: planted(&of_planted),
         }
     }
@@ -275,6 +277,7 @@ impl<'a> Scenario<'a> {
             rounds: Tally::of(rounds),
             counts,
             times_ms: times.into_iter().map(|(what, values)| (what, Spread::of(values))).collect(),
+            showed: BTreeSet::new(),
             rss_bytes_max: shown.iter().flat_map(|it| it.rss_bytes.iter().copied()).max(),
             worst,
         }
@@ -337,13 +340,17 @@ fn violations<'a>(rounds: &[&'a Round]) -> Vec<Violation<'a>> {
     all
 }
 
-fn scenarios<'a>(rounds: &[&'a Round]) -> Vec<Scenario<'a>> {
+fn scenarios<'a>(rounds: &[&'a Round], planted: &[&'a Round]) -> Vec<Scenario<'a>> {
     let mut groups: BTreeMap<&str, Vec<&Round>> = BTreeMap::new();
     for round in rounds {
         groups.entry(&round.scenario).or_default().push(round);
     }
     let mut all: Vec<_> = groups.into_iter().map(|(name, rounds)| Scenario::of(name, &rounds)).collect();
     all.sort_by_key(|it| it.rounds.violated == 0);
+    for scenario in &mut all {
+        let seen = planted.iter().filter(|it| it.scenario == scenario.name && it.verdict() == Outcome::Violated);
+        scenario.showed = seen.filter_map(|it| it.planted.as_deref()).collect();
+    }
     all
 }
 

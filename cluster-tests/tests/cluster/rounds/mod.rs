@@ -153,7 +153,11 @@ fn machine() -> String {
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let build = std::env::var("SMG_BIN").unwrap_or_default();
-    let build = if build.contains("/release/") { "release" } else { "debug" };
+    let build = match build.as_str() {
+        it if it.contains("/release/") => "release",
+        it if it.contains("/proof/") => "optimised, self-checking",
+        _ => "debug",
+    };
     let lives = if lives() == 1 { String::new() } else { format!(", {} clusters at a time", lives()) };
     format!("{cpus} cores, Linux {}, {build} build{lives}", kernel.trim())
 }
