@@ -16,6 +16,7 @@ use rocksdb::WriteBatch;
 use super::faults::Fault;
 use super::faults::planted;
 use super::store::StoreError;
+use super::torn;
 
 /// Of each of the three.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
@@ -42,6 +43,7 @@ pub(super) enum Engine {
 
 impl Engine {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        torn::end_logs(directory).map_err(StoreError::Log)?;
         let mut options = Options::default();
         options.create_if_missing(true);
         if planted(Fault::TornLogsAreRefused) {

@@ -20,6 +20,7 @@ mod rewrite;
 mod rows;
 mod seal;
 mod store;
+mod torn;
 
 pub use error::OpenError;
 pub use handle::Durability;

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The database said no: the disk, damage.
     #[error("{0}")]
     Database(#[from] rocksdb::Error),
+    /// A log of the database cannot be read or ended before its damage: the disk.
+    #[error("a log of the database cannot be looked through: {0}")]
+    Log(std::io::Error),
     /// A value in it cannot be read, or one given cannot be written.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
