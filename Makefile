@@ -83,9 +83,9 @@ sim-routing: setup ## routing in simulation: recorded traces (../shared/traces),
 # Rounds of every target, each with other cases, until the time is over. What fails is kept in proptest-regressions/ and tried first from then on.
 MINUTES ?= 5
 fuzz: setup ## damaged bytes for everything that reads bytes; MINUTES=5; ONLY=word chooses, as in ONLY=raft::frame::tests::fuzz_
-	@$(ENV) cargo test --locked --lib --no-run; end=$$((SECONDS + $(MINUTES) * 60)); round=0; \
+	@$(ENV) cargo test --locked --workspace --lib --no-run; end=$$((SECONDS + $(MINUTES) * 60)); round=0; \
 	while [ $$SECONDS -lt $$end ]; do round=$$((round + 1)); echo "round $$round"; \
-	SMG_FUZZ_CASES=$$((round == 1 ? 2000 : 10000)) cargo test --locked --lib --quiet -- $(or $(ONLY),fuzz_); done
+	SMG_FUZZ_CASES=$$((round == 1 ? 2000 : 10000)) cargo test --locked --workspace --lib --quiet -- $(or $(ONLY),fuzz_); done
 
 verify: setup ## what a reviewer runs: format, lints, tests, docs; changes nothing
 	@cargo fmt --all --check

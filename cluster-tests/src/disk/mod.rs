@@ -78,10 +78,12 @@ impl Disk {
         Ok(made)
     }
 
-    /// The shell command that mounts its file system, as a machine that boots would. For a shell with mounts of its own: the file system goes with whoever runs there, and so does the loop device.
+    /// The shell command that mounts its file system, as a machine that boots would: one that cannot be mounted, as after flushes that failed, is repaired first. For a shell with mounts of its own: the file system goes with whoever runs there, and so does the loop device.
     #[must_use]
     pub fn mounting(&self, at: &Path) -> String {
-        format!("mount -t ext4 -o loop,noatime {} {}", self.file().display(), at.display())
+        let (file, at) = (self.file().display().to_string(), at.display());
+        let mount = format!("mount -t ext4 -o loop,noatime {file} {at}");
+        format!("{{ {mount} 2>/dev/null || {{ fsck.ext4 -fy {file} >/dev/null 2>&1; {mount}; }}; }}")
     }
 
     /// How many flushes were asked for.
