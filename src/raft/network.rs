@@ -5,6 +5,8 @@
 //!
 //! Pieces of snapshots go on the bulk lane, so that no heartbeat waits behind one. A member of an older release does not answer there; it gets the rest of that snapshot on the lane of everything else, as before.
 
+#![expect(clippy::result_large_err, reason = "the error is the one that openraft's trait asks for")]
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::future::Future;
