@@ -114,12 +114,7 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
             hurt.proofs.push(("seconds that its clock is off", off as f64, off.abs() > CLOCK_IS_OFF));
             format!("the wall clock of [{whom}] is off by {seconds} s")
         }
-        Fault::Drift => {
-            let len = world.fleet.nodes.len();
-            let paces: Vec<f64> = (0..len).map(|_| 0.5 * 4_f64.powf(world.fleet.case.entropy.unit())).collect();
-            paces.iter().enumerate().for_each(|it| world.set_pace(it.0, *it.1));
-            format!("wall clocks run at {paces:.2?} of the real pace")
-        }
+        Fault::Drift => drifting(world),
         Fault::Worker(rule) => {
             let at = world.next_worker();
             let rules = json!([serde_json::from_str::<Value>(rule).expect("a plan's rule is JSON")]);
@@ -140,6 +135,25 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
     };
     world.fleet.case.did(&hurt.what);
     hurt
+}
+
+/// From half to twice the real pace each.
+fn drifting(world: &World<'_>) -> String {
+    let len = world.fleet.nodes.len();
+    let paces: Vec<f64> = (0..len).map(|_| 0.5 * 4_f64.powf(world.fleet.case.entropy.unit())).collect();
+    paces.iter().enumerate().for_each(|it| world.set_pace(it.0, *it.1));
+    format!("wall clocks run at {paces:.2?} of the real pace")
+}
+
+/// Makes clocks right again; how far they were apart.
+async fn drifted(world: &World<'_>) -> (&'static str, f64, bool) {
+    let mut told = Vec::new();
+    for at in 0..world.fleet.nodes.len() {
+        told.extend(clock_of(world, at).await);
+        world.set_clock(at, 0);
+    }
+    let apart = told.iter().max().zip(told.iter().min()).map_or(0, |it| it.0 - it.1);
+    ("seconds between their clocks", apart as f64, apart > 0)
 }
 
 /// What happens to disks.
@@ -332,15 +346,7 @@ pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
             hurt.files.iter().for_each(|it| std::fs::remove_file(it).expect("it is there"));
         }
         Fault::Clock(..) => (0..world.fleet.nodes.len()).for_each(|it| world.set_clock(it, 0)),
-        Fault::Drift => {
-            let mut told = Vec::new();
-            for at in 0..world.fleet.nodes.len() {
-                told.extend(clock_of(world, at).await);
-                world.set_clock(at, 0);
-            }
-            let apart = told.iter().max().zip(told.iter().min()).map_or(0, |it| it.0 - it.1);
-            hurt.proofs.push(("seconds between their clocks", apart as f64, apart > 0));
-        }
+        Fault::Drift => hurt.proofs.push(drifted(world).await),
         Fault::Worker(_) => {
             let mut struck = 0;
             for worker in &world.workers {
