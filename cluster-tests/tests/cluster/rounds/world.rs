@@ -44,7 +44,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// How many requests a fault has struck.
-    pub(super) async fn struck(&self) -> u64 {
+    async fn struck(&self) -> u64 {
         self.counted("faults").await
     }
 
@@ -65,7 +65,7 @@ pub(super) struct World<'a> {
     pub(super) workers: Vec<Worker>,
     pub(super) load: Load,
     pub(super) watch: Watch,
-    /// Requests that faults of workers have struck until now.
+    /// Requests that faults of workers had struck when the last one began.
     pub(super) struck: u64,
     /// Whose turn it was last.
     hurt_worker: usize,
@@ -276,6 +276,11 @@ impl<'a> World<'a> {
             }
             lasting(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Requests that faults of workers have struck.
+    pub(super) async fn struck_by_now(&self) -> u64 {
+        join_all(self.workers.iter().map(Worker::struck)).await.into_iter().sum()
     }
 
     /// Requests that no worker works on any more, though they were not answered.
