@@ -139,6 +139,16 @@ impl Round {
         }
     }
 
+    /// What the proof is called that the place of a planted bug was reached.
+    pub const REACHED: &str = "the planted bug was reached";
+
+    /// Whether it was noticed that a rule was broken on purpose. What happens where the place was never reached has another cause.
+    #[must_use]
+    pub fn shows_its_bug(&self) -> bool {
+        let is_reached = self.bit.iter().all(|it| it.what != Self::REACHED || it.is_so);
+        self.planted.is_some() && self.verdict() == Outcome::Violated && is_reached
+    }
+
     /// Whether this promise was put to the test here.
     #[must_use]
     pub fn tries(&self, promise: &str) -> bool {

@@ -348,7 +348,7 @@ fn scenarios<'a>(rounds: &[&'a Round], planted: &[&'a Round]) -> Vec<Scenario<'a
     let mut all: Vec<_> = groups.into_iter().map(|(name, rounds)| Scenario::of(name, &rounds)).collect();
     all.sort_by_key(|it| it.rounds.violated == 0);
     for scenario in &mut all {
-        let seen = planted.iter().filter(|it| it.scenario == scenario.name && it.verdict() == Outcome::Violated);
+        let seen = planted.iter().filter(|it| it.scenario == scenario.name && it.shows_its_bug());
         scenario.showed = seen.filter_map(|it| it.planted.as_deref()).collect();
     }
     all
@@ -364,7 +364,7 @@ fn planted<'a>(rounds: &[&'a Round]) -> Vec<Planted<'a>> {
         .into_iter()
         .map(|(bug, rounds)| {
             let shown: Vec<_> = rounds.iter().copied().filter(|it| it.verdict() != Outcome::Void).collect();
-            let at = shown.iter().position(|it| it.verdict() == Outcome::Violated);
+            let at = shown.iter().position(|it| it.shows_its_bug());
             Planted {
                 bug,
                 scenarios: rounds.iter().map(|it| it.scenario.as_str()).collect(),

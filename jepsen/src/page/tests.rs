@@ -323,3 +323,15 @@ fn tempfile() -> std::path::PathBuf {
     fs::create_dir_all(&folder).expect("a folder can be made");
     folder
 }
+
+#[test]
+fn a_bug_whose_place_was_not_reached_was_not_noticed_whatever_else_went_wrong() {
+    let mut round = round("one_way_cut", &["P3"], Outcome::Violated);
+    assert!(!round.shows_its_bug(), "none is planted");
+    round.planted = Some("raft::VotesTwice".to_owned());
+    round.bit = vec![Proof { what: Round::REACHED.to_owned(), number: 0.0, is_so: false }];
+    let missed = [round.clone()];
+    assert_eq!(Report::of(&missed).revisions[0].caught(), 0);
+    round.bit[0].is_so = true;
+    assert_eq!(Report::of(&[round]).revisions[0].caught(), 1);
+}

@@ -394,7 +394,7 @@ async fn ends(world: &World<'_>, done: &mut [Done], terms: &BTreeMap<u64, Vec<St
     if last.round.planted.is_some() {
         let is_reached = world.is_reached();
         for it in done.iter_mut() {
-            let what = "the planted bug was reached".to_owned();
+            let what = Round::REACHED.to_owned();
             it.round.bit.push(Proof { what, number: f64::from(u8::from(is_reached)), is_so: is_reached });
         }
     }

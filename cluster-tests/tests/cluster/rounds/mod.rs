@@ -56,10 +56,10 @@ struct Book {
 
 impl Book {
     /// What is tried is told by `revision`, which was looked at when the run began: the tree may change meanwhile, what runs does not.
-    fn open(revision: &str, planted: Option<String>) -> Self {
+    fn open(revision: &str) -> Self {
         let folder = std::env::var("ROUNDS").map_or_else(|_| PathBuf::from("rounds"), PathBuf::from);
         std::fs::create_dir_all(&folder).expect("ROUNDS names a folder that can be made");
-        Self { folder, identity: Identity { revision: revision.to_owned(), machine: machine(), planted } }
+        Self { folder, identity: Identity { revision: revision.to_owned(), machine: machine(), planted: None } }
     }
 
     fn file(&self) -> PathBuf {
@@ -71,9 +71,9 @@ impl Book {
         if self.file().exists() { page::read(&self.file()).expect("the file of rounds is read") } else { Vec::new() }
     }
 
-    /// Those of this revision.
+    /// Those of this revision as it is.
     fn ours(&self) -> Vec<Round> {
-        let ours = |it: &Round| it.revision == self.identity.revision && it.planted == self.identity.planted;
+        let ours = |it: &Round| it.revision == self.identity.revision && it.planted.is_none();
         self.rounds().into_iter().filter(ours).collect()
     }
 
@@ -234,7 +234,7 @@ pub(crate) fn run() -> ExitCode {
     for plan in &impossible {
         println!("NOT RUN  {:<16} {}", plan.name, world::is_possible(plan.ground).err().unwrap_or_default());
     }
-    let mut all = Rounds { plans, wanted: asked("N", 20), book: Book::open(&revision(), None), entropy: entropy() };
+    let mut all = Rounds { plans, wanted: asked("N", 20), book: Book::open(&revision()), entropy: entropy() };
     println!("{} scenarios, {} rounds each, at {}", all.plans.len(), all.wanted, all.book.identity.revision);
     live_all(&mut all);
     let Rounds { plans, wanted, book, .. } = all;

@@ -4,13 +4,13 @@
 
 use std::process::ExitCode;
 
-use jepsen::page::Outcome;
 use jepsen::page::Round;
 use smg::base::entropy::Entropy;
 
 use super::Book;
 use super::Director;
 use super::Next;
+use super::life::Identity;
 use super::life::Lived;
 use super::plan::PLANS;
 use super::plan::Plan;
@@ -86,16 +86,17 @@ pub(crate) fn run() -> ExitCode {
         println!("no bug is planted for {}", plan.name);
         return ExitCode::FAILURE;
     }
-    let mut score =
-        Score { bugs: chosen, wanted: asked("N", 3), revision: super::revision(), entropy: super::entropy() };
+    let book = Book::open(&super::revision());
+    let mut score = Score { bugs: chosen, wanted: asked("N", 3), book, entropy: super::entropy() };
     super::live_all(&mut score);
-    Book::open(&score.revision, None).publish();
-    let (bugs, scenarios) = (score.unseen_bugs(), score.unseen_scenarios());
+    score.book.publish();
+    let rounds = score.rounds();
+    let (bugs, scenarios) = (score.unseen_bugs(&rounds), score.unseen_scenarios(&rounds));
     for bug in &bugs {
-        let rounds = score.rounds(bug);
-        let is_reached = rounds.iter().any(is_reached);
+        let of_bug: Vec<&Round> = rounds.iter().filter(|it| it.planted.as_deref() == Some(bug)).collect();
+        let is_reached = of_bug.iter().flat_map(|it| &it.bit).any(|it| it.what == Round::REACHED && it.is_so);
         let how = if is_reached { "not noticed" } else { "never reached" };
-        println!("MISSED   {bug}: {how} in {} rounds", rounds.len());
+        println!("MISSED   {bug}: {how} in {} rounds", of_bug.len());
     }
     for scenario in &scenarios {
         println!("UNPROVEN {scenario}: no round of it saw a planted bug");
@@ -108,55 +109,41 @@ fn plan(name: &str) -> Option<&'static Plan> {
     PLANS.iter().find(|it| it.name == name)
 }
 
-/// Whether the place of the bug was reached in that life.
-fn is_reached(round: &Round) -> bool {
-    round.bit.iter().any(|it| it.what.contains("was reached") && it.is_so)
-}
-
-fn is_seen(round: &Round) -> bool {
-    round.verdict() == Outcome::Violated && is_reached(round)
-}
-
 /// What is still to be seen.
 struct Score {
     bugs: Vec<&'static Bug>,
     wanted: usize,
-    revision: String,
+    book: Book,
     entropy: Entropy,
 }
 
 impl Score {
-    fn book(&self, bug: &str) -> Book {
-        Book::open(&self.revision, Some(bug.to_owned()))
+    /// Those of this revision in which a bug was planted, whichever. The file has all that ever was, with what happened when: it is read once for each life.
+    fn rounds(&self) -> Vec<Round> {
+        let mut rounds = self.book.rounds();
+        rounds.retain(|it| it.revision == self.book.identity.revision && it.planted.is_some());
+        rounds
     }
 
-    fn rounds(&self, bug: &str) -> Vec<Round> {
-        self.book(bug).ours()
-    }
-
-    fn unseen_bugs(&self) -> Vec<&'static str> {
-        self.bugs.iter().filter(|it| !self.rounds(it.name).iter().any(is_seen)).map(|it| it.name).collect()
+    fn unseen_bugs(&self, rounds: &[Round]) -> Vec<&'static str> {
+        let seen = |name: &str| rounds.iter().any(|it| it.planted.as_deref() == Some(name) && it.shows_its_bug());
+        self.bugs.iter().map(|it| it.name).filter(|it| !seen(it)).collect()
     }
 
     /// Scenarios in which no bug was seen, whichever; of those that the chosen bugs name.
-    fn unseen_scenarios(&self) -> Vec<&'static str> {
-        let rounds = self.book("").rounds();
-        let seen = |name: &str| {
-            rounds
-                .iter()
-                .any(|it| it.revision == self.revision && it.scenario == name && it.planted.is_some() && is_seen(it))
-        };
+    fn unseen_scenarios(&self, rounds: &[Round]) -> Vec<&'static str> {
         let mut all: Vec<&str> = self.bugs.iter().flat_map(|it| it.plans).copied().collect();
         all.sort_unstable();
         all.dedup();
-        all.retain(|it| !seen(it));
+        all.retain(|name| !rounds.iter().any(|it| it.scenario == *name && it.shows_its_bug()));
         all
     }
 }
 
 impl Director for Score {
     fn next(&mut self, under_way: &[Next]) -> Option<Next> {
-        let (bugs, scenarios) = (self.unseen_bugs(), self.unseen_scenarios());
+        let rounds = self.rounds();
+        let (bugs, scenarios) = (self.unseen_bugs(&rounds), self.unseen_scenarios(&rounds));
         let is_under_way = |bug: &str, plan: &str| {
             under_way
                 .iter()
@@ -164,29 +151,29 @@ impl Director for Score {
         };
         let mut best: Option<((bool, usize), &'static str, &'static Plan, u64)> = None;
         for bug in &self.bugs {
-            let rounds = self.rounds(bug.name);
+            let of_bug: Vec<&Round> = rounds.iter().filter(|it| it.planted.as_deref() == Some(bug.name)).collect();
             for plan in bug.plans.iter().filter_map(|it| plan(it)) {
                 let needs = usize::from(bugs.contains(&bug.name)) + usize::from(scenarios.contains(&plan.name));
-                let tried = rounds.iter().filter(|it| it.scenario == plan.name).count().div_ceil(ROUNDS);
+                let tried = of_bug.iter().filter(|it| it.scenario == plan.name).count().div_ceil(ROUNDS);
                 if needs == 0 || tried >= self.wanted || is_under_way(bug.name, plan.name) {
                     continue;
                 }
                 // Those that may prove two things first, then those that were tried less.
                 let rank = (needs < 2, tried);
                 if best.as_ref().is_none_or(|it| rank < it.0) {
-                    best = Some((rank, bug.name, plan, rounds.len() as u64));
+                    best = Some((rank, bug.name, plan, of_bug.len() as u64));
                 }
             }
         }
         let (_, bug, plan, first) = best?;
-        let (plans, identity) = (vec![plan; ROUNDS], self.book(bug).identity);
-        Some(Next { plans, identity, seed: self.entropy.next_u64() >> 32, first })
+        let identity = Identity { planted: Some(bug.to_owned()), ..self.book.identity.clone() };
+        Some(Next { plans: vec![plan; ROUNDS], identity, seed: self.entropy.next_u64() >> 32, first })
     }
 
     fn keep(&mut self, next: &Next, lived: &Lived) {
-        let bug = next.identity.planted.as_deref().unwrap_or_default();
-        self.book(bug).keep(lived);
-        if let Some(round) = lived.rounds.iter().find(|it| is_seen(it)) {
+        self.book.keep(lived);
+        if let Some(round) = lived.rounds.iter().find(|it| it.shows_its_bug()) {
+            let bug = next.identity.planted.as_deref().unwrap_or_default();
             println!("CAUGHT   {bug} by {} in round {}", round.scenario, round.number + 1);
         }
     }

@@ -67,7 +67,7 @@ pub(crate) fn run() -> ExitCode {
     let time = Duration::from_secs(60 * minutes as u64);
     let entropy = super::entropy();
     let seed = entropy.next_u64() >> 32;
-    let book = Book::open(&super::revision(), None);
+    let book = Book::open(&super::revision());
     println!("{minutes} minutes at {}, seed {seed}", book.identity.revision);
     let is_sound = super::on_a_thread(seed, time + SLACK, async move |case: &Case| {
         let is_sound = LocalSet::new().run_until(live(case, &book, time)).await;
