@@ -119,7 +119,7 @@ pub fn start(parts: Parts, tasks: &Tasks) -> Handle {
         leader,
     };
     tasks.spawn(TASK, |stop| driver.run(stop));
-    Handle(Some(shared))
+    Handle(Ok(shared))
 }
 
 struct Driver {

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::LimitId;
+use super::OnIsolation;
 use super::core::Answer;
 use super::core::Core;
 use super::core::Effect;
@@ -45,32 +46,35 @@ use crate::transport::lanes::Lane;
 /// Rounds end after 20 ms. A request that waits longer than this waits for a node that does not run.
 const WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Takes units. Clones are the same one.
+/// Takes units. Clones are the same one. Where there is no control group to divide limits, there are none here, but other members may know some: then it is as where a share was lost.
 #[derive(Clone)]
-pub struct Handle(pub(super) Option<Arc<Shared>>);
+pub struct Handle(pub(super) Result<Arc<Shared>, OnIsolation>);
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("is_nowhere", &self.0.is_none()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("is_nowhere", &self.0.is_err()).finish_non_exhaustive()
     }
 }
 
 impl Handle {
-    /// Of a node that limits nothing, because there is no control group to divide limits.
+    /// Of a node that divides no limits, because it has no control group. It never has units of those that others tell it of.
     #[must_use]
-    pub fn nowhere() -> Self {
-        Self(None)
+    pub fn nowhere(on_isolation: OnIsolation) -> Self {
+        Self(Err(on_isolation))
     }
 
-    /// Whether it limits nothing.
+    /// Whether it divides no limits.
     #[must_use]
     pub fn is_nowhere(&self) -> bool {
-        self.0.is_none()
+        self.0.is_err()
     }
 
     /// Takes units of a limit, all or none. Waits only when they are not at hand: for a round of other nodes, some 20 ms. Dropped before it is answered it takes nothing.
     pub async fn take(&self, limit: LimitId, units: u64) -> Answer {
-        let Some(shared) = &self.0 else { return Answer::Open };
+        let shared = match &self.0 {
+            Ok(shared) => shared,
+            Err(on_isolation) => return on_isolation.answer(limit),
+        };
         let since = Clock.now();
         let taken = shared.purses.load().get(&limit).and_then(|it| it.take(since, units));
         if let Some(taken) = taken {
@@ -85,7 +89,10 @@ impl Handle {
     /// A permit for one stream of a [`Kind::Streams`](super::Kind::Streams) limit, to be held until the stream has ended. Waits only when none is at hand: for others' spare ones, or until a stream ends, 2 s at
     /// the longest. Dropped before it is answered it takes nothing.
     pub async fn permit(&self, limit: LimitId) -> MayOpen {
-        let Some(shared) = &self.0 else { return Answer::Open };
+        let shared = match &self.0 {
+            Ok(shared) => shared,
+            Err(on_isolation) => return on_isolation.answer(limit),
+        };
         let since = Clock.now();
         let permit = shared.permits.load().get(&limit).and_then(|it| it.take(since));
         if let Some(permit) = permit {
@@ -100,7 +107,7 @@ impl Handle {
     /// How a limit stands here. None: it is not known here.
     #[must_use]
     pub fn standing(&self, limit: LimitId) -> Option<Standing> {
-        let shared = self.0.as_ref()?;
+        let shared = self.0.as_ref().ok()?;
         let core = shared.core.lock();
         core.standing(Clock.now(), limit)
     }

@@ -85,11 +85,12 @@ pub(super) struct Start {
     pub(super) others: Option<Others>,
 }
 
-/// Starts them. A node without a control group limits nothing.
+/// Starts them. A node without a control group divides none.
 pub(super) fn start(start: Start, config: &Config, metrics: &mut Registry, tasks: &Tasks) -> Handle {
     let Start { control, definitions, me, others } = start;
     let metrics = Metrics::register(metrics);
-    let Some(control) = control else { return Handle::nowhere() };
-    let (settings, group) = (config.settings(), Arc::new(Group(control)));
+    let settings = config.settings();
+    let Some(control) = control else { return Handle::nowhere(settings.on_isolation) };
+    let group = Arc::new(Group(control));
     limits::start(Parts { settings, definitions, group, me, others, metrics }, tasks)
 }

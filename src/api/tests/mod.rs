@@ -154,7 +154,7 @@ impl Edge {
                 tokio::sync::watch::Sender::default(),
                 &tasks,
             ),
-            budgets: Budgets::new(Arc::clone(&keys), limits::Handle::nowhere()),
+            budgets: Budgets::new(Arc::clone(&keys), limits::Handle::nowhere(limits::OnIsolation::Deny)),
             keys,
             admission: Admission::new(settings.concurrent_max, settings.queue_len_max, Duration::from_secs(5), counts),
             intake: Intake::new(server.max_payload_size.0, server.body_budget.0, patience),

@@ -118,6 +118,16 @@ pub enum Answer<T = Taken> {
     Refused(Refused),
 }
 
+impl OnIsolation {
+    /// To whoever asks for units of a limit of which there is no share.
+    pub(super) const fn answer<T>(self, limit: LimitId) -> Answer<T> {
+        match self {
+            Self::Deny => Answer::Refused(Refused::NoShare(limit)),
+            Self::Open => Answer::Open,
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -357,11 +367,7 @@ impl Core {
     fn ask(&mut self, now: Instant, ticket: Ticket, limit: LimitId, units: u64, effects: &mut Vec<Effect>) {
         let around = around!(self, now);
         let Some(account) = self.accounts.get_mut(&limit) else {
-            let answer = match self.settings.on_isolation {
-                OnIsolation::Deny => Answer::Refused(Refused::NoShare(limit)),
-                OnIsolation::Open => Answer::Open,
-            };
-            effects.push(Effect::Answer(ticket, answer));
+            effects.push(Effect::Answer(ticket, self.settings.on_isolation.answer(limit)));
             return;
         };
         let place = account.roll(&around);

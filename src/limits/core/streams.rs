@@ -26,7 +26,6 @@ use super::Ignored;
 use super::LIMITS_LEN_MAX;
 use super::LimitId;
 use super::Mint;
-use super::OnIsolation;
 use super::Refused;
 use super::Standing;
 use super::Ticket;
@@ -219,11 +218,7 @@ impl Core {
         let (is_full, on_isolation) = (self.open.tickets.len() >= STREAM_TICKETS_LEN_MAX, self.settings.on_isolation);
         let known = self.open.limits.get_mut(&limit).filter(|it| it.permits.is_held(now));
         let Some(streams) = known else {
-            let answer = match on_isolation {
-                OnIsolation::Deny => Answer::Refused(Refused::NoShare(limit)),
-                OnIsolation::Open => Answer::Open,
-            };
-            effects.push(Effect::Permit(ticket, answer));
+            effects.push(Effect::Permit(ticket, on_isolation.answer(limit)));
             return;
         };
         if streams.mint.units() == 0 {

@@ -18,6 +18,7 @@ use crate::limits::Definition;
 use crate::limits::Handle;
 use crate::limits::Kind;
 use crate::limits::LimitId;
+use crate::limits::OnIsolation;
 use crate::limits::Others;
 use crate::limits::Parts;
 use crate::limits::Settings;
@@ -277,12 +278,15 @@ fn a_permit_that_comes_back_goes_to_who_waits_and_none_is_lost_with_a_client_tha
 }
 
 #[test]
-fn nowhere_nothing_is_limited() {
+fn without_a_control_group_a_limit_that_others_tell_of_holds_and_serves_nobody() {
     run(async {
-        let handle = Handle::nowhere();
+        let handle = Handle::nowhere(OnIsolation::Deny);
+        assert!(matches!(handle.take(LIMIT, 1).await, Answer::Refused(Refused::NoShare(LIMIT))));
+        assert!(matches!(handle.permit(LIMIT).await, Answer::Refused(Refused::NoShare(LIMIT))));
+        assert_eq!(handle.standing(LIMIT), None);
+        let handle = Handle::nowhere(OnIsolation::Open);
         assert!(matches!(handle.take(LIMIT, u64::MAX).await, Answer::Open));
         assert!(matches!(handle.permit(LIMIT).await, Answer::Open));
-        assert_eq!(handle.standing(LIMIT), None);
     });
 }
 
