@@ -7,6 +7,8 @@ pub(crate) enum Fault {
     FailuresAreForgotten,
     /// An fsync that takes long is taken for one that failed.
     SlowDisksAreBroken,
+    /// A disk without room is taken for one that failed.
+    FullDisksAreBroken,
     /// A log that ends in the middle of a write is one that cannot be read.
     TornLogsAreRefused,
 }

@@ -225,11 +225,12 @@ impl Store {
     /// Whether there is room for this many bytes beside what is kept free. Asks the system each time: it costs a microsecond, and room
     /// that a person makes counts at once.
     pub fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
-        if self.disk().is_full {
-            return Err(StoreError::Full(0));
-        }
-        match self.0.engine.free() {
-            Some(free) if free < ROOM_MIN.saturating_add(bytes) => Err(StoreError::Full(free)),
+        let free = if self.disk().is_full { Some(0) } else { self.0.engine.free() };
+        match free {
+            Some(free) if free < ROOM_MIN.saturating_add(bytes) => {
+                self.0.has_failed.fetch_or(planted(Fault::FullDisksAreBroken), Ordering::SeqCst);
+                Err(StoreError::Full(free))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -335,6 +336,20 @@ mod tests {
         chaos.begin(Fault::DiskSlow { ms: 1_000 }, Duration::from_secs(60)).unwrap().unwrap();
         assert!(matches!(writes(3), Err(StoreError::Broken)));
         plant(None);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_that_is_taken_for_a_broken_one_never_writes_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
+        store.hurt(chaos.clone());
+        chaos.begin(Fault::DiskFull {}, Duration::from_secs(60)).unwrap().unwrap();
+        plant(Some(Planted::FullDisksAreBroken));
+        assert!(matches!(store.room_for(0), Err(StoreError::Full(0))));
+        plant(None);
+        assert_eq!(chaos.lift(None).len(), 1);
+        assert!(matches!(store.write(Batch::default()), Err(StoreError::Failed)), "though there is room again");
     }
 
     #[tokio::test]
