@@ -21,7 +21,7 @@ const STRETCH_MAX: u64 = 60;
 /// See the file's header.
 pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     let mut findings = Findings::default();
-    let mut judged = 0;
+    let (mut judged, mut unreached) = (0, Vec::new());
     for (key, ops) in by_key(ops) {
         let Some(limit) = ops.iter().find(|it| it.f == "limit" && it.is_ok()) else { continue };
         let most = limit.told["limit"].as_u64().unwrap_or_default() * MOST / 100;
@@ -37,8 +37,11 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
         }
         stretches(&mut findings, key, &admitted, (most, window), facts);
         if !ops.iter().any(|it| it.f == "ask" && it.error.starts_with("429")) {
-            findings.doubt(format!("{key} was never reached"));
+            unreached.push(key);
         }
+    }
+    if judged > 0 && unreached.len() == judged {
+        findings.doubt(format!("{unreached:?} were never reached"));
     }
     if judged == 0 {
         findings.doubt("no limit came into force".to_owned());

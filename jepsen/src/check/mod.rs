@@ -98,6 +98,9 @@ impl Findings {
     }
 }
 
+/// Scenarios that take a node's data away.
+const FORGETTING: &[&str] = &["wipe", "snapshot_cut", "old_backup"];
+
 /// What is known of a history besides its operations.
 struct Facts {
     /// How many nodes were asked.
@@ -108,6 +111,8 @@ struct Facts {
     wall_ms: Option<u64>,
     /// Whether somebody changed a clock.
     clocks_differ: bool,
+    /// Whether a node lost what it had.
+    has_forgotten: bool,
     /// Whether the last reads were asked for.
     has_settled: bool,
     /// Workloads that ran.
@@ -124,6 +129,9 @@ impl Facts {
             tags: runs.iter().map(|it| it.key.clone()).collect(),
             wall_ms: runs.first().and_then(|it| it.value["wall_ms"].as_u64()),
             clocks_differ: notes.iter().any(|it| it.f.contains("clock") || it.key.contains("clock")),
+            has_forgotten: notes
+                .iter()
+                .any(|it| FORGETTING.contains(&it.f.as_str()) || FORGETTING.contains(&it.key.as_str())),
             has_settled: notes.iter().any(|it| it.f == "settled"),
             workloads: named.filter_map(|it| it.as_str().map(ToOwned::to_owned)).collect(),
         }

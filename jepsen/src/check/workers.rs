@@ -1,10 +1,12 @@
 //! Workers, checked directly. They are what everybody has sooner or later: so it is judged what all have in the end, and what the node of an edit says after it.
 //!
 //! Each addition has a label of its own. A removal at a node takes away what that node had: a label that it had shown before is gone for good, there at once, everywhere in the end. An addition elsewhere that
-//! the node had not heard of is none of that, and may stay.
+//! the node had not heard of is none of that, and may stay. In the same way a change at a node is above all that this node had shown before, whatever its wall clock says.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+
+use serde_json::Value;
 
 use super::Facts;
 use super::Findings;
@@ -40,6 +42,9 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
         let edits: Vec<_> = ops.iter().filter(|it| it.key == url).collect();
         kept(&mut findings, url, ops, &edits, &last);
         changed(&mut findings, url, ops, &edits, &last, facts);
+        if !facts.has_forgotten {
+            forgotten(&mut findings, url, ops, &edits);
+        }
     }
     findings
 }
@@ -185,6 +190,36 @@ fn changed(
                 at_node(op)
             );
             findings.add(what, &[late.over(), op.began]);
+        }
+    }
+}
+
+/// A change that its node does not show: after it, what the node had shown or made before it is there again, of the same addition.
+fn forgotten(findings: &mut Findings, url: &str, ops: &[Operation], edits: &[&Operation]) {
+    let is_kept = |it: &&&Operation| it.f == "change" && it.is_ok() && it.told["durable"] != false;
+    for change in edits.iter().filter(is_kept) {
+        let before = |it: &&Operation| it.node == change.node && it.is_before(change);
+        let reads: Vec<_> = ops.iter().filter(|it| is_read(it)).filter(before).collect();
+        // It was made to what its client had looked for there.
+        let looked = reads.iter().filter(|it| it.process == change.process).max_by_key(|it| it.began);
+        let Some(label) = looked.and_then(|it| it.told[url]["label"].as_str()) else { continue };
+        let of_label = reads.iter().filter(|it| it.told[url]["label"] == label).map(|it| &it.told[url]["priority"]);
+        let made = edits.iter().copied().filter(before).filter(|it| it.f == "change").map(|it| &it.asked["priority"]);
+        let known: Vec<&Value> = of_label.chain(made).collect();
+        let back = ops.iter().filter(|it| is_read(it) && it.node == change.node && change.is_before(it)).find(|it| {
+            let shown = &it.told[url];
+            shown["label"] == label && known.contains(&&shown["priority"])
+        });
+        if let Some(op) = back {
+            let what = format!(
+                "forgotten: priority {} of {url} was acknowledged at {} at {}, and {}, which it had before, is there at {}",
+                change.asked["priority"],
+                at_node(change),
+                s(change.over()),
+                op.told[url]["priority"],
+                s(op.began)
+            );
+            findings.add(what, &[change.over(), op.began]);
         }
     }
 }

@@ -79,6 +79,7 @@ fn section(text: &mut String, revision: &Revision<'_>) {
     }
     scenarios(text, revision);
     planted(text, revision);
+    lives(text, revision);
 }
 
 fn scenarios(text: &mut String, revision: &Revision<'_>) {
@@ -125,6 +126,18 @@ fn planted(text: &mut String, revision: &Revision<'_>) {
             it.rounds.void,
             cell(it.noticed.unwrap_or("–"))
         ));
+    }
+}
+
+fn lives(text: &mut String, revision: &Revision<'_>) {
+    if revision.lives.is_empty() {
+        return;
+    }
+    text.push_str("\nLives, one cluster each: `LIFE=seed` with its rounds in their order (and `PLANTED`) is that life once more.\n\n");
+    text.push_str("| seed | planted | rounds |\n|---|---|---|\n");
+    for it in &revision.lives {
+        let (bug, rounds) = (cell(it.planted.unwrap_or("–")), cell(&it.scenarios.join(" ")));
+        text.push_str(&format!("| {} | {bug} | {rounds} |\n", it.seed));
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Revision<'a> {
     pub scenarios: Vec<Scenario<'a>>,
     /// A line for each bug that was planted; those that nobody noticed first.
     pub planted: Vec<Planted<'a>>,
+    /// A line for each cluster.
+    pub lives: Vec<Life<'a>>,
 }
 
 /// How rounds ended.
@@ -146,6 +148,17 @@ pub struct Spread {
     pub values: Vec<f64>,
 }
 
+/// The rounds that one cluster lived through, and what all of it was drawn from.
+#[derive(Debug, Serialize)]
+pub struct Life<'a> {
+    /// The seed.
+    pub seed: u64,
+    /// Its rounds.
+    pub scenarios: Vec<&'a str>,
+    /// The bug on purpose.
+    pub planted: Option<&'a str>,
+}
+
 /// A bug on purpose, and whether it was noticed.
 #[derive(Debug, Serialize)]
 pub struct Planted<'a> {
@@ -190,6 +203,7 @@ impl<'a> Revision<'a> {
             promises: PROMISES.iter().map(|(number, text)| Promise::of(number, text, &rounds)).collect(),
             scenarios: scenarios(&rounds, &of_planted),
             planted: planted(&of_planted),
+            lives: lives(all),
         }
     }
 
@@ -240,6 +254,22 @@ fn percent(part: f64) -> String {
     let percent = part * 100.0;
     let digits = if percent >= 10.0 { 0 } else { (1.0 - percent.log10().floor()).clamp(0.0, 6.0) as usize };
     format!("{percent:.digits$} %")
+}
+
+/// In the order in which they were lived.
+fn lives<'a>(rounds: &[&'a Round]) -> Vec<Life<'a>> {
+    let mut lives: Vec<Life<'_>> = Vec::new();
+    for round in rounds {
+        match lives.iter_mut().find(|it| it.seed == round.seed) {
+            Some(life) => life.scenarios.push(&round.scenario),
+            None => lives.push(Life {
+                seed: round.seed,
+                scenarios: vec![&round.scenario],
+                planted: round.planted.as_deref(),
+            }),
+        }
+    }
+    lives
 }
 
 impl<'a> Promise<'a> {

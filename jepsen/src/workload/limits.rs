@@ -1,4 +1,4 @@
-//! A tenant with a limit, whose clients ask at all nodes for more than it admits.
+//! Tenants with a limit, whose clients ask at all nodes for more than it admits.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,38 +15,60 @@ use super::Workload;
 use super::client::Request;
 use super::client::Told;
 
-/// They ask for about twice the limit.
-const CLIENTS: usize = 6;
-const LIMIT: u64 = 30;
-const WINDOW: Duration = Duration::from_secs(1);
 /// Until every node has a share of a new limit.
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
 const LOOKED_EVERY: Duration = Duration::from_millis(200);
 
-/// See the file's header.
-pub(super) struct Limits {
-    ground: Rc<Ground>,
-    tenant: String,
+/// What a tenant may: one whose windows come and go, and one whose window outlives a node that is started again.
+struct Kind {
+    per: &'static str,
+    limit: u64,
+    window: Duration,
+    /// They ask for about twice the limit, or more.
+    clients: usize,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind { per: "second", limit: 30, window: Duration::from_secs(1), clients: 6 },
+    Kind { per: "minute", limit: 90, window: Duration::from_secs(60), clients: 2 },
+];
+
+struct Tenant {
+    kind: &'static Kind,
+    name: String,
     key: String,
     in_force: Cell<bool>,
 }
 
+/// See the file's header.
+pub(super) struct Limits {
+    ground: Rc<Ground>,
+    tenants: Vec<Tenant>,
+}
+
 impl Limits {
     pub(super) fn new(ground: Rc<Ground>) -> Rc<Self> {
-        let (tenant, key) = (format!("jepsen-{}", ground.tag), format!("sk-jepsen-clients-{}", ground.tag));
-        Rc::new(Self { ground, tenant, key, in_force: Cell::new(false) })
+        let tenant = |kind: &'static Kind| Tenant {
+            kind,
+            name: format!("jepsen-{}-{}", kind.per, ground.tag),
+            key: format!("sk-jepsen-{}-{}", kind.per, ground.tag),
+            in_force: Cell::new(false),
+        };
+        let tenants = KINDS.iter().map(tenant).collect();
+        Rc::new(Self { ground, tenants })
     }
 
     /// Makes the tenant, its key and its limit, each until it is there; then waits until every node holds to it.
-    async fn prepare(self: Rc<Self>, mut client: Client) {
-        let limits = json!({"limits": [{"what": "requests", "per": "second", "limit": LIMIT}]});
+    async fn prepare(self: Rc<Self>, mut client: Client, at: usize) {
+        let Tenant { kind, name, key, .. } = &self.tenants[at];
+        let limits = json!({"limits": [{"what": "requests", "per": kind.per, "limit": kind.limit}]});
         let steps = [
-            ("POST", "/tenants".to_owned(), json!({"name": self.tenant})),
-            ("POST", "/keys".to_owned(), json!({"name": self.tenant, "tenant": self.tenant, "key": self.key})),
-            ("PATCH", format!("/tenants/{}", self.tenant), limits),
+            ("POST", "/tenants".to_owned(), json!({"name": name})),
+            ("POST", "/keys".to_owned(), json!({"name": name, "tenant": name, "key": key})),
+            ("PATCH", format!("/tenants/{name}"), limits),
         ];
-        let about = json!({"limit": LIMIT, "window_ms": WINDOW.as_millis() as u64});
-        let pending = client.invoke("limit", &self.tenant, about.clone(), 0);
+        let about = json!({"limit": kind.limit, "window_ms": kind.window.as_millis() as u64});
+        let pending = client.invoke("limit", name, about.clone(), 0);
         for (method, path, body) in steps {
             let mut is_done = false;
             while !is_done && !self.ground.is_over() {
@@ -60,7 +82,7 @@ impl Limits {
         }
         let until = tokio::time::Instant::now() + KNOWN_WITHIN;
         for node in 0..self.ground.target.nodes.len() {
-            while !self.holds(&mut client, node).await {
+            while !holds(&mut client, node, name).await {
                 if self.ground.is_over() || tokio::time::Instant::now() > until {
                     return client.fail(pending, "it did not come into force everywhere in time");
                 }
@@ -68,24 +90,20 @@ impl Limits {
             }
         }
         client.ok(pending, about);
-        self.in_force.set(true);
+        self.tenants[at].in_force.set(true);
     }
 
-    async fn holds(&self, client: &mut Client, node: usize) -> bool {
-        let told = client.ask(node, Request::get(&format!("/tenants/{}", self.tenant))).await;
-        told.body().is_some_and(|it| it["limits"][0]["here"]["share"].as_u64().is_some_and(|share| share > 0))
-    }
-
-    async fn client(self: Rc<Self>, mut client: Client) {
-        while !self.in_force.get() && !self.ground.is_over() {
+    async fn client(self: Rc<Self>, mut client: Client, at: usize) {
+        let tenant = &self.tenants[at];
+        while !tenant.in_force.get() && !self.ground.is_over() {
             tokio::time::sleep(LOOKED_EVERY).await;
         }
         let body = json!({"model": self.ground.target.model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]});
         let body = body.to_string();
         while !self.ground.is_over() {
             let node = client.any();
-            let pending = client.invoke("ask", &self.tenant, Value::Null, node);
-            let request = Request { api_key: Some(&self.key), ..Request::new("POST", "/v1/chat/completions", &body) };
+            let pending = client.invoke("ask", &tenant.name, Value::Null, node);
+            let request = Request { api_key: Some(&tenant.key), ..Request::new("POST", "/v1/chat/completions", &body) };
             let told = client.ask(node, request).await;
             client.end_write(pending, &told, Value::Null);
             client.pause().await;
@@ -93,11 +111,21 @@ impl Limits {
     }
 }
 
+async fn holds(client: &mut Client, node: usize, tenant: &str) -> bool {
+    let told = client.ask(node, Request::get(&format!("/tenants/{tenant}"))).await;
+    told.body().is_some_and(|it| it["limits"][0]["here"]["share"].as_u64().is_some_and(|share| share > 0))
+}
+
 impl Work for Limits {
     fn clients(self: Rc<Self>) -> Vec<Doing> {
-        let one = |number| Client::new(&self.ground, Workload::Limits, number);
-        let mut all: Vec<Doing> = vec![Box::pin(Rc::clone(&self).prepare(one(CLIENTS)))];
-        all.extend((0..CLIENTS).map(|number| -> Doing { Box::pin(Rc::clone(&self).client(one(number))) }));
+        let mut all: Vec<Doing> = Vec::new();
+        for (at, tenant) in self.tenants.iter().enumerate() {
+            let first = all.len();
+            let one = |number| Client::new(&self.ground, Workload::Limits, first + number);
+            all.push(Box::pin(Rc::clone(&self).prepare(one(0), at)));
+            let clients = (1..=tenant.kind.clients).map(one);
+            all.extend(clients.map(|it| -> Doing { Box::pin(Rc::clone(&self).client(it, at)) }).collect::<Vec<_>>());
+        }
         all
     }
 

@@ -49,8 +49,8 @@ impl Workers {
             let Some(url) = url else { return };
             match drawn {
                 0..30 => self.add(&mut client, &url, node).await,
-                30..45 => self.edit(&mut client, "remove", &url, node).await,
-                45..65 => self.edit(&mut client, "change", &url, node).await,
+                30..40 => self.edit(&mut client, "remove", &url, node).await,
+                40..65 => self.edit(&mut client, "change", &url, node).await,
                 _ => drop(self.read(&mut client, node, "read").await),
             }
             client.pause().await;
@@ -121,12 +121,12 @@ fn end(client: &mut Client, pending: Pending, told: &Told, value: Value) {
     }
 }
 
-/// Of each URL what was said of it.
+/// Of each URL what was said of the first of it, which is the one that edits are made to.
 fn shown(listed: &[Value]) -> Value {
     let mut all = Map::new();
     for it in listed {
         let url = it["url"].as_str().unwrap_or_default();
-        all.insert(url.to_owned(), json!({"label": it["labels"][LABEL], "priority": it["priority"]}));
+        all.entry(url).or_insert_with(|| json!({"label": it["labels"][LABEL], "priority": it["priority"]}));
     }
     Value::Object(all)
 }

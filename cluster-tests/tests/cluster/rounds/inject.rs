@@ -25,10 +25,16 @@ use crate::history::database;
 
 /// What it takes to say that a wall clock is off.
 const CLOCK_IS_OFF: i64 = 30;
+/// Whoever does not see its clock off by then never does.
+const CLOCK_READ: Duration = Duration::from_secs(4);
 /// Wide enough for what members tell each other, and narrow for a snapshot.
 const SLOW: Link = Link { bytes_per_second: Some(200_000), ..NARROW };
 /// How long a flush takes before the power fails.
 const REAL_FLUSH: Duration = Duration::from_millis(25);
+/// How long a flush takes while votes are given: time enough to see who was elected.
+const SLOW_FLUSH: Duration = Duration::from_millis(120);
+/// For a follower to miss a few entries, and not yet the leader.
+const BEHIND: Duration = Duration::from_millis(400);
 /// Entries of a log of which a snapshot lets most go.
 const KEPT_MIN: u64 = 600;
 /// For a snapshot to be made, and the log to go.
@@ -101,18 +107,14 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
             cut_off(world, fault, whom)
         }
         Fault::Bridge | Fault::Ring | Fault::Apart | Fault::Links(_) => linked(world, fault),
+        Fault::PowerAfterVote => power_after_vote(world, &mut hurt).await,
         Fault::Power(whom) | Fault::FlushesFail(whom) | Fault::SlowDisk(whom, _) | Fault::FullDisk(whom) => {
             let whose = chosen(world, whom).await;
             disks(world, &mut hurt, whose).await
         }
         Fault::Clock(whom, seconds) => {
             let whom = chosen(world, whom).await[0];
-            world.set_clock(whom, seconds);
-            // The library reads the file once a second.
-            lasting(Duration::from_millis(1500)).await;
-            let off = clock_of(world, whom).await.unwrap_or(0);
-            hurt.proofs.push(("seconds that its clock is off", off as f64, off.abs() > CLOCK_IS_OFF));
-            format!("the wall clock of [{whom}] is off by {seconds} s")
+            clock_off(world, &mut hurt, whom, seconds).await
         }
         Fault::Drift => drifting(world),
         Fault::Worker(rule) => {
@@ -139,6 +141,18 @@ pub(super) async fn hurt(world: &mut World<'_>, fault: Fault) -> Hurt {
     hurt
 }
 
+async fn clock_off(world: &World<'_>, hurt: &mut Hurt, whom: usize, seconds: i64) -> String {
+    world.set_clock(whom, seconds);
+    // The library reads the file once a second.
+    let (begun, mut off) = (Clock.now(), 0_i64);
+    while off.abs() <= CLOCK_IS_OFF && Clock.now() - begun < CLOCK_READ {
+        lasting(Duration::from_millis(100)).await;
+        off = clock_of(world, whom).await.unwrap_or(0);
+    }
+    hurt.proofs.push(("seconds that its clock is off", off as f64, off.abs() > CLOCK_IS_OFF));
+    format!("the wall clock of [{whom}] is off by {seconds} s")
+}
+
 /// From half to twice the real pace each.
 fn drifting(world: &World<'_>) -> String {
     let len = world.fleet.nodes.len();
@@ -162,6 +176,7 @@ async fn drifted(world: &World<'_>) -> (&'static str, f64, bool) {
 async fn disks(world: &mut World<'_>, hurt: &mut Hurt, whose: Vec<usize>) -> String {
     match hurt.fault {
         Fault::Power(_) => {
+            behind(world, &whose).await;
             // A disk of this machine's memory is so fast that its cache is empty most of the time; now flushes take as long as those of a disk.
             whose.iter().for_each(|it| world.fleet.disk(*it).slow_down(REAL_FLUSH));
             lasting(REAL_FLUSH * 6 + REAL_FLUSH.mul_f64(world.fleet.case.entropy.unit())).await;
@@ -186,6 +201,46 @@ async fn disks(world: &mut World<'_>, hurt: &mut Hurt, whose: Vec<usize>) -> Str
             format!("the disk of {whose:?} is full")
         }
     }
+}
+
+/// If it is the leader alone whose power fails: one of the others has not got what the two have agreed last, so that this must be on their disks.
+async fn behind(world: &World<'_>, whose: &[usize]) {
+    let leader = world.leader().await;
+    let [victim] = whose else { return };
+    if leader != Some(*victim) {
+        return;
+    }
+    let others: Vec<usize> = (0..world.fleet.nodes.len()).filter(|it| it != victim).collect();
+    let behind = others[world.fleet.case.entropy.below(others.len())];
+    world.fleet.lab.switch.set(*victim, behind, Link::cutting());
+    lasting(BEHIND).await;
+}
+
+/// Who was voted for leads at most once in a term: so the vote has to be on a disk before it counts.
+async fn power_after_vote(world: &mut World<'_>, hurt: &mut Hurt) -> String {
+    let old = chosen(world, Whom::Leader).await[0];
+    let voters: Vec<usize> = (0..world.fleet.nodes.len()).filter(|it| *it != old).collect();
+    voters.iter().for_each(|it| world.fleet.disk(*it).slow_down(SLOW_FLUSH));
+    cut_off(world, Fault::Alone(Whom::Leader), old);
+    let (begun, mut elected) = (Clock.now(), None);
+    while elected.is_none() && Clock.now() - begun < STARTING {
+        lasting(Duration::from_millis(10)).await;
+        let storage = world.names().await;
+        for at in &voters {
+            let group = world.fleet.kept(*at).await;
+            let leads = group["leader"].as_str().filter(|it| storage.get(*it).is_some_and(|it| voters.contains(it)));
+            elected = elected.or_else(|| Some((group["term"].as_u64()?, leads?.to_owned())));
+        }
+    }
+    hurt.victims = (0..world.fleet.nodes.len()).collect();
+    let cuts: Vec<_> = hurt.victims.iter().map(|it| world.fleet.disk(*it).cut()).collect();
+    hurt.victims.iter().for_each(|it| world.fleet.kill(*it));
+    let lost: usize = cuts.iter().map(|it| it.lost).sum();
+    hurt.proofs.push(("sectors that they lost", lost as f64, lost > 0));
+    hurt.proofs.push(("another leader was elected", f64::from(u8::from(elected.is_some())), elected.is_some()));
+    let Some((term, leader)) = elected else { return "nobody was elected".to_owned() };
+    world.watch.saw(term, &leader);
+    format!("[{old}] is cut off; power cut of all when one of {voters:?} led term {term}: {lost} sectors lost")
 }
 
 fn killed(world: &mut World<'_>, hurt: &mut Hurt) -> String {
@@ -323,7 +378,10 @@ pub(super) async fn heal(world: &mut World<'_>, hurt: &mut Hurt) {
         Fault::Backup(_) => from_backup(world, hurt).await,
         Fault::Pause(_) => hurt.victims.iter().for_each(|it| world.fleet.process(*it).resume()),
         Fault::Roll => {}
-        Fault::Power(_) => back_on(world, &hurt.victims),
+        Fault::Power(_) | Fault::PowerAfterVote => {
+            world.fleet.lab.switch.heal();
+            back_on(world, &hurt.victims);
+        }
         Fault::FlushesFail(_) => {
             let failed: u64 = hurt.victims.iter().map(|it| world.fleet.disk(*it).hurt()).sum();
             hurt.proofs.push(("flushes that failed", failed as f64, failed > 0));

@@ -28,9 +28,11 @@ use super::load::Load;
 use super::load::Sample;
 use super::plan::Fault;
 use super::plan::Plan;
+use super::plan::Whom;
 use super::world::World;
 use crate::ask::ADMIN_KEY;
 use crate::case::Case;
+use crate::trail::Sighting;
 use crate::trail::Trail;
 
 /// Before a fault, under load; what follows is laid beside it.
@@ -42,6 +44,8 @@ const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// For the last reads of everything at every node.
 const SETTLED_MAX: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(100);
+/// What was on its way when disks became full is there by then.
+const REFUSED_AFTER: Duration = Duration::from_secs(1);
 /// Of a list of things that went wrong, so many are told.
 const TOLD_MAX: usize = 5;
 
@@ -69,8 +73,11 @@ pub(super) struct Lived {
 /// One round that is over, before it is known what clients saw in all.
 struct Done {
     round: Round,
+    plan: &'static Plan,
     /// On the recorder's clock.
     began: Duration,
+    /// From when to when the fault was there as a whole.
+    fault: (Duration, Duration),
     until: Duration,
 }
 
@@ -118,17 +125,25 @@ pub(super) async fn live_in(world: &mut World<'_>, plans: &[&'static Plan], iden
     Lived { rounds: done.into_iter().map(|it| it.round).collect(), history }
 }
 
-async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity: &Identity, number: u64) -> Done {
+async fn round(
+    world: &mut World<'_>,
+    plan: &'static Plan,
+    recorder: &Recorder,
+    identity: &Identity,
+    number: u64,
+) -> Done {
     let (begun, began) = (Clock.now(), recorder.elapsed());
     world.load.forget(begun);
     world.watch.forget(begun - Duration::from_secs(2));
     let mut trail = Trail::from_now(&world.fleet);
-    let given_up = world.given_up().await;
+    let given_up = world.given_up(plan.fault).await;
     lasting(CALM).await;
     let fault_from = Clock.now();
     let mut hurt = inject::hurt(world, plan.fault).await;
     recorder.note(plan.name, "begins", Value::from(hurt.what.clone()));
+    let hurt_from = recorder.elapsed();
     lasting(plan.lasts(world.fleet.case.entropy.below(100_000))).await;
+    let hurt_to = recorder.elapsed();
     inject::heal(world, &mut hurt).await;
     recorder.note(plan.name, "ends", Value::Null);
     let fault_to = Clock.now();
@@ -175,17 +190,15 @@ async fn round(world: &mut World<'_>, plan: &Plan, recorder: &Recorder, identity
         round.violations.push(format!("not whole {WHOLE_MAX:?} after it was healed: {missing}"));
     }
     round.violations.extend(world.ended());
-    evicted(&mut round, plan, &hurt, trail.read(&world.fleet));
+    sighted(&mut round, plan, &hurt, &trail.read(&world.fleet));
     round.timeline = timeline(begun, whole + TAIL, &samples);
     leaders(world, &mut round.timeline, begun).await;
-    for (what, at) in waited {
-        let mark = Mark { from_ms: ms(fault_to), to_ms: ms(at), text: format!("waited for {what}") };
-        round.timeline.marks.push(mark);
-    }
+    let mark = |(what, at)| Mark { from_ms: ms(fault_to), to_ms: ms(at), text: format!("waited for {what}") };
+    round.timeline.marks.extend(waited.into_iter().map(mark));
     if let Some(at) = round.whole_at_ms {
         round.timeline.marks.push(Mark { from_ms: at, to_ms: at, text: "whole".to_owned() });
     }
-    Done { round, began, until }
+    Done { round, plan, began, fault: (hurt_from, hurt_to), until }
 }
 
 /// Who led in each step.
@@ -264,14 +277,33 @@ async fn left(world: &World<'_>, round: &mut Round, plan: &Plan, samples: &[Samp
     if plan.fault == Fault::WorkerDies {
         return;
     }
-    let given_up = world.given_up_to(before + left).await - before;
+    let given_up = world.given_up_to(before + left, plan.fault).await - before;
     if given_up < left {
         round.violations.push(format!("P7: {left} clients left in the middle, {given_up} requests were given up"));
     }
 }
 
+/// What nodes said of each other.
+fn sighted(round: &mut Round, plan: &Plan, hurt: &Hurt, seen: &[Sighting]) {
+    unheard(round, plan, hurt, seen);
+    evicted(round, plan, hurt, seen);
+}
+
+/// Who drains says goodbye, and is not looked for after that.
+fn unheard(round: &mut Round, plan: &Plan, hurt: &Hurt, seen: &[Sighting]) {
+    if !matches!(plan.fault, Fault::Drain(_) | Fault::Roll) {
+        return;
+    }
+    for whom in &hurt.victims {
+        let said: Vec<_> = seen.iter().filter(|it| it.whom == *whom && it.by != *whom).collect();
+        if !said.iter().any(|it| it.status == "left") {
+            round.violations.push(format!("P10: nobody heard that node {whom} leaves: {said:?}"));
+        }
+    }
+}
+
 /// A node that sleeps must not hold those for dead that run.
-fn evicted(round: &mut Round, plan: &Plan, hurt: &Hurt, seen: Vec<crate::trail::Sighting>) {
+fn evicted(round: &mut Round, plan: &Plan, hurt: &Hurt, seen: &[Sighting]) {
     let down: Vec<_> = seen.iter().filter(|it| it.status == "down" && !hurt.victims.contains(&it.whom)).collect();
     round.counts.insert("held_for_dead_though_alive".to_owned(), down.len() as f64);
     if matches!(plan.fault, Fault::Pause(_)) && !down.is_empty() {
@@ -328,6 +360,11 @@ fn seen(done: &mut [Done], history: &[Event], identity: &Identity) {
         let gap = gaps.max().unwrap_or(it.until - it.began);
         it.round.times_ms.insert("write_gap".to_owned(), gap.as_secs_f64() * 1e3);
         it.round.counts.insert("acknowledged".to_owned(), acks.len() as f64);
+        let without_room = acks.iter().filter(|at| (it.fault.0 + REFUSED_AFTER..it.fault.1).contains(*at)).count();
+        if it.plan.fault == Fault::FullDisk(Whom::All) && without_room > 0 {
+            let what = format!("P3: {without_room} writes were acknowledged though no disk had room");
+            it.round.violations.push(what);
+        }
         it.round.bit.push(Proof {
             what: "writes acknowledged".to_owned(),
             number: acks.len() as f64,

@@ -3,9 +3,10 @@
 //! ```text
 //!  plan (what, to whom) ─▶ life: a cluster, clients, load ─▶ inject ─ lasts ─ heal ─ whole? ─▶ … ─▶ checkers ─▶ a line for each round
 //! ```
-//! `make chaos` goes on until each scenario has so many rounds of this revision; what was there already counts, so it can be stopped at any time. *Invariants:* 1. a round without evidence that the fault
+//! `make chaos` goes on until each scenario has so many rounds of this revision; what was there already counts, so it can be stopped at any time; `LIFE=seed` is a life once more. *Invariants:* 1. a round without evidence that the fault
 //! bit is void and counts for nothing; 2. rounds of different revisions are never added up; 3. who reads the figures can repeat them: every line has its seed.
 
+mod again;
 mod inject;
 mod life;
 mod load;
@@ -89,8 +90,12 @@ impl Book {
     fn keep(&self, lived: &Lived) {
         for round in &lived.rounds {
             page::append(&self.file(), round).expect("the round is kept");
-            print(round);
         }
+        self.show(lived);
+    }
+
+    fn show(&self, lived: &Lived) {
+        lived.rounds.iter().for_each(print);
         if let Some(round) = lived.rounds.iter().find(|it| it.verdict() == Outcome::Violated) {
             let file = self.folder.join(format!("history-{}-{}.jsonl", round.seed, round.number));
             jepsen::history::write(&file, &lived.history).expect("the history is kept");
@@ -169,8 +174,11 @@ fn words() -> Vec<String> {
 
 /// What all is drawn from.
 fn entropy() -> Entropy {
-    let seed = std::env::var("SEED").ok().and_then(|it| it.parse().ok());
-    seed.map_or_else(Entropy::from_os, Entropy::seeded)
+    number("SEED").map_or_else(Entropy::from_os, Entropy::seeded)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|it| it.parse().ok())
 }
 
 /// A life to come.
@@ -227,6 +235,9 @@ pub(crate) fn run() -> ExitCode {
     if let Err(reason) = net::is_possible() {
         println!("NOT RUN: {reason}");
         return ExitCode::FAILURE;
+    }
+    if let Some(seed) = number("LIFE") {
+        return again::run(seed);
     }
     let chosen = |it: &&Plan| words.is_empty() || words.iter().any(|word| it.name == word);
     let plans: Vec<&'static Plan> = PLANS.iter().filter(|it| chosen(it)).collect();

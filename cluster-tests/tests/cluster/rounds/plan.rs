@@ -46,6 +46,8 @@ pub(super) enum Fault {
     Links(Link),
     /// The power of its disk fails, and the process goes; both are back at the end.
     Power(Whom),
+    /// The leader is cut off, and two others on slow disks elect another; the moment that one leads, the power of all fails. Back at the end.
+    PowerAfterVote,
     /// Flushes of its disk fail; the process is started again on a disk that works at the end.
     FlushesFail(Whom),
     /// Flushes of its disk take so many milliseconds.
@@ -70,6 +72,13 @@ pub(super) enum Fault {
     WorkerDies,
     /// So many times the usual requests.
     Overload(u32),
+}
+
+impl Fault {
+    /// Whether a request that it strikes at a worker is over, rather than late.
+    pub(super) fn ends_requests(self) -> bool {
+        matches!(self, Self::Worker(rule) if !rule.contains("slow-start"))
+    }
 }
 
 /// What the nodes stand on.
@@ -188,6 +197,7 @@ pub(super) const PLANS: &[Plan] = &[
     Plan::new("pause_observer", &["P1"], 5, Plain, F::Pause(Follower), (2500, 3500)),
     Plan::new("power_one", &["P2", "P3"], 3, Disks, F::Power(Any), (300, 1500)),
     Plan::new("power_all", &["P2", "P3"], 3, Disks, F::Power(All), (300, 1000)),
+    Plan::new("power_vote", &["P3"], 3, Disks, F::PowerAfterVote, (300, 1000)),
     Plan::new("flushes_fail", &["P2", "P3"], 3, Disks, F::FlushesFail(Any), (1500, 3000)),
     Plan::new("slow_disk", &["P1", "P3"], 3, Disks, F::SlowDisk(Any, 300), (2500, 4000)),
     Plan::new("stalled_disk", &["P1", "P3"], 3, Disks, F::SlowDisk(Leader, 5000), (4000, 5000)),

@@ -26,6 +26,9 @@ const fn bug(name: &'static str, plans: &'static [&'static str]) -> Bug {
     Bug { name, plans }
 }
 
+// Left to the simulations, since nobody outside can see them: `limits::HoldIsForEver` (a share is held for ten minutes), `limits::RejectedBurns` (less is admitted than could be, which
+// no history of answers refutes), `replication::ActorWithoutBoot` (the numbers go on after those that are on disk), `replication::RefusedCountsAsKnown` (an honest member's stamps are
+// never refused) and `control::OldLivesAreHeard` (what a process sent is not heard again once it is gone).
 #[rustfmt::skip]
 const BUGS: &[Bug] = &[
     bug("api::TheTriedAreAskedAgain", &["worker_resets"]),
@@ -37,12 +40,13 @@ const BUGS: &[Bug] = &[
     bug("node::NobodyIsWaitedFor", &["roll", "drain"]),
     bug("storage::FailuresAreForgotten", &["flushes_fail"]),
     bug("storage::SlowDisksAreBroken", &["stalled_disk"]),
-    bug("storage::TornLogsAreRefused", &["torn_log"]),
+    bug("storage::FullDisksAreBroken", &["full_disk", "full_disks"]),
+    bug("storage::TornLogsAreRefused", &["torn_log", "power_one", "power_all"]),
     bug("raft::EntriesAreNotSynced", &["power_all", "power_one"]),
-    bug("raft::VotesAreNotSynced", &["power_all", "power_one"]),
+    bug("raft::VotesAreNotSynced", &["power_vote"]),
     bug("raft::LeadersConfirmThemselves", &["pause_leader", "cut_leader", "mute_leader", "deaf_leader"]),
     bug("raft::OfficesOutliveTheProcess", &["power_all", "kill_all", "kill_leader"]),
-    bug("raft::FullDisksTakeCommands", &["full_disks", "full_disk"]),
+    bug("raft::FullDisksTakeCommands", &["full_disks"]),
     bug("history::UnheardLeadersAreNotNeeded", &["mute_follower", "deaf_leader", "mute_leader", "bridge", "ring"]),
     bug("history::ReadsAskNobody", &["far", "narrow", "slow_disk", "snapshot_cut", "cut_follower", "pause"]),
     bug("history::RetriesCountTwice", &["kill_leader", "flaky", "cut_leader"]),
@@ -54,21 +58,16 @@ const BUGS: &[Bug] = &[
     bug("limits::TransferCountsAgain", &["flaky", "cut_follower", "far"]),
     bug("limits::GivenIsNotSubtracted", &["flaky", "kill", "far"]),
     bug("limits::RestartKeepsRights", &["kill_all", "kill"]),
-    bug("limits::RejectedBurns", &["flaky", "kill"]),
-    bug("limits::HoldIsForEver", &["cut_follower"]),
     bug("replication::AckBeforeDurable", &["power_all", "power_one"]),
     bug("replication::EditRevives", &["apart", "cut_follower", "flaky"]),
     bug("replication::DeleteForgetsTheBirth", &["apart", "cut_follower", "kill"]),
-    bug("replication::ActorWithoutBoot", &["kill_all", "kill", "power_all"]),
     bug("replication::ContextIsNotWritten", &["kill_all", "kill", "power_all"]),
-    bug("replication::RefusedCountsAsKnown", &["apart", "cut_follower"]),
     bug("replication::MergeTakesTheLast", &["apart", "cut_follower"]),
     bug("replication::StampsFollowTheWallClock", &["clock_of_leader", "clock_behind", "clock_ahead", "clocks_drift"]),
     bug("membership::SleepCounts", &["pause_observer", "pause"]),
     bug("membership::GoodbyesAreNotHeard", &["drain", "roll"]),
     bug("transport::CopiesStart", &["old_backup"]),
     bug("transport::PathsAreIdentities", &["wipe"]),
-    bug("control::OldLivesAreHeard", &["kill", "flaky"]),
 ];
 
 /// Rounds of one life: the last ones see what earlier ones left behind.

@@ -69,6 +69,15 @@ impl Watch {
         self.seen.borrow_mut().retain(|it| it.at >= before);
     }
 
+    /// Somebody else was told it.
+    pub(super) fn saw(&self, term: u64, leader: &str) {
+        let mut all = self.leaders.borrow_mut();
+        let of_term = all.entry(term).or_default();
+        if !of_term.iter().any(|it| it == leader) {
+            of_term.push(leader.to_owned());
+        }
+    }
+
     /// Whom anybody held for the leader, term by term.
     pub(super) fn leaders(&self) -> BTreeMap<u64, Vec<String>> {
         self.leaders.borrow().clone()

@@ -16,6 +16,7 @@ use smg::base::clock::Clock;
 use tokio::time::Instant;
 
 use super::load::Load;
+use super::plan::Fault;
 use super::plan::Ground;
 use super::watch::Watch;
 use crate::ask::ask;
@@ -48,9 +49,9 @@ impl Worker {
         self.counted("faults").await
     }
 
-    /// How many requests were given up by who had sent them, and how many a fault has struck.
+    /// How many requests were given up by who had sent them.
     async fn given_up(&self) -> u64 {
-        self.counted("aborted").await + self.struck().await
+        self.counted("aborted").await
     }
 
     async fn counted(&self, what: &str) -> u64 {
@@ -170,13 +171,19 @@ impl<'a> World<'a> {
     /// How many seconds a node's wall clock is ahead, where it can be set.
     pub(super) fn set_clock(&self, at: usize, seconds: i64) {
         if self.ground == Ground::Clocks {
-            std::fs::write(self.clock_file(at), format!("{seconds:+}\n")).expect("the clock is set");
+            self.write_clock(at, &format!("{seconds:+}\n"));
         }
     }
 
     /// How fast a node's wall clock runs, where it can be set; [`World::set_clock`] makes it right again.
     pub(super) fn set_pace(&self, at: usize, pace: f64) {
-        std::fs::write(self.clock_file(at), format!("+0 x{pace:.3}\n")).expect("the clock is set");
+        self.write_clock(at, &format!("+0 x{pace:.3}\n"));
+    }
+
+    /// As a whole: an empty file would be read as the right time.
+    fn write_clock(&self, at: usize, text: &str) {
+        let (file, whole) = (self.clock_file(at), self.clock_file(at).with_extension("new"));
+        std::fs::write(&whole, text).and_then(|()| std::fs::rename(&whole, &file)).expect("the clock is set");
     }
 
     /// The storage ids of those that answer.
@@ -283,17 +290,17 @@ impl<'a> World<'a> {
         join_all(self.workers.iter().map(Worker::struck)).await.into_iter().sum()
     }
 
-    /// Requests that no worker works on any more, though they were not answered.
-    pub(super) async fn given_up(&self) -> u64 {
-        let each = join_all(self.workers.iter().map(Worker::given_up)).await;
-        each.into_iter().sum()
+    /// Requests that no worker works on any more, though they were not answered: given up, and those that `fault` ended.
+    pub(super) async fn given_up(&self, fault: Fault) -> u64 {
+        let each: u64 = join_all(self.workers.iter().map(Worker::given_up)).await.into_iter().sum();
+        each + if fault.ends_requests() { self.struck_by_now().await } else { 0 }
     }
 
     /// Waits until so many were given up; how many it were in the end.
-    pub(super) async fn given_up_to(&self, many: u64) -> u64 {
+    pub(super) async fn given_up_to(&self, many: u64, fault: Fault) -> u64 {
         let begun = Clock.now();
         loop {
-            let now = self.given_up().await;
+            let now = self.given_up(fault).await;
             if now >= many || Clock.now() - begun > STARTING / 4 {
                 return now;
             }

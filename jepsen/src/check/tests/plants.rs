@@ -499,6 +499,20 @@ fn workers_that_are_not_alike_lost_resurrected_or_unknown_are_seen() {
 }
 
 #[test]
+fn a_change_that_its_node_forgot_is_seen_whatever_the_clocks_say() {
+    let plant: Plant = |drafts| {
+        added(drafts);
+        looked_at(drafts);
+        after_all(drafts, "change", json!({"priority": 2000}), json!({"priority": 2000}));
+        drafts.iter_mut().rev().take(2).for_each(|it| it.process = 9000);
+        looked_at(drafts);
+        shown(drafts, "t.x", 2000);
+        true
+    };
+    seen("workers", plant, &[("direct", "forgotten")]);
+}
+
+#[test]
 fn a_worker_that_its_node_shows_after_it_removed_it_is_seen() {
     let plant: Plant = |drafts| {
         added(drafts);

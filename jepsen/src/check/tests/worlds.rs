@@ -237,12 +237,17 @@ pub(super) fn workers(seed: u64) -> Vec<Draft> {
         match sim.random.below(100) {
             0..30 => sim.act(client, "add", &url, json!({"label": format!("t.{number}")}), false),
             30..45 => sim.act(client, "remove", &url, Value::Null, false),
-            45..60 => sim.act(client, "change", &url, json!({"priority": 1000 + number}), false),
+            45..60 => {
+                sim.act(client, "read", "*", Value::Null, true);
+                sim.act(client, "change", &url, json!({"priority": 1000 + number}), false)
+            }
             _ => sim.act(client, "read", "*", Value::Null, true),
         };
     }
     sim.finals("final", &["*".to_owned()]);
     let mut nodes: Vec<Known> = vec![Known::new(); NODES];
+    // What each client found last at a node.
+    let mut found: BTreeMap<(u32, usize, String), (String, u64)> = BTreeMap::new();
     // When, to whom, what.
     let mut way: Vec<(u64, usize, (String, u64), Instance)> = Vec::new();
     for at in sim.effects() {
@@ -254,7 +259,14 @@ pub(super) fn workers(seed: u64) -> Vec<Draft> {
             }
             !is_there
         });
-        let changed = edit(&mut nodes[node], &mut sim.drafts[at], now);
+        let process = sim.drafts[at].process;
+        if sim.drafts[at].f == "read" {
+            found.retain(|of, _| (of.0, of.1) != (process, node));
+            let there = nodes[node].iter().rev().filter(|it| it.1.is_there());
+            found.extend(there.map(|it| ((process, node, it.0.0.clone()), it.0.clone())));
+        }
+        let target = found.get(&(process, node, sim.drafts[at].key.clone()));
+        let changed = edit(&mut nodes[node], &mut sim.drafts[at], now, target);
         for (key, news) in changed {
             for to in (0..NODES).filter(|it| *it != node) {
                 way.push((now + sim.ms(1500), to, key.clone(), news.clone()));
@@ -264,8 +276,8 @@ pub(super) fn workers(seed: u64) -> Vec<Draft> {
     sim.drafts
 }
 
-/// Carries one out at a node; what changed.
-fn edit(known: &mut Known, it: &mut Draft, now: u64) -> Vec<((String, u64), Instance)> {
+/// Carries one out at a node, a change to `target`; what changed.
+fn edit(known: &mut Known, it: &mut Draft, now: u64, target: Option<&(String, u64)>) -> Vec<((String, u64), Instance)> {
     let alive: Vec<_> =
         known.iter().filter(|one| one.0.0 == it.key && one.1.is_there()).map(|one| one.0.clone()).collect();
     let changed = match it.f {
@@ -278,7 +290,8 @@ fn edit(known: &mut Known, it: &mut Draft, now: u64) -> Vec<((String, u64), Inst
         "remove" => alive.into_iter().map(|key| (key, Instance { is_gone: true, ..Instance::default() })).collect(),
         "change" => {
             let priority = (now, it.asked["priority"].as_u64().unwrap_or_default());
-            alive.into_iter().take(1).map(|key| (key, Instance { priority, ..Instance::default() })).collect()
+            let found = alive.into_iter().filter(|it| Some(it) == target);
+            found.map(|key| (key, Instance { priority, ..Instance::default() })).collect()
         }
         _ => {
             let mut shown = Map::new();
