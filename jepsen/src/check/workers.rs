@@ -37,7 +37,7 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     }
     alike(&mut findings, &last);
     labels(&mut findings, ops, facts);
-    removed(&mut findings, ops, &last);
+    removed(&mut findings, ops, &last, facts);
     for url in urls {
         let edits: Vec<_> = ops.iter().filter(|it| it.key == url).collect();
         kept(&mut findings, url, ops, &edits, &last);
@@ -86,8 +86,8 @@ fn labels(findings: &mut Findings, ops: &[Operation], facts: &Facts) {
     }
 }
 
-/// Labels that are seen after a removal by a node that had them: there at any time, elsewhere in the end.
-fn removed(findings: &mut Findings, ops: &[Operation], last: &BTreeMap<usize, &Operation>) {
+/// Labels that are seen after a removal by a node that had them: there at any time, elsewhere in the end. A node whose data were taken away does not have what it once showed, and hears all anew.
+fn removed(findings: &mut Findings, ops: &[Operation], last: &BTreeMap<usize, &Operation>, facts: &Facts) {
     for removal in ops.iter().filter(|it| it.f == "remove" && it.is_ok()) {
         let here = |it: &&Operation| it.node == removal.node && it.is_before(removal);
         let shown = ops.iter().filter(here).filter_map(|it| match it.f.as_str() {
@@ -95,8 +95,9 @@ fn removed(findings: &mut Findings, ops: &[Operation], last: &BTreeMap<usize, &O
             "read" | "final" => it.told[&removal.key]["label"].as_str(),
             _ => None,
         });
-        let dead: BTreeSet<&str> = shown.collect();
-        let there = ops.iter().filter(|it| is_read(it) && it.node == removal.node);
+        let dead: BTreeSet<&str> =
+            if facts.has_forgotten { shown.last().into_iter().collect() } else { shown.collect() };
+        let there = ops.iter().filter(|it| is_read(it) && it.node == removal.node && !facts.has_forgotten);
         let back = there.chain(last.values().copied()).filter(|it| removal.is_before(it)).find_map(|it| {
             let label = it.told[&removal.key]["label"].as_str()?;
             dead.contains(label).then_some((it, label))
