@@ -3,6 +3,7 @@
 //! ```text
 //! Wanted ──▶ Dial ──▶ Made ──▶ Use        two nodes may dial each other at once: both connections live, the newer is used
 //!              └────▶ Failed ──▶ GiveUp   and nobody is dialled before the pause is over
+//! Silent ──▶ Dial ──▶ Made ──▶ Close, Use a connection whose packets were lost for a while repeats them ever more rarely: a new one does not
 //! Evict  ──▶ Close                        a peer that restarted or was declared down does not know our old connection
 //! ```
 //!
@@ -45,8 +46,10 @@ pub type Life = (StorageId, u64);
 pub enum Event {
     /// Somebody wants to send, and there is no connection.
     Wanted(NodeId, Class),
-    /// A dial failed.
+    /// A dial failed, or is not needed any more.
     Failed(NodeId, Class),
+    /// On the connection that is used nothing came for a while, though something was asked.
+    Silent(NodeId, Class),
     /// A connection was made and both sides confirmed it.
     Made {
         /// Which.
@@ -86,7 +89,8 @@ struct Peer {
     life: Option<Life>,
     /// Oldest first; the last one is used.
     links: Vec<(LinkId, Class, Side)>,
-    dialling: Vec<Class>,
+    /// What for, and which silent one is to be replaced.
+    dialling: Vec<(Class, Option<LinkId>)>,
     failures: u32,
     dial_after: Option<Instant>,
 }
@@ -94,6 +98,10 @@ struct Peer {
 impl Peer {
     fn used(&self, class: Class) -> Option<LinkId> {
         self.links.iter().rev().find(|it| it.1 == class).map(|it| it.0)
+    }
+
+    fn is_dialling(&self, class: Class) -> bool {
+        self.dialling.iter().any(|it| it.0 == class)
     }
 
     fn close_all(&mut self, effects: &mut Vec<Effect>) {
@@ -113,6 +121,7 @@ impl Links {
         match event {
             Event::Wanted(node, class) => self.wanted(now, node, class, effects),
             Event::Failed(node, class) => self.failed(now, node, class, effects),
+            Event::Silent(node, class) => self.silent(now, node, class, effects),
             Event::Made { link, node, life, class, side } => {
                 if let Some(class) = self.made(link, &node, life, class, side, effects) {
                     effects.push(Effect::Use(node, class, link));
@@ -121,6 +130,12 @@ impl Links {
             Event::Ended(link) => self.ended(link, effects),
             Event::Evict(node, life) => self.evict(node, life, effects),
         }
+    }
+
+    /// The silent connection that a dial which is under way is to replace.
+    #[must_use]
+    pub fn replaced(&self, node: &NodeId, class: Class) -> Option<LinkId> {
+        self.peers.get(node)?.dialling.iter().find(|it| it.0 == class)?.1
     }
 
     fn peer(&mut self, node: &NodeId) -> &mut Peer {
@@ -135,25 +150,37 @@ impl Links {
         let peer = self.peer(&node);
         if let Some(link) = peer.used(class) {
             effects.push(Effect::Use(node, class, link)); // it was made while the wish was under way
-        } else if peer.dialling.contains(&class) {
+        } else if peer.is_dialling(class) {
             // The dial that is under way will do.
         } else if peer.dial_after.is_some_and(|at| now < at) {
             effects.push(Effect::GiveUp(node, class));
         } else {
-            peer.dialling.push(class);
+            peer.dialling.push((class, None));
+            effects.push(Effect::Dial(node, class));
+        }
+    }
+
+    fn silent(&mut self, now: Instant, node: NodeId, class: Class, effects: &mut Vec<Effect>) {
+        let peer = self.peer(&node);
+        let Some(link) = peer.used(class).filter(|_| !peer.is_dialling(class)) else { return };
+        if peer.dial_after.is_none_or(|at| at <= now) {
+            peer.dialling.push((class, Some(link)));
             effects.push(Effect::Dial(node, class));
         }
     }
 
     fn failed(&mut self, now: Instant, node: NodeId, class: Class, effects: &mut Vec<Effect>) {
         let peer = self.peer(&node);
-        peer.dialling.retain(|it| *it != class);
+        peer.dialling.retain(|it| it.0 != class);
+        if peer.used(class).is_some() {
+            // The members say that it lives, so the way to it may be there again at any time.
+            peer.dial_after = Some(now + PAUSE_MIN);
+            return;
+        }
         let pause = PAUSE_MIN.saturating_mul(1 << peer.failures.min(8)).min(PAUSE_MAX);
         peer.failures += 1;
         peer.dial_after = Some(now + pause);
-        if peer.used(class).is_none() {
-            effects.push(Effect::GiveUp(node, class));
-        }
+        effects.push(Effect::GiveUp(node, class));
     }
 
     /// The class that the link is used for, unless it is closed at once.
@@ -167,8 +194,10 @@ impl Links {
         effects: &mut Vec<Effect>,
     ) -> Option<Class> {
         let peer = self.peer(node);
+        let mut silent = None;
         if side == Side::Dialled {
-            peer.dialling.retain(|it| *it != class);
+            silent = peer.dialling.iter().find(|it| it.0 == class).and_then(|it| it.1);
+            peer.dialling.retain(|it| it.0 != class);
         }
         match peer.life {
             // The last packets of a process that is gone: the later life of the same directory has been heard already.
@@ -179,10 +208,8 @@ impl Links {
             Some(known) if known != life => peer.close_all(effects),
             Some(_) | None => {}
         }
-        let replaced = peer.links.iter().position(|it| (it.1, it.2) == (class, side));
-        if let Some(at) = replaced {
-            effects.push(Effect::Close(peer.links.remove(at).0));
-        }
+        let is_replaced = |it: &(LinkId, Class, Side)| (it.1, it.2) == (class, side) || Some(it.0) == silent;
+        effects.extend(peer.links.extract_if(.., |it| is_replaced(it)).map(|it| Effect::Close(it.0)));
         peer.life = Some(life);
         (peer.failures, peer.dial_after) = (0, None);
         peer.links.push((link, class, side));
@@ -247,6 +274,37 @@ mod tests {
             assert_eq!(step(&mut links, now, want()), [Effect::Dial(node(), Class::Main)]);
         }
         assert_eq!(step(&mut links, now, made(1, LIFE, Side::Dialled)), [Effect::Use(node(), Class::Main, LinkId(1))]);
+    }
+
+    #[test]
+    fn a_silent_connection_is_used_until_another_was_made_and_is_dialled_again_soon() {
+        let (mut links, mut now) = (Links::default(), Clock.now());
+        let silent = || Event::Silent(node(), Class::Main);
+        assert_eq!(step(&mut links, now, silent()), [], "there is none");
+        step(&mut links, now, made(1, LIFE, Side::Accepted));
+        for _ in 0..5 {
+            assert_eq!(step(&mut links, now, silent()), [Effect::Dial(node(), Class::Main)]);
+            assert_eq!(links.replaced(&node(), Class::Main), Some(LinkId(1)));
+            assert_eq!(step(&mut links, now, silent()), [], "one dial is enough");
+            assert_eq!(step(&mut links, now, Event::Failed(node(), Class::Main)), [], "what waits goes on waiting");
+            assert_eq!(step(&mut links, now, silent()), []);
+            now += PAUSE_MIN;
+        }
+        step(&mut links, now, silent());
+        let used = Effect::Use(node(), Class::Main, LinkId(2));
+        assert_eq!(step(&mut links, now, made(2, LIFE, Side::Dialled)), [Effect::Close(LinkId(1)), used]);
+        assert_eq!(links.replaced(&node(), Class::Main), None);
+        // One that ended meanwhile, and what the peer began in its place.
+        step(&mut links, now, silent());
+        assert_eq!(step(&mut links, now, Event::Ended(LinkId(2))), [Effect::Unuse(node(), Class::Main)]);
+        assert_eq!(
+            step(&mut links, now, made(3, LIFE, Side::Accepted)),
+            [Effect::Use(node(), Class::Main, LinkId(3))]
+        );
+        assert_eq!(
+            step(&mut links, now, made(4, LIFE, Side::Dialled)),
+            [Effect::Use(node(), Class::Main, LinkId(4))]
+        );
     }
 
     #[test]

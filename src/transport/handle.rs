@@ -133,6 +133,7 @@ pub(super) enum Command {
     Link { to: Box<Peer>, class: Class, reply: oneshot::Sender<Arc<Link>> },
     Greet { addr: SocketAddr, reply: oneshot::Sender<Result<Peer, GreetError>> },
     Evict(NodeId, Life),
+    Silent(NodeId, Class),
 }
 
 /// Sends to peers. Cheap to clone.
@@ -185,7 +186,7 @@ impl Handle {
             return Err(RequestError::TooLarge);
         }
         let ask = async { self.link(to, lane.class()).await?.request(lane, bytes).await };
-        let answer = timeout(limit, ask).await.map_err(|_elapsed| RequestError::Timeout)?;
+        let answer = timeout(limit, ask).await.map_err(|_elapsed| self.unanswered(to, lane.class()))?;
         self.metrics.sent(lane, bytes.len());
         answer
     }
@@ -193,7 +194,7 @@ impl Handle {
     /// Opens a stream on the forwarding lane.
     pub async fn open(&self, to: &Peer, limit: Duration) -> Result<Stream, RequestError> {
         let open = async { self.link(to, Class::Main).await?.open().await };
-        timeout(limit, open).await.map_err(|_elapsed| RequestError::Timeout)?
+        timeout(limit, open).await.map_err(|_elapsed| self.unanswered(to, Class::Main))?
     }
 
     /// Finds out who is at an address. The connection stays, if it is a peer.
@@ -224,6 +225,14 @@ impl Handle {
             rtt: link.conn.rtt(),
         };
         used.iter().map(view).collect()
+    }
+
+    /// The peer may be slow, or nothing passes: then a new connection is there sooner than an old one, which repeats what was lost ever more rarely.
+    fn unanswered(&self, to: &Peer, class: Class) -> RequestError {
+        if self.used(to, class).is_some_and(|it| it.is_silent()) {
+            let _ = self.commands.try_send(Command::Silent(to.node.clone(), class)); // full: whoever asks next finds it silent, too
+        }
+        RequestError::Timeout
     }
 
     fn used(&self, to: &Peer, class: Class) -> Option<Arc<Link>> {

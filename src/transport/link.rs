@@ -45,6 +45,7 @@ use super::reading::Unread;
 use super::stream::Stream;
 use super::wire;
 use crate::base::clock::Clock;
+use crate::base::clock::Instant;
 use crate::chaos;
 use crate::chaos::core::Carrier;
 use crate::chaos::core::Heading;
@@ -66,6 +67,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const LATE_MAX: usize = 1024;
 /// Beside a round trip and a quarter, what passes until QUIC sends a lost packet again: the peer may hold its acknowledgement for so long.
 const ACK_DELAY: Duration = Duration::from_millis(25);
+/// A connection that is asked and says nothing for this long is replaced if it can be. Shorter dials who is only slow; longer waits when a way is there again.
+const SILENT: Duration = Duration::from_millis(1500);
 const RTT_SAMPLE_PERIOD: Duration = Duration::from_secs(10);
 /// Application code of a stream that is not answered.
 pub(super) const UNANSWERED: quinn::VarInt = quinn::VarInt::from_u32(1);
@@ -150,6 +153,8 @@ pub(super) struct Link {
     pub(super) conn: quinn::Connection,
     back: Back,
     asked: Mutex<Asked>,
+    /// Packets that had come when it was looked, and when they were fewer.
+    heard: Mutex<(u64, Instant)>,
     shared: Shared,
 }
 
@@ -180,7 +185,18 @@ impl Link {
         let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
         let (peer, chaos, metrics) = (Arc::new(peer), shared.chaos.clone(), shared.metrics.clone());
         let back = Back { peer: Arc::clone(&peer), conn: conn.clone(), queue, chaos, metrics };
-        (Self { peer, class, conn, back, asked: Mutex::default(), shared }, rest)
+        let heard = Mutex::new((0, Clock.now()));
+        (Self { peer, class, conn, back, asked: Mutex::default(), heard, shared }, rest)
+    }
+
+    /// Whether nothing came for [`SILENT`], as far as somebody looked. For whoever waited for an answer: a connection on which nothing is asked is silent, too.
+    pub(super) fn is_silent(&self) -> bool {
+        let (packets, now) = (self.conn.stats().udp_rx.datagrams, Clock.now());
+        let mut heard = self.heard.lock();
+        if heard.0 != packets {
+            *heard = (packets, now);
+        }
+        now.saturating_duration_since(heard.1) >= SILENT
     }
 
     /// Sends a message. False: it was dropped, and counted.
