@@ -9,15 +9,15 @@ pub(crate) enum Fault {
     OwnersAreOne,
     /// Deleting leaves the items.
     ItemsOutliveTheirResponse,
-    /// An earlier attempt of a job may still write.
+    /// An earlier attempt of a job is not told to stop, and may still write.
     OldAttemptsWrite,
-    /// Whoever asks takes over a job, though its owner still has it.
+    /// Whoever looks for jobs takes one over, though its owner still has it.
     JobsAreStolen,
     /// What expires is counted by the wish alone, however far ahead that is.
     AnyClockIsBelieved,
-    /// A response that ended may end again.
+    /// A response that ended is written on, and may end again.
     EndsChange,
-    /// A lease that lapsed is renewed.
+    /// A lease that lapsed is renewed, and its node goes on under it.
     LeasesComeBack,
     /// A lease lapses though it was renewed since.
     RenewalsAreMissed,

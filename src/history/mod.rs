@@ -15,7 +15,7 @@ pub mod config;
 mod conformance;
 pub mod export;
 pub mod external;
-mod faults;
+pub(crate) mod faults;
 pub mod group;
 mod handle;
 mod ids;

@@ -297,14 +297,8 @@ mod tests {
         // One that ended meanwhile, and what the peer began in its place.
         step(&mut links, now, silent());
         assert_eq!(step(&mut links, now, Event::Ended(LinkId(2))), [Effect::Unuse(node(), Class::Main)]);
-        assert_eq!(
-            step(&mut links, now, made(3, LIFE, Side::Accepted)),
-            [Effect::Use(node(), Class::Main, LinkId(3))]
-        );
-        assert_eq!(
-            step(&mut links, now, made(4, LIFE, Side::Dialled)),
-            [Effect::Use(node(), Class::Main, LinkId(4))]
-        );
+        assert_eq!(step(&mut links, now, made(3, LIFE, Side::Accepted)), [Effect::Use(node(), Class::Main, LinkId(3))]);
+        assert_eq!(step(&mut links, now, made(4, LIFE, Side::Dialled)), [Effect::Use(node(), Class::Main, LinkId(4))]);
     }
 
     #[test]

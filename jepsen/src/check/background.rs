@@ -10,6 +10,7 @@ use super::Operation;
 use super::at_node;
 use super::by_key;
 use super::finals;
+use super::responses::given_up;
 use super::responses::is_end;
 use super::s;
 use super::stream;
@@ -22,6 +23,8 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     for (key, ops) in by_key(ops) {
         follows(&mut findings, key, &ops);
         statuses(&mut findings, key, &ops);
+        texts(&mut findings, key, &ops);
+        given_up(&mut findings, facts, key, &ops);
         if ops.iter().any(|it| it.f == "create" && it.is_ok()) {
             accepted.push(key);
             stuck(&mut findings, key, &ops);
@@ -71,13 +74,30 @@ fn follows(findings: &mut Findings, key: &str, ops: &[&Operation]) {
     }
 }
 
+/// Whoever follows to the end has read what is kept, unless another ended it while its maker still wrote.
+fn texts(findings: &mut Findings, key: &str, ops: &[&Operation]) {
+    for op in ops.iter().filter(|it| it.is_ok() && it.told["end"]["status"] != "failed") {
+        let told = &op.told["texts"];
+        if !told.is_null() && told[0] != told[1] {
+            let what = format!(
+                "another text: {key} at {} at {} ended as {} with another text than its events had",
+                at_node(op),
+                s(op.began),
+                op.told["end"]["status"]
+            );
+            findings.add(what, &[op.began]);
+        }
+    }
+}
+
 /// What an operation says of the status, if anything: its own answer, or a terminal event.
 fn status(op: &Operation) -> Option<Value> {
     if !op.is_ok() {
         return None;
     }
     match op.f.as_str() {
-        "read" | "final" => op.told.get("status").cloned(),
+        "read" | "final" | "cancel" => op.told.get("status").cloned(),
+        _ if op.told["end"].is_object() => Some(op.told["end"]["status"].clone()),
         _ => {
             let last = stream::read(op.told.get("events")?).pop().filter(Seen::is_terminal)?;
             // Of `response.incomplete` it is not known here which it is.
@@ -114,7 +134,7 @@ fn statuses(findings: &mut Findings, key: &str, ops: &[&Operation]) {
                 Some((first, _)) if first.over() <= op.over() => {}
                 Some(_) | None => end = Some((op, status)),
             }
-            let told = op.told.get("digest");
+            let told = op.told.get("digest").or_else(|| op.told.get("end")?.get("digest"));
             match (digest, told) {
                 (Some((first, other)), Some(told)) if other != told => {
                     let what = format!(

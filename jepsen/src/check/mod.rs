@@ -83,7 +83,8 @@ impl Findings {
     fn verdict(mut self, checker: &str, workload: &str, ops: &[Operation]) -> Verdict {
         if self.more > 0 {
             let what = format!("and {} more", self.more);
-            self.violations.push(Violation { what, at: Vec::new() });
+            let at = self.violations.last().map(|it| it.at.clone()).unwrap_or_default();
+            self.violations.push(Violation { what, at });
         }
         let count = |kind| ops.iter().filter(|it| it.kind == kind).count() as u64;
         Verdict {
@@ -107,6 +108,8 @@ struct Facts {
     nodes: usize,
     /// Parts of the names of the runs.
     tags: BTreeSet<String>,
+    /// When clients began, in nanoseconds.
+    begun: Option<u64>,
     /// Milliseconds since 1970 when it began.
     wall_ms: Option<u64>,
     /// Whether somebody changed a clock.
@@ -127,6 +130,7 @@ impl Facts {
         Self {
             nodes: runs.iter().filter_map(|it| it.value["nodes"].as_u64()).max().unwrap_or_default() as usize,
             tags: runs.iter().map(|it| it.key.clone()).collect(),
+            begun: runs.first().map(|it| it.time),
             wall_ms: runs.first().and_then(|it| it.value["wall_ms"].as_u64()),
             clocks_differ: notes.iter().any(|it| it.f.contains("clock") || it.key.contains("clock")),
             has_forgotten: notes

@@ -22,6 +22,7 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
         found(&mut findings, key, ops);
         gone(&mut findings, key, ops);
         same(&mut findings, key, ops);
+        given_up(&mut findings, facts, key, ops);
         for op in ops.iter().filter(|it| it.f == "create") {
             told(&mut findings, key, op);
             if op.is_ok() {
@@ -113,6 +114,19 @@ fn same(findings: &mut Findings, key: &str, ops: &[&Operation]) {
                 }
             }
         }
+    }
+}
+
+/// A node is held for gone when it was not heard for seconds, or was started again. Whoever hurts nodes lets clients work for longer before.
+const GONE_AFTER_NS: u64 = 1_000_000_000;
+
+/// Given up for a node that cannot be gone.
+pub(super) fn given_up(findings: &mut Findings, facts: &Facts, key: &str, ops: &[&Operation]) {
+    let Some(begun) = facts.begun else { return };
+    let is_given_up = |it: &Operation| it.told["code"] == "node_lost" || it.told["end"]["code"] == "node_lost";
+    for op in ops.iter().filter(|it| it.is_ok() && is_given_up(it) && it.over() < begun + GONE_AFTER_NS) {
+        let what = format!("given up: {key} is `node_lost` at {} at {}, and no node was", at_node(op), s(op.over()));
+        findings.add(what, &[op.over()]);
     }
 }
 

@@ -218,10 +218,10 @@ impl Client {
     }
 
     /// A stream of events, as far as it came; whether it ended by itself.
-    pub(super) async fn follow(&mut self, node: usize, path: &str, deadline: Duration) -> Result<(String, bool), Told> {
-        let mut link = self.link(node, &Request { deadline, ..Request::get(path) }).await.map_err(Told::Unsent)?;
+    pub(super) async fn follow(&mut self, node: usize, request: Request<'_>) -> Result<(String, bool), Told> {
+        let mut link = self.link(node, &request).await.map_err(Told::Unsent)?;
         let mut text = Vec::new();
-        let (told, over) = (link.stream(path, &mut text).await, self.ground.is_over());
+        let (told, over) = (link.stream(request.path, &mut text).await, self.ground.is_over());
         let text = String::from_utf8_lossy(&text).into_owned();
         match told {
             Ok(200) => Ok((text, true)),

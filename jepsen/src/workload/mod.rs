@@ -9,6 +9,7 @@ mod limits;
 mod lists;
 mod responses;
 mod sse;
+mod tenant;
 mod workers;
 
 use std::cell::Cell;

@@ -43,7 +43,7 @@ pub(super) struct Responses {
 
 /// What of a response is kept in a history: all that must not change, and what a reader wants to see.
 pub(super) fn noted(body: &Value) -> Value {
-    json!({"id": body["id"], "status": body["status"], "previous": body["previous_response_id"], "digest": sse::digest(body)})
+    json!({"id": body["id"], "status": body["status"], "previous": body["previous_response_id"], "code": body["error"]["code"], "digest": sse::digest(body)})
 }
 
 /// Whether what was told of a response is not what is kept of it: that is still open, or in other hands.

@@ -21,6 +21,17 @@ pub(super) fn is_terminal(event: &Value) -> bool {
     matches!(event["type"].as_str(), Some("response.completed" | "response.incomplete" | "response.failed"))
 }
 
+/// The text that grew, and the text of the response that it ended with, as digests; of all events of one.
+pub(super) fn texts(events: &[Value]) -> Option<(String, String)> {
+    let end = events.last().filter(|it| is_terminal(it))?;
+    let deltas = events.iter().filter(|it| it["type"] == "response.output_text.delta");
+    let grown: String = deltas.filter_map(|it| it["delta"].as_str()).collect();
+    let items = end["response"]["output"].as_array().into_iter().flatten();
+    let parts = items.flat_map(|it| it["content"].as_array().into_iter().flatten());
+    let ended: String = parts.filter_map(|it| it["text"].as_str()).collect();
+    Some((digest(&Value::from(grown)), digest(&Value::from(ended))))
+}
+
 /// 64 bits of a value, whatever the order of its fields.
 pub(super) fn digest(value: &Value) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325;

@@ -31,6 +31,8 @@ use crate::dialects::responses::Translator;
 use crate::dialects::responses::shown;
 use crate::history::Rows;
 use crate::history::Status;
+use crate::history::faults::Fault;
+use crate::history::faults::planted;
 use crate::history::machine::Finish;
 use crate::history::machine::read;
 use crate::history::machine::read::Missing;
@@ -323,15 +325,18 @@ impl Noting {
 async fn watch(record: &Record) -> Stopped {
     loop {
         record.gateway.clock.sleep(TICK).await;
-        if !record.history.is_held(record.lease) {
+        if !record.history.is_held(record.lease) && !planted(Fault::OldAttemptsWrite) {
             return Stopped::Lapsed;
         }
         let _held = record.history.lease().await; // it is in use, or it would not be renewed any more
         let (owner, id) = (record.owner.clone(), record.id.clone());
         let read = move |rows: &dyn Rows| read::response(rows, &owner, &id).map(|it| it.0);
         match record.history.read(read).await {
-            Ok(Ok(row)) if row.status.is_end() || row.job.is_none_or(|it| it.attempt != record.attempt) => {
-                return Stopped::Over;
+            Ok(Ok(row)) if row.status.is_end() => return Stopped::Over,
+            Ok(Ok(row)) if row.job.is_none_or(|it| it.attempt != record.attempt) => {
+                if !planted(Fault::OldAttemptsWrite) {
+                    return Stopped::Over;
+                }
             }
             Ok(Err(Missing::NotFound(_))) => return Stopped::Over,
             Ok(_) | Err(_) => {} // the lease says for how long that may go on

@@ -76,9 +76,7 @@ impl Draft<'_> {
 
     pub(super) fn claim(&mut self, owner: &Owner, id: &Id, lease: Lease) -> Result<Outcome, Refusal> {
         let mut row = self.response(owner, id)?;
-        if row.status.is_end() {
-            return Err(Refusal::Ended(row.status));
-        }
+        goes_on(&row)?;
         let job = row.job.ok_or(Refusal::Unsound)?;
         if job.lease == lease {
             return Ok(Outcome::Unchanged);
@@ -114,11 +112,10 @@ impl Draft<'_> {
         events: &[Vec<u8>],
     ) -> Result<Outcome, Refusal> {
         let mut row = self.response(owner, id)?;
-        if row.status.is_end() {
-            return Err(Refusal::Ended(row.status));
-        }
+        goes_on(&row)?;
         self.is_makers(&row, Some(attempt))?;
-        if first != row.events {
+        let is_old = row.job.is_some_and(|it| it.attempt != attempt);
+        if first != row.events && !(is_old && planted(Fault::OldAttemptsWrite)) {
             return Err(Refusal::Gap(row.events));
         }
         if row.events + events.len() as u64 > EVENTS_MAX {
@@ -135,4 +132,9 @@ impl Draft<'_> {
         self.put(&Key::Response(owner, id), &row);
         Ok(Outcome::Done)
     }
+}
+
+/// What has ended stays as it is, whoever writes.
+pub(super) fn goes_on(row: &Response) -> Result<(), Refusal> {
+    if row.status.is_end() && !planted(Fault::EndsChange) { Err(Refusal::Ended(row.status)) } else { Ok(()) }
 }

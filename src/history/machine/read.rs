@@ -20,6 +20,8 @@ use crate::history::Lease;
 use crate::history::Owner;
 use crate::history::Response;
 use crate::history::Usage;
+use crate::history::faults::Fault;
+use crate::history::faults::planted;
 use crate::raft::Rows;
 use crate::raft::Unreadable;
 use crate::storage::codec;
@@ -175,7 +177,8 @@ pub fn leases(rows: &dyn Rows) -> Result<Vec<(Lease, u64)>, Unreadable> {
 pub fn orphans(rows: &dyn Rows, most: usize) -> Result<Vec<(Owner, Id)>, Unreadable> {
     let mut orphans = Vec::new();
     for held in list::<Held>(rows, keys::leases(), usize::MAX, false)? {
-        let span = keys::jobs(held.lease.storage, Some(held.lease).filter(|_| !held.has_lapsed));
+        let is_held = !held.has_lapsed && !planted(Fault::JobsAreStolen);
+        let span = keys::jobs(held.lease.storage, Some(held.lease).filter(|_| is_held));
         orphans.extend(list::<(Owner, Id)>(rows, span, most - orphans.len(), false)?);
     }
     Ok(orphans)

@@ -16,6 +16,7 @@ use super::command::Refusal;
 use super::command::Room;
 use super::draft::Draft;
 use super::expiry::What;
+use super::jobs::goes_on;
 use super::keys::Key;
 use super::keys::Side;
 use crate::history::Conversation;
@@ -109,9 +110,7 @@ impl Draft<'_> {
     pub(super) fn finish(&mut self, owner: &Owner, finish: Finish) -> Result<Outcome, Refusal> {
         let Finish { response: id, attempt, status, body, output } = finish;
         let mut row = self.response(owner, &id)?;
-        if row.status.is_end() && !planted(Fault::EndsChange) {
-            return Err(Refusal::Ended(row.status));
-        }
+        goes_on(&row)?;
         self.is_makers(&row, attempt)?;
         let before = self.bytes_len(&Key::Body(owner, &id));
         let added =

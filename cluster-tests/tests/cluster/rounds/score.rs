@@ -50,7 +50,7 @@ const BUGS: &[Bug] = &[
     bug("history::UnheardLeadersAreNotNeeded", &["mute_follower", "deaf_leader", "mute_leader", "bridge", "ring"]),
     bug("history::ReadsAskNobody", &["far", "narrow", "slow_disk", "snapshot_cut", "cut_follower", "pause"]),
     bug("history::RetriesCountTwice", &["kill_leader", "flaky", "cut_leader"]),
-    bug("history::OldAttemptsWrite", &["pause", "kill", "cut_follower"]),
+    bug("history::OldAttemptsWrite", &["cut_follower", "pause"]),
     bug("history::JobsAreStolen", &["kill", "pause"]),
     bug("history::EndsChange", &["kill", "pause", "kill_leader"]),
     bug("history::ItemsOutliveTheirResponse", &["kill"]),

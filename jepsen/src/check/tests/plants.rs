@@ -362,6 +362,51 @@ fn a_job_that_is_stuck_lost_or_goes_back_is_seen() {
 }
 
 #[test]
+fn a_job_that_goes_on_once_it_is_cancelled_is_seen() {
+    let plant: Plant = |drafts| {
+        let is_open = |it: &&mut Draft| it.f == "read" && it.told["status"] == "in_progress";
+        let Some(it) = drafts.iter_mut().find(is_open) else { return false };
+        (it.f, it.told["status"]) = ("cancel", json!("cancelled"));
+        true
+    };
+    seen("background", plant, &[("direct", "went back")]);
+    let plant: Plant = |drafts| {
+        let Some(it) = drafts.iter_mut().rfind(|it| it.f == "final_events") else { return false };
+        it.told["end"] = json!({"status": "incomplete", "digest": format!("{}!", it.key)});
+        true
+    };
+    seen("background", plant, &[("direct", "went back")]);
+}
+
+#[test]
+fn an_end_that_is_another_than_what_was_followed_is_seen() {
+    let plant: Plant = |drafts| {
+        let Some(it) = drafts.iter_mut().rfind(|it| it.f == "final_events") else { return false };
+        it.told["texts"] = json!(["one", "another"]);
+        true
+    };
+    seen("background", plant, &[("direct", "another text")]);
+    let plant: Plant = |drafts| {
+        let Some(it) = drafts.iter_mut().rfind(|it| it.f == "final_events") else { return false };
+        it.told["end"] = json!({"status": "completed", "digest": "another"});
+        true
+    };
+    seen("background", plant, &[("direct", "content changed")]);
+}
+
+#[test]
+fn what_is_given_up_though_no_node_can_be_gone_is_seen() {
+    for workload in ["background", "responses"] {
+        let plant: Plant = |drafts| {
+            let Some(it) = reads(drafts).find(|it| it.told.is_object()) else { return false };
+            it.told["code"] = json!("node_lost");
+            it.ended < 900 * MS
+        };
+        seen(workload, plant, &[("direct", "given up")]);
+    }
+}
+
+#[test]
 fn a_key_that_is_answered_with_two_ids_is_seen() {
     let plant: Plant = |drafts| {
         let oks: Vec<_> =

@@ -1,0 +1,75 @@
+//! A tenant of a workload's own, with a key and a limit of requests.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Client;
+use super::Ground;
+use super::client::Request;
+use super::client::Told;
+
+const LOOKED_EVERY: Duration = Duration::from_millis(200);
+
+/// See the file's header.
+pub(super) struct Tenant {
+    ground: Rc<Ground>,
+    pub(super) name: String,
+    key: String,
+    /// `second` or `minute`, and how many then.
+    limit: (&'static str, u64),
+    is_known: Cell<bool>,
+}
+
+impl Tenant {
+    pub(super) fn new(ground: &Rc<Ground>, word: &str, limit: (&'static str, u64)) -> Self {
+        let (name, key) = (format!("jepsen-{word}-{}", ground.tag), format!("sk-jepsen-{word}-{}", ground.tag));
+        Self { ground: Rc::clone(ground), name, key, limit, is_known: Cell::new(false) }
+    }
+
+    /// Its key, once every node knows it.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.is_known.get().then_some(&self.key)
+    }
+
+    /// Makes it, its limit and its key, each until it is there; the limit first, so that nothing is let in without it. Then waits until every node answers with its key what `is_so`.
+    pub(super) async fn make(&self, client: &mut Client, path: &str, is_so: impl Fn(&Told) -> bool) {
+        let (per, limit) = self.limit;
+        let steps = [
+            ("POST", "/tenants".to_owned(), json!({"name": self.name})),
+            (
+                "PATCH",
+                format!("/tenants/{}", self.name),
+                json!({"limits": [{"what": "requests", "per": per, "limit": limit}]}),
+            ),
+            ("POST", "/keys".to_owned(), json!({"name": self.name, "tenant": self.name, "key": self.key})),
+        ];
+        // 400 `refused`: it was there, because an answer was lost.
+        let is_done = |it: &Told| it.body().is_some() || matches!(it, Told::Answer(400, _));
+        for (method, path, body) in steps {
+            self.until(client, 0, Request::new(method, &path, &body.to_string()), is_done).await;
+        }
+        for node in 0..self.ground.target.nodes.len() {
+            // The admin's key shows the tenant; its own shows what it may.
+            let api_key = Some(self.key.as_str()).filter(|_| path.starts_with("/v1/"));
+            self.until(client, node, Request { api_key, ..Request::get(path) }, &is_so).await;
+        }
+        self.is_known.set(!self.ground.is_over());
+    }
+
+    /// Asks again until it is so.
+    async fn until(&self, client: &mut Client, node: usize, request: Request<'_>, is_so: impl Fn(&Told) -> bool) {
+        while !self.ground.is_over() && !is_so(&client.ask(node, request).await) {
+            tokio::time::sleep(LOOKED_EVERY).await;
+        }
+    }
+
+    /// Waits until it is known.
+    pub(super) async fn known(&self) {
+        while !self.is_known.get() && !self.ground.is_over() {
+            tokio::time::sleep(LOOKED_EVERY).await;
+        }
+    }
+}
