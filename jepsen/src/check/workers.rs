@@ -90,13 +90,13 @@ fn labels(findings: &mut Findings, ops: &[Operation], facts: &Facts) {
 fn removed(findings: &mut Findings, ops: &[Operation], last: &BTreeMap<usize, &Operation>, facts: &Facts) {
     for removal in ops.iter().filter(|it| it.f == "remove" && it.is_ok()) {
         let here = |it: &&Operation| it.node == removal.node && it.is_before(removal);
-        let shown = ops.iter().filter(here).filter_map(|it| match it.f.as_str() {
+        let mut shown = ops.iter().filter(here).filter_map(|it| match it.f.as_str() {
             "add" if it.key == removal.key => it.told["label"].as_str(),
             "read" | "final" => it.told[&removal.key]["label"].as_str(),
             _ => None,
         });
         let dead: BTreeSet<&str> =
-            if facts.has_forgotten { shown.last().into_iter().collect() } else { shown.collect() };
+            if facts.has_forgotten { shown.next_back().into_iter().collect() } else { shown.collect() };
         let there = ops.iter().filter(|it| is_read(it) && it.node == removal.node && !facts.has_forgotten);
         let back = there.chain(last.values().copied()).filter(|it| removal.is_before(it)).find_map(|it| {
             let label = it.told[&removal.key]["label"].as_str()?;
