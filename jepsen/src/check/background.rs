@@ -20,6 +20,7 @@ use super::stream::Seen;
 pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
     let mut findings = Findings::default();
     let mut accepted = Vec::new();
+    let is_free = ops.iter().any(|it| it.f == "free" && it.is_ok());
     for (key, ops) in by_key(ops) {
         follows(&mut findings, key, &ops);
         statuses(&mut findings, key, &ops);
@@ -27,7 +28,7 @@ pub(super) fn direct(ops: &[Operation], facts: &Facts) -> Findings {
         given_up(&mut findings, facts, key, &ops);
         if ops.iter().any(|it| it.f == "create" && it.is_ok()) {
             accepted.push(key);
-            stuck(&mut findings, key, &ops);
+            stuck(&mut findings, key, &ops, is_free);
         }
     }
     finals(&mut findings, facts, &accepted, ops, "final");
@@ -165,13 +166,15 @@ fn statuses(findings: &mut Findings, key: &str, ops: &[&Operation]) {
     }
 }
 
-/// One that had not ended when the last reads were over.
-fn stuck(findings: &mut Findings, key: &str, ops: &[&Operation]) {
+/// One that had not ended when the last reads were over. One that a limit holds back may wait until nothing does.
+fn stuck(findings: &mut Findings, key: &str, ops: &[&Operation], is_free: bool) {
+    let waits = !is_free && ops.iter().any(|it| it.asked["waits"] == true);
     let mut last: BTreeMap<Option<usize>, &Operation> = BTreeMap::new();
     for op in ops.iter().filter(|it| it.f == "final" && it.is_ok()) {
         last.insert(op.node, op);
     }
-    for op in last.values().filter(|it| it.told.get("status").is_some_and(|status| !is_end(status))) {
+    let is_open = |status: &Value| !is_end(status) && !(waits && status == "queued");
+    for op in last.values().filter(|it| it.told.get("status").is_some_and(is_open)) {
         let what = format!(
             "stuck: {key} is {} at {} at {}, after all nodes were whole",
             op.told["status"],

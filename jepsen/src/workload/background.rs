@@ -102,7 +102,7 @@ impl Background {
         };
         let body = json!({"model": self.ground.target.model, "input": format!("say {name}"), "max_output_tokens": tokens, "background": true});
         let node = client.any();
-        let pending = client.invoke("create", &name, Value::Null, node);
+        let pending = client.invoke("create", &name, json!({"waits": key.is_some()}), node);
         let body = body.to_string();
         let told = client.ask(node, Request { api_key: key, ..Request::new("POST", "/v1/responses", &body) }).await;
         let id = told.body().and_then(|it| it["id"].as_str()).map(ToOwned::to_owned);
@@ -196,8 +196,10 @@ impl Work for Background {
     fn finals(self: Rc<Self>, node: usize) -> Doing {
         Box::pin(async move {
             let mut client = Client::new(&self.ground, Workload::Background, CLIENTS + node);
+            let mut is_free = false;
             let mut open: Vec<usize> = (0..self.jobs.borrow().len()).collect();
             while !open.is_empty() && !self.ground.is_late() {
+                is_free = is_free || self.tenant.free(&mut client, node).await;
                 let mut left = Vec::new();
                 for at in open {
                     let is_over = self.read(&mut client, at, node, "final").await.as_ref().is_some_and(is_end)

@@ -47,7 +47,7 @@ impl Limits {
         let (kind, tenant) = &self.tenants[at];
         let about = json!({"limit": kind.limit, "window_ms": kind.window.as_millis() as u64});
         let pending = client.invoke("limit", &tenant.name, about.clone(), 0);
-        tenant.make(&mut client, &format!("/tenants/{}", tenant.name), holds).await;
+        tenant.make(&mut client, &tenant.path(), holds).await;
         match tenant.key() {
             Some(_) => client.ok(pending, about),
             None => client.fail(pending, "it did not come into force everywhere in time"),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::Value;
 use serde_json::json;
 
 use super::Client;
@@ -36,14 +37,9 @@ impl Tenant {
 
     /// Makes it, its limit and its key, each until it is there; the limit first, so that nothing is let in without it. Then waits until every node answers with its key what `is_so`.
     pub(super) async fn make(&self, client: &mut Client, path: &str, is_so: impl Fn(&Told) -> bool) {
-        let (per, limit) = self.limit;
         let steps = [
             ("POST", "/tenants".to_owned(), json!({"name": self.name})),
-            (
-                "PATCH",
-                format!("/tenants/{}", self.name),
-                json!({"limits": [{"what": "requests", "per": per, "limit": limit}]}),
-            ),
+            ("PATCH", self.path(), self.limited(Some(self.limit.1))),
             ("POST", "/keys".to_owned(), json!({"name": self.name, "tenant": self.name, "key": self.key})),
         ];
         // 400 `refused`: it was there, because an answer was lost.
@@ -57,6 +53,25 @@ impl Tenant {
             self.until(client, node, Request { api_key, ..Request::get(path) }, &is_so).await;
         }
         self.is_known.set(!self.ground.is_over());
+    }
+
+    /// Takes its limit away, where there is one: what waits begins. Whether there is none now.
+    pub(super) async fn free(&self, client: &mut Client, node: usize) -> bool {
+        if !self.is_known.get() {
+            return true;
+        }
+        let pending = client.invoke("free", &self.name, Value::Null, node);
+        let told = client.ask(node, Request::new("PATCH", &self.path(), &self.limited(None).to_string())).await;
+        client.end_write(pending, &told, Value::Null)
+    }
+
+    /// Where the admin's key finds it.
+    pub(super) fn path(&self) -> String {
+        format!("/tenants/{}", self.name)
+    }
+
+    fn limited(&self, to: Option<u64>) -> Value {
+        json!({"limits": [{"what": "requests", "per": self.limit.0, "limit": to}]})
     }
 
     /// Asks again until it is so.

@@ -362,6 +362,29 @@ fn a_job_that_is_stuck_lost_or_goes_back_is_seen() {
 }
 
 #[test]
+fn a_job_that_a_limit_holds_back_is_stuck_only_where_nothing_does() {
+    for seed in 0..SEEDS {
+        for is_free in [false, true] {
+            let mut drafts = worlds::background(seed);
+            let mut last = drafts.iter().rfind(|it| it.f == "final").cloned().expect("there is one");
+            for it in drafts.iter_mut().filter(|it| it.key == last.key) {
+                match it.f {
+                    "create" => it.asked = json!({"waits": true}),
+                    "read" | "final" => it.told["status"] = json!("queued"),
+                    _ => it.told["events"] = json!([]),
+                }
+            }
+            if is_free {
+                (last.f, last.key, last.process, last.told) = ("free", "t".to_owned(), 9000, Value::Null);
+                drafts.push(last);
+            }
+            let said = told(&judged("background", &drafts));
+            assert_eq!(said.iter().any(|it| it.starts_with("direct: stuck")), is_free, "seed {seed}: {said:?}");
+        }
+    }
+}
+
+#[test]
 fn a_job_that_goes_on_once_it_is_cancelled_is_seen() {
     let plant: Plant = |drafts| {
         let is_open = |it: &&mut Draft| it.f == "read" && it.told["status"] == "in_progress";
