@@ -153,7 +153,6 @@ pub(super) struct Link {
     pub(super) conn: quinn::Connection,
     back: Back,
     asked: Mutex<Asked>,
-    /// Packets that had come when it was looked, and when they were fewer.
     heard: Mutex<(u64, Instant)>,
     shared: Shared,
 }
@@ -189,7 +188,7 @@ impl Link {
         (Self { peer, class, conn, back, asked: Mutex::default(), heard, shared }, rest)
     }
 
-    /// Whether nothing came for [`SILENT`], as far as somebody looked. For whoever waited for an answer: a connection on which nothing is asked is silent, too.
+    /// Whether nothing came for [`SILENT`], by the packets that had come when it was `heard` last. For whoever waited for an answer: a connection on which nothing is asked is silent, too.
     pub(super) fn is_silent(&self) -> bool {
         let (packets, now) = (self.conn.stats().udp_rx.datagrams, Clock.now());
         let mut heard = self.heard.lock();
