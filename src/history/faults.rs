@@ -17,7 +17,7 @@ pub(crate) enum Fault {
     AnyClockIsBelieved,
     /// A response that ended is written on, and may end again.
     EndsChange,
-    /// A lease that lapsed is renewed, and its node goes on under it.
+    /// A lease that lapsed is renewed, and what its node had let go of with it is its own again.
     LeasesComeBack,
     /// A lease lapses though it was renewed since.
     RenewalsAreMissed,

@@ -12,8 +12,6 @@ use tokio::time::timeout;
 use super::Lease;
 use super::backend::Backend;
 use super::backend::Unavailable;
-use super::faults::Fault;
-use super::faults::planted;
 use super::handle;
 use super::machine::Command;
 use super::machine::Outcome;
@@ -55,7 +53,7 @@ impl Leases {
 
     fn held(&self) -> Option<Lease> {
         let state = self.state.lock();
-        state.until.filter(|it| Clock.now() < *it || planted(Fault::LeasesComeBack)).map(|_| state.lease)
+        state.until.filter(|it| Clock.now() < *it).map(|_| state.lease)
     }
 
     pub(super) fn is_held(&self, lease: Lease) -> bool {

@@ -122,6 +122,7 @@ impl Job {
         match ended {
             Ok(Made::Ended(finish)) => drop(record.settle(&finish).await),
             Ok(Made::Over) | Err(Stopped::Over) => {}
+            Err(Stopped::Lapsed) if planted(Fault::LeasesComeBack) => {} // left to who takes over
             Err(Stopped::Lapsed) => {
                 // If its lease did not lapse for the others, nobody else ends it.
                 record.fail_as_committed(NODE_LOST, "the node that made it lost touch with history").await;

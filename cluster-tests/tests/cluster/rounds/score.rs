@@ -54,7 +54,7 @@ const BUGS: &[Bug] = &[
     bug("history::JobsAreStolen", &["kill", "pause"]),
     bug("history::EndsChange", &["kill", "pause", "kill_leader"]),
     bug("history::ItemsOutliveTheirResponse", &["kill"]),
-    bug("history::LeasesComeBack", &["pause", "cut_follower"]),
+    bug("history::LeasesComeBack", &["pause", "cut_follower", "mute_follower"]),
     bug("limits::TransferCountsAgain", &["flaky", "cut_follower", "far"]),
     bug("limits::GivenIsNotSubtracted", &["flaky", "kill", "far"]),
     bug("limits::RestartKeepsRights", &["kill_all", "kill"]),
