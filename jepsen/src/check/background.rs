@@ -173,7 +173,7 @@ fn stuck(findings: &mut Findings, key: &str, ops: &[&Operation], is_free: bool) 
     for op in ops.iter().filter(|it| it.f == "final" && it.is_ok()) {
         last.insert(op.node, op);
     }
-    let is_open = |status: &Value| !is_end(status) && !(waits && status == "queued");
+    let is_open = |status: &Value| !(is_end(status) || waits && status == "queued");
     for op in last.values().filter(|it| it.told.get("status").is_some_and(is_open)) {
         let what = format!(
             "stuck: {key} is {} at {} at {}, after all nodes were whole",
