@@ -46,7 +46,7 @@ pub type Life = (StorageId, u64);
 pub enum Event {
     /// Somebody wants to send, and there is no connection.
     Wanted(NodeId, Class),
-    /// A dial failed, or is not needed any more.
+    /// A dial failed, or was not needed any more.
     Failed(NodeId, Class),
     /// On the connection that is used nothing came for a while, though something was asked.
     Silent(NodeId, Class),

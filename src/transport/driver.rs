@@ -218,7 +218,7 @@ impl Driver {
             }
             Command::Greet { addr, reply } => {
                 let ends = self.ends.clone();
-                self.work.spawn(async move { Done::Greeted(ends.dial(addr, None, Class::Main).await, reply) });
+                self.work.spawn(async move { Done::Greeted(ends.dial(addr, None, Class::Main, None).await, reply) });
             }
             Command::Evict(node, life) => self.step(Event::Evict(node, life)),
             Command::Silent(node, class) => self.step(Event::Silent(node, class)),
@@ -242,10 +242,6 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Dialled(node, class, Some(made)) if self.is_heard_again(&node, class) => {
-                made.conn.close(0u32.into(), b"not needed");
-                self.step(Event::Failed(node, class));
-            }
             Done::Dialled(_, _, Some(made)) => self.made(made, Side::Dialled),
             Done::Dialled(node, class, None) => self.step(Event::Failed(node, class)),
             Done::Greeted(Ok(made), reply) => {
@@ -267,12 +263,6 @@ impl Driver {
                 self.step(Event::Ended(link));
             }
         }
-    }
-
-    /// Whether the connection that was to be replaced is not silent any more: what is under way on it goes on.
-    fn is_heard_again(&self, node: &NodeId, class: Class) -> bool {
-        let silent = self.links.replaced(node, class).and_then(|it| self.live.get(&it));
-        silent.is_some_and(|it| it.conn.close_reason().is_none() && !it.is_silent())
     }
 
     fn made(&mut self, made: Made, side: Side) {
@@ -302,11 +292,12 @@ impl Driver {
         match effect {
             Effect::Dial(node, class) => {
                 let key = (node.clone(), class);
-                let silent = || self.used.load().get(&key).map(|it| it.peer.addr);
-                let Some(addr) = self.waiting.get(&key).and_then(|it| it.addr).or_else(silent) else { return };
+                let used = || self.used.load().get(&key).map(|it| it.peer.addr);
+                let Some(addr) = self.waiting.get(&key).and_then(|it| it.addr).or_else(used) else { return };
+                let silent = self.links.replaced(&node, class).and_then(|it| self.live.get(&it).cloned());
                 let ends = self.ends.clone();
                 self.work.spawn(async move {
-                    let made = ends.dial(addr, Some(node.clone()), class).await;
+                    let made = ends.dial(addr, Some(node.clone()), class, silent).await;
                     Done::Dialled(node, class, made.ok())
                 });
             }

@@ -12,6 +12,7 @@ use super::handle::GreetError;
 use super::lanes::Class;
 use super::link;
 use super::link::HelloError;
+use super::link::Link;
 use super::metrics::Metrics;
 use super::metrics::Refusal;
 use super::peer::Peer;
@@ -61,8 +62,14 @@ pub(super) struct Made {
 }
 
 impl Ends {
-    /// Dials an address; `node` is who should be there, if that is known.
-    pub(super) async fn dial(self, addr: SocketAddr, node: Option<NodeId>, class: Class) -> Result<Made, GreetError> {
+    /// Dials an address; `node` is who should be there, if that is known. Where it is to replace a silent connection that was heard again when the peer answers, the peer is not greeted: it would close that one.
+    pub(super) async fn dial(
+        self,
+        addr: SocketAddr,
+        node: Option<NodeId>,
+        class: Class,
+        silent: Option<Arc<Link>>,
+    ) -> Result<Made, GreetError> {
         self.metrics.dialled();
         let dial = async {
             self.pass(node.as_ref()).await;
@@ -73,6 +80,10 @@ impl Ends {
                 return Err(self.refuse(&conn, Refusal::Spoofed)); // before a word is said to it
             }
             self.pass(certified.as_ref()).await;
+            if silent.is_some_and(|it| it.conn.close_reason().is_none() && !it.is_silent()) {
+                conn.close(0u32.into(), b"not needed");
+                return Err(GreetError::Unreachable);
+            }
             let peer = link::greet(&conn, &self.me.load(), class).await.map_err(|e| self.unmade(&conn, &e))?;
             if certified.as_ref() != Some(&peer.node) {
                 return Err(self.refuse(&conn, Refusal::Spoofed));

@@ -150,6 +150,7 @@ async fn round(
     let (heal, waited) = world.whole_within(WHOLE_MAX).await;
     let missing = if heal.is_some() { String::new() } else { world.missing().await };
     let whole = Clock.now();
+    let is_replaced = !plan.fault.takes_data() || world.replaced_within(WHOLE_MAX).await;
     lasting(TAIL).await;
     let until = recorder.elapsed();
     let ms = |it: Instant| u64::try_from((it - begun).as_millis()).unwrap_or(u64::MAX);
@@ -188,6 +189,9 @@ async fn round(
         round.times_ms.insert("heal".to_owned(), took.as_secs_f64() * 1e3);
     } else {
         round.violations.push(format!("not whole {WHOLE_MAX:?} after it was healed: {missing}"));
+    }
+    if !is_replaced {
+        round.violations.push(format!("P3: what has no data any more still votes after {WHOLE_MAX:?}"));
     }
     round.violations.extend(world.ended());
     sighted(&mut round, plan, &hurt, &trail.read(&world.fleet));

@@ -75,6 +75,11 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Whether a node loses its data directory.
+    pub(super) fn takes_data(self) -> bool {
+        matches!(self, Self::Wipe(_) | Self::SnapshotCut(_))
+    }
+
     /// Whether a request that it strikes at a worker is over, rather than late.
     pub(super) fn ends_requests(self) -> bool {
         matches!(self, Self::Worker(rule) if !rule.contains("slow-start"))

@@ -219,6 +219,22 @@ impl<'a> World<'a> {
         (Some(Clock.now() - begun), waited)
     }
 
+    /// Whether those that vote are within this the nodes that run. Data directories that were taken away vote until they are replaced: who is lost before that may be one too many.
+    pub(super) async fn replaced_within(&self, deadline: Duration) -> bool {
+        let begun = Clock.now();
+        loop {
+            let group = self.fleet.kept(0).await;
+            let voters: Vec<&str> =
+                group["voters"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let names = self.names().await;
+            let is_so = voters.len() == self.fleet.nodes.len() && voters.iter().all(|it| names.contains_key(*it));
+            if is_so && group["changing_voters"] == false || Clock.now() - begun > deadline {
+                return is_so;
+            }
+            lasting(Duration::from_millis(40)).await;
+        }
+    }
+
     async fn is_whole(&self) -> Result<(), &'static str> {
         let all: Vec<usize> = (0..self.fleet.nodes.len()).collect();
         let mut leaders = std::collections::BTreeSet::new();
