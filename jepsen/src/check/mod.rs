@@ -100,7 +100,7 @@ impl Findings {
 }
 
 /// Scenarios that take a node's data away.
-const FORGETTING: &[&str] = &["wipe", "snapshot_cut", "old_backup"];
+const FORGETTING: &[&str] = &["wipe", "snapshot_cut"];
 
 /// What is known of a history besides its operations.
 struct Facts {

@@ -49,8 +49,8 @@ impl Workers {
             let Some(url) = url else { return };
             match drawn {
                 0..30 => self.add(&mut client, &url, node).await,
-                30..40 => self.edit(&mut client, "remove", &url, node).await,
-                40..65 => self.edit(&mut client, "change", &url, node).await,
+                30..45 => self.edit(&mut client, "remove", &url, node).await,
+                45..68 => self.edit(&mut client, "change", &url, node).await,
                 _ => drop(self.read(&mut client, node, "read").await),
             }
             client.pause().await;
