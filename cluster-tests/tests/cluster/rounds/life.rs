@@ -150,7 +150,7 @@ async fn round(
     let (heal, waited) = world.whole_within(WHOLE_MAX).await;
     let missing = if heal.is_some() { String::new() } else { world.missing().await };
     let whole = Clock.now();
-    let is_replaced = !plan.fault.takes_data() || world.replaced_within(WHOLE_MAX).await;
+    let lingering = lingering(world, plan).await;
     lasting(TAIL).await;
     let until = recorder.elapsed();
     let ms = |it: Instant| u64::try_from((it - begun).as_millis()).unwrap_or(u64::MAX);
@@ -190,10 +190,7 @@ async fn round(
     } else {
         round.violations.push(format!("not whole {WHOLE_MAX:?} after it was healed: {missing}"));
     }
-    if !is_replaced {
-        round.violations.push(format!("P3: what has no data any more still votes after {WHOLE_MAX:?}"));
-    }
-    round.violations.extend(world.ended());
+    round.violations.extend(world.ended().into_iter().chain(lingering));
     sighted(&mut round, plan, &hurt, &trail.read(&world.fleet));
     round.timeline = timeline(begun, whole + TAIL, &samples);
     leaders(world, &mut round.timeline, begun).await;
@@ -203,6 +200,12 @@ async fn round(
         round.timeline.marks.push(Mark { from_ms: at, to_ms: at, text: "whole".to_owned() });
     }
     Done { round, plan, began, fault: (hurt_from, hurt_to), until }
+}
+
+/// What has no data any more is replaced before the next round.
+async fn lingering(world: &World<'_>, plan: &Plan) -> Option<String> {
+    let is_replaced = !plan.fault.takes_data() || world.replaced_within(WHOLE_MAX).await;
+    (!is_replaced).then(|| format!("P3: what has no data any more still votes after {WHOLE_MAX:?}"))
 }
 
 /// Who led in each step.
