@@ -61,7 +61,7 @@ async fn chosen(world: &World<'_>, whom: Whom) -> Vec<usize> {
     match whom {
         Whom::All => world.fleet.case.shuffled(len),
         Whom::Any => vec![world.fleet.case.entropy.below(len)],
-        Whom::Leader => vec![leader.unwrap_or_else(|| world.fleet.case.entropy.below(len))],
+        Whom::Leader => vec![leader.unwrap_or(0)], // not drawn, see `behind`
         Whom::Follower => {
             let others: Vec<usize> = (0..len).filter(|it| Some(*it) != leader).collect();
             vec![others[world.fleet.case.entropy.below(others.len())]]
@@ -205,13 +205,12 @@ async fn disks(world: &mut World<'_>, hurt: &mut Hurt, whose: Vec<usize>) -> Str
 
 /// If it is the leader alone whose power fails: one of the others has not got what the two have agreed last, so that this must be on their disks.
 async fn behind(world: &World<'_>, whose: &[usize]) {
-    let leader = world.leader().await;
     let [victim] = whose else { return };
-    if leader != Some(*victim) {
+    if world.leader().await != Some(*victim) {
         return;
     }
-    let others: Vec<usize> = (0..world.fleet.nodes.len()).filter(|it| it != victim).collect();
-    let behind = others[world.fleet.case.entropy.below(others.len())];
+    // Not drawn: what is drawn after it would depend on who leads, and a life could not be lived again.
+    let behind = (victim + 1) % world.fleet.nodes.len();
     world.fleet.lab.switch.set(*victim, behind, Link::cutting());
     lasting(BEHIND).await;
 }

@@ -227,8 +227,10 @@ impl<'a> World<'a> {
             let voters: Vec<&str> =
                 group["voters"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let names = self.names().await;
-            let is_so = voters.len() == self.fleet.nodes.len() && voters.iter().all(|it| names.contains_key(*it));
-            if is_so && group["changing_voters"] == false || Clock.now() - begun > deadline {
+            let is_so = voters.len() == self.fleet.nodes.len()
+                && voters.iter().all(|it| names.contains_key(*it))
+                && group["changing_voters"] == false;
+            if is_so || Clock.now() - begun > deadline {
                 return is_so;
             }
             lasting(Duration::from_millis(40)).await;
