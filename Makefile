@@ -52,7 +52,7 @@ PROOF := cargo build --locked --profile proof -p smg -p cluster-tests --bin smg 
 chaos: setup ## rounds of faults under load, each judged by what clients saw: N=20 of each scenario, MINUTES=60 at most, LIVES=3 clusters at a time, ONLY=names, SEED. Goes on where it stopped; LIFE=seed is one life once more. Needs root
 	@$(ENV) $(PROOF); SMG_BIN="$(PROOF_DIR)/smg" "$(PROOF_DIR)/cluster" --rounds $(ONLY)
 
-jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=3 lives for each bug in each of its scenarios, LIVES=3, ONLY=bug. Needs root
+jepsen: setup ## whether the rounds would notice: checkers on planted histories, then processes that break one rule each. N=3 lives for each bug in each of its scenarios, LIVES=3, ONLY=bug; LIFE=seed is one life once more. Needs root
 	@$(ENV) cargo $(TEST) --locked -p jepsen; cargo build --locked --profile proof --features planted --bin smg; cp "$(PROOF_DIR)/smg" "$(PROOF_DIR)/smg-planted"; \
 	$(PROOF); SMG_BIN="$(PROOF_DIR)/smg-planted" "$(PROOF_DIR)/cluster" --score $(ONLY)
 

@@ -133,7 +133,7 @@ fn lives(text: &mut String, revision: &Revision<'_>) {
     if revision.lives.is_empty() {
         return;
     }
-    text.push_str("\nLives, one cluster each: `LIFE=seed` with its rounds in their order (and `PLANTED`) is that life once more.\n\n");
+    text.push_str("\nOne cluster each. `make chaos LIFE=seed ONLY=\"its rounds\"` is that life once more; where a bug was planted, `make jepsen LIFE=seed PLANTED=bug ONLY=\"its rounds\"`.\n\n");
     text.push_str("| seed | planted | rounds |\n|---|---|---|\n");
     for it in &revision.lives {
         let (bug, rounds) = (cell(it.planted.unwrap_or("–")), cell(&it.scenarios.join(" ")));

@@ -3,7 +3,7 @@
 //! ```text
 //!  plan (what, to whom) ─▶ life: a cluster, clients, load ─▶ inject ─ lasts ─ heal ─ whole? ─▶ … ─▶ checkers ─▶ a line for each round
 //! ```
-//! `make chaos` goes on until each scenario has so many rounds of this revision; what was there already counts, so it can be stopped at any time; `LIFE=seed` is a life once more. *Invariants:* 1. a round without evidence that the fault
+//! `make chaos` goes on until each scenario has so many rounds of this revision; what was there already counts, so it can be stopped at any time; `LIFE=seed` is a life once more, with its bug if one was planted. *Invariants:* 1. a round without evidence that the fault
 //! bit is void and counts for nothing; 2. rounds of different revisions are never added up; 3. who reads the figures can repeat them: every line has its seed.
 
 mod again;

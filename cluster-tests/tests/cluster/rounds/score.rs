@@ -75,6 +75,9 @@ const ROUNDS: usize = 4;
 
 /// Each bug that the command line names, in its scenarios, until the bug and every scenario of it has been seen, or each pair had `N` lives. What was there already counts.
 pub(crate) fn run() -> ExitCode {
+    if let Some(seed) = super::number("LIFE") {
+        return super::again::run(seed);
+    }
     let words = super::words();
     let chosen: Vec<&'static Bug> =
         BUGS.iter().filter(|it| words.is_empty() || words.iter().any(|word| it.name.contains(word))).collect();
