@@ -187,7 +187,8 @@ impl Work for Background {
         let makes = Rc::clone(&self);
         let mut maker = Client::new(&self.ground, Workload::Background, CLIENTS + self.ground.target.nodes.len());
         let mut all: Vec<Doing> = vec![Box::pin(async move {
-            makes.tenant.make(&mut maker, "/v1/models", |it| it.body().is_some_and(Value::is_object)).await
+            makes.tenant.make(&mut maker).await;
+            makes.tenant.until_served(&mut maker).await;
         })];
         all.extend((0..CLIENTS).map(one));
         all

@@ -12,7 +12,6 @@ use super::Ground;
 use super::Work;
 use super::Workload;
 use super::client::Request;
-use super::client::Told;
 use super::tenant::Tenant;
 
 /// What a tenant may: one whose windows come and go, and one whose window outlives a node that is started again.
@@ -47,7 +46,8 @@ impl Limits {
         let (kind, tenant) = &self.tenants[at];
         let about = json!({"limit": kind.limit, "window_ms": kind.window.as_millis() as u64});
         let pending = client.invoke("limit", &tenant.name, about.clone(), 0);
-        tenant.make(&mut client, &tenant.path(), holds).await;
+        tenant.make(&mut client).await;
+        tenant.until_limited(&mut client).await;
         match tenant.key() {
             Some(_) => client.ok(pending, about),
             None => client.fail(pending, "it did not come into force everywhere in time"),
@@ -56,7 +56,7 @@ impl Limits {
 
     async fn client(self: Rc<Self>, mut client: Client, at: usize) {
         let tenant = &self.tenants[at].1;
-        tenant.known().await;
+        tenant.known(&mut client).await;
         let body = json!({"model": self.ground.target.model, "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]});
         let body = body.to_string();
         while !self.ground.is_over() {
@@ -68,11 +68,6 @@ impl Limits {
             client.pause().await;
         }
     }
-}
-
-/// Whether a node has a share of the limit.
-fn holds(told: &Told) -> bool {
-    told.body().is_some_and(|it| it["limits"][0]["here"]["share"].as_u64().is_some_and(|share| share > 0))
 }
 
 impl Work for Limits {

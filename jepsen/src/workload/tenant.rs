@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -11,8 +10,6 @@ use super::Client;
 use super::Ground;
 use super::client::Request;
 use super::client::Told;
-
-const LOOKED_EVERY: Duration = Duration::from_millis(200);
 
 /// See the file's header.
 pub(super) struct Tenant {
@@ -35,8 +32,8 @@ impl Tenant {
         self.is_known.get().then_some(&self.key)
     }
 
-    /// Makes it, its limit and its key, each until it is there; the limit first, so that nothing is let in without it. Then waits until every node answers with its key what `is_so`.
-    pub(super) async fn make(&self, client: &mut Client, path: &str, is_so: impl Fn(&Told) -> bool) {
+    /// Makes it, its limit and its key, each until it is there; the limit first, so that nothing is let in without it.
+    pub(super) async fn make(&self, client: &mut Client) {
         let steps = [
             ("POST", "/tenants".to_owned(), json!({"name": self.name})),
             ("PATCH", self.path(), self.limited(Some(self.limit.1))),
@@ -47,10 +44,26 @@ impl Tenant {
         for (method, path, body) in steps {
             self.until(client, 0, Request::new(method, &path, &body.to_string()), is_done).await;
         }
+    }
+
+    /// Waits until every node answers to the key.
+    pub(super) async fn until_served(&self, client: &mut Client) {
+        let request = Request { api_key: Some(&self.key), ..Request::get("/v1/models") };
+        self.everywhere(client, request, |it| it.body().is_some_and(Value::is_object)).await;
+    }
+
+    /// Waits until every node has a share of the limit.
+    pub(super) async fn until_limited(&self, client: &mut Client) {
+        let holds = |it: &Told| {
+            let share = it.body().and_then(|it| it["limits"][0]["here"]["share"].as_u64());
+            share.is_some_and(|it| it > 0)
+        };
+        self.everywhere(client, Request::get(&self.path()), holds).await;
+    }
+
+    async fn everywhere(&self, client: &mut Client, request: Request<'_>, is_so: impl Fn(&Told) -> bool) {
         for node in 0..self.ground.target.nodes.len() {
-            // The admin's key shows the tenant; its own shows what it may.
-            let api_key = Some(self.key.as_str()).filter(|_| path.starts_with("/v1/"));
-            self.until(client, node, Request { api_key, ..Request::get(path) }, &is_so).await;
+            self.until(client, node, request, &is_so).await;
         }
         self.is_known.set(!self.ground.is_over());
     }
@@ -65,8 +78,7 @@ impl Tenant {
         client.end_write(pending, &told, Value::Null)
     }
 
-    /// Where the admin's key finds it.
-    pub(super) fn path(&self) -> String {
+    fn path(&self) -> String {
         format!("/tenants/{}", self.name)
     }
 
@@ -77,14 +89,14 @@ impl Tenant {
     /// Asks again until it is so.
     async fn until(&self, client: &mut Client, node: usize, request: Request<'_>, is_so: impl Fn(&Told) -> bool) {
         while !self.ground.is_over() && !is_so(&client.ask(node, request).await) {
-            tokio::time::sleep(LOOKED_EVERY).await;
+            client.rest().await;
         }
     }
 
     /// Waits until it is known.
-    pub(super) async fn known(&self) {
+    pub(super) async fn known(&self, client: &mut Client) {
         while !self.is_known.get() && !self.ground.is_over() {
-            tokio::time::sleep(LOOKED_EVERY).await;
+            client.rest().await;
         }
     }
 }
