@@ -282,6 +282,14 @@ mod tests {
     use crate::chaos::fault::Fault;
     use crate::observability::metrics::Registry;
 
+    /// One whose disk can be made to fail.
+    fn in_a_lab(directory: &Path) -> (Store, chaos::Handle) {
+        let store = Store::open(directory).unwrap();
+        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
+        store.hurt(chaos.clone());
+        (store, chaos)
+    }
+
     #[test]
     fn groups_share_a_store_and_never_see_each_other() {
         let directory = tempfile::tempdir().unwrap();
@@ -319,9 +327,7 @@ mod tests {
     #[tokio::test]
     async fn planted_bugs_believe_a_disk_that_fails_and_not_one_that_is_slow() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
-        store.hurt(chaos.clone());
+        let (store, chaos) = in_a_lab(directory.path());
         let writes = |value: u64| {
             let mut batch = Batch::default();
             batch.put(Key::Entry(GroupId(0), 1), &value).unwrap();
@@ -341,9 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_that_is_taken_for_a_broken_one_never_writes_again() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
-        store.hurt(chaos.clone());
+        let (store, chaos) = in_a_lab(directory.path());
         chaos.begin(Fault::DiskFull {}, Duration::from_secs(60)).unwrap().unwrap();
         plant(Some(Planted::FullDisksAreBroken));
         assert!(matches!(store.room_for(0), Err(StoreError::Full(0))));
@@ -355,9 +359,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_fails_is_slow_and_is_full_on_purpose() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let chaos = chaos::start(Entropy::seeded(1), &mut Registry::default(), &Tasks::new());
-        store.hurt(chaos.clone());
+        let (store, chaos) = in_a_lab(directory.path());
         let begin = |fault| chaos.begin(fault, Duration::from_secs(60)).unwrap().unwrap();
         let writes = || {
             let mut batch = Batch::default();
