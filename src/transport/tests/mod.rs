@@ -2,6 +2,7 @@
 
 mod hurt;
 pub(crate) mod pki;
+mod silent;
 mod strangers;
 
 use std::future::Future;
