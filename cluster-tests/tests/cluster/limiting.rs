@@ -22,6 +22,7 @@ use super::case::Case;
 use super::fleet::Fleet;
 use super::fleet::STARTING;
 use super::fleet::Start;
+use super::history::database;
 
 /// Requests of the tenant a second.
 const LIMIT: u64 = 30;
@@ -263,6 +264,38 @@ pub(crate) async fn streams_at_a_time(case: &Case) {
             clients.go().await;
         })
         .await;
+    fleet.check_alive();
+}
+
+/// Requests at a node that has no share.
+const REFUSED: usize = 40;
+
+/// A node whose store cannot be opened serves, and learns keys and limits from the others. It has no part in dividing them, so it serves nobody whom they limit.
+pub(crate) async fn no_store(case: &Case) {
+    let (mut fleet, worker, key) = limited(case, 3).await;
+    fleet.kill(2);
+    let log = database(&fleet.nodes[2].data, "log").pop().expect("it has a store");
+    std::fs::write(log.with_file_name("CURRENT"), "nothing\n").expect("it is damaged");
+    case.did("its store was damaged");
+    fleet.start(2, &Start::flags(&["--worker-urls", &worker.url()]));
+    fleet.whole(STARTING).await;
+    let node = fleet.nodes[2].http;
+    within("it serves whom nothing limits", STARTING, async || super::load::answers(node).await).await;
+    let ask = async || {
+        let mut link = open(node).await.ok()?;
+        link.key.clone_from(&key);
+        Some(link.call("POST", "/v1/chat/completions", &chat("hi", false)).await.ok()?.0)
+    };
+    let health = fleet.ask(2, "GET", "/cluster/health", &Value::Null).await.expect("it answers").1.to_string();
+    case.bites("it cannot use its store", health.contains("data directory"));
+    let mut told = Vec::new();
+    within("it knows the key", JOINING, async || {
+        told.extend(ask().await.filter(|it| *it != 401));
+        told.len() >= REFUSED
+    })
+    .await;
+    assert!(told.iter().all(|it| *it == 429), "it has no share: {told:?}");
+    case.figure(format_args!("{REFUSED} of {REFUSED} refused"));
     fleet.check_alive();
 }
 

@@ -88,6 +88,7 @@ fn every() -> Vec<Scenario> {
         Scenario::new("what_was_answered_survives_the_death_of_all", 3, edits::durable),
         Scenario::new("a_full_disk_promises_nothing_and_stops_nobody", 3, edits::disk_full),
         Scenario::new("p4_a_limit_holds_once_for_all_nodes", 3, limiting::p4_holds_once),
+        Scenario::new("p4_a_node_without_a_store_admits_nothing_of_a_limit", 3, limiting::no_store),
         Scenario::new("control_is_one_group_whose_leaders_are_killed", 4, control::leaders_killed),
         Scenario::new("control_lives_with_full_disks", 3, control::disks_full),
         Scenario::new(
